@@ -1,0 +1,53 @@
+"""Prune a trained network very hard without labels, see where the damage went, and repair it.
+
+>>> import sparsemend as sm
+>>> result = sm.compress(model, batches, 0.95)  # doctest: +SKIP
+"""
+
+from importlib.metadata import version
+
+from sparsemend import data, models
+from sparsemend._allocate import allocate
+from sparsemend._compress import CompressionResult, compress
+from sparsemend._errors import SparsemendError, SparsemendWarning
+from sparsemend.allocation import Allocation, rule_names
+from sparsemend.calibration import Calibration, calibrate
+from sparsemend.diagnosis import Diagnosis, diagnose
+from sparsemend.evaluation import Agreement, Evaluation, agreement, evaluate
+from sparsemend.export import load_checkpoint, save_checkpoint
+from sparsemend.layers import Layer, LayerSet, discover
+from sparsemend.masks import find_masks, prune
+from sparsemend.repair import recalibrate, repair, repair_names
+
+__version__ = version("sparsemend")
+
+__all__ = [
+    "Agreement",
+    "Allocation",
+    "Calibration",
+    "CompressionResult",
+    "Diagnosis",
+    "Evaluation",
+    "Layer",
+    "LayerSet",
+    "SparsemendError",
+    "SparsemendWarning",
+    "__version__",
+    "agreement",
+    "allocate",
+    "calibrate",
+    "compress",
+    "data",
+    "diagnose",
+    "discover",
+    "evaluate",
+    "find_masks",
+    "load_checkpoint",
+    "models",
+    "prune",
+    "recalibrate",
+    "repair",
+    "repair_names",
+    "rule_names",
+    "save_checkpoint",
+]

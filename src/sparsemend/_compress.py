@@ -1,0 +1,197 @@
+"""The whole job in one call: calibrate, diagnose, allocate, prune, repair, compare."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from sparsemend._allocate import allocate
+from sparsemend.allocation import NEEDS_DIAGNOSIS, Allocation, get_rule, kept_total
+from sparsemend.calibration import Calibration, calibrate
+from sparsemend.diagnosis import Diagnosis, diagnose
+from sparsemend.evaluation import Agreement, agreement
+from sparsemend.execution.batches import Batches, materialise
+from sparsemend.export import save_checkpoint
+from sparsemend.layers import discover
+from sparsemend.masks import NEEDS_CALIBRATION, apply_masks, choose_masks, get_mask_rule
+from sparsemend.repair import check_scope, parse_repair, run_plan
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """A sparse, repaired network and how it came about.
+
+    Attributes
+    ----------
+    model
+        The sparse network: same class and keys, pruned weights are zero.
+    masks
+        Layer name → boolean tensor of the stored weight's shape, True where kept.
+    allocation
+        Exact kept counts.
+    rule, mask, repair, scope
+        The choices made.
+    agreement
+        Closeness to the dense network on ``heldout``, else on the calibration inputs.
+    heldout
+        Whether ``agreement`` was measured on inputs that the repair did not see.
+    diagnosis
+        Where the rule used one, else None.
+    added_biases
+        Module paths of layers that got a bias parameter, because they had none and no
+        BatchNorm follows. Empty: the model loads into the original architecture strictly.
+    seconds
+        Stage → wall-clock seconds.
+    """
+
+    model: nn.Module
+    masks: Mapping[str, Tensor]
+    allocation: Allocation
+    rule: str
+    mask: str
+    repair: str
+    scope: str
+    agreement: Agreement
+    heldout: bool
+    diagnosis: Diagnosis | None = None
+    added_biases: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def sparsity(self) -> float:
+        """Achieved sparsity, exact."""
+        return self.allocation.sparsity
+
+    def save(
+        self, path: str | os.PathLike[str], metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Write the model as safetensors with metadata, atomically."""
+        facts = {"rule": self.rule, "mask": self.mask, "repair": self.repair, "scope": self.scope}
+        save_checkpoint(
+            self.model,
+            path,
+            self.allocation,
+            {**(metadata or {}), **facts},
+            added_biases=self.added_biases,
+        )
+
+    def __str__(self) -> str:
+        where = "held-out" if self.heldout else "calibration"
+        lines = [
+            f"{100 * self.sparsity:.2f} % sparse: {self.allocation.kept:,} of "
+            f"{self.allocation.total:,} weights kept",
+            f"rule {self.rule}, mask {self.mask}, repair {self.repair} ({self.scope})",
+            f"{self.agreement} ({where} inputs)",
+        ]
+        if self.added_biases:
+            lines.append(f"got a bias parameter: {', '.join(self.added_biases)}")
+        return "\n".join(lines)
+
+
+def compress(
+    model: nn.Module,
+    batches: Batches,
+    sparsity: float,
+    rule: str = "global",
+    mask: str = "magnitude",
+    repair: str = "variance",
+    *,
+    scope: str = "sequential",
+    heldout: Batches | None = None,
+    calibration: Calibration | None = None,
+    diagnosis: Diagnosis | None = None,
+    inplace: bool = False,
+    progress: bool | None = None,
+) -> CompressionResult:
+    """Prune a trained network to a global sparsity and repair it, without labels.
+
+    Parameters
+    ----------
+    model
+        The dense network; unchanged unless ``inplace``.
+    batches
+        Unlabelled calibration batches, or one tensor [N, ...]; held in memory.
+    sparsity
+        Fraction of all prunable weights to remove, in [0, 1).
+    rule
+        Allocation rule, see :func:`sparsemend.allocate`.
+    mask
+        ``"magnitude"`` or ``"activation"``, see :func:`sparsemend.prune`.
+    repair
+        Repair formula, see :func:`sparsemend.repair`.
+    scope
+        ``"sequential"`` or ``"one-shot"``.
+    heldout
+        Unlabelled inputs that the repair must not see, on which to measure agreement.
+    calibration, diagnosis
+        Results of earlier calls on the same network and inputs, to save their time.
+    inplace
+        Change the model that was passed; on an error before the repair it is unchanged.
+    progress
+        Show progress bars; default on a terminal.
+
+    Returns
+    -------
+    CompressionResult
+        The sparse network, masks, allocation, label-free metrics and timings.
+
+    Raises
+    ------
+    SparsemendError
+        For bad input; see the functions named above.
+    """
+    plan = parse_repair(repair)
+    check_scope(scope)
+    get_rule(rule)
+    kept_total(sparsity, 1)  # refuses a sparsity out of range before any work
+    get_mask_rule(mask)
+    held = materialise(batches)
+    unseen = materialise(heldout, "heldout") if heldout is not None else None
+    seconds: dict[str, float] = {}
+
+    diagnosing = rule in NEEDS_DIAGNOSIS and diagnosis is None
+    if calibration is None and (diagnosing or mask in NEEDS_CALIBRATION):
+        with _timed(seconds, "calibrate"):
+            calibration = calibrate(model, held, progress=progress)
+    if diagnosing and calibration is not None:
+        with _timed(seconds, "diagnose"):
+            diagnosis = diagnose(model, calibration, plan.diagnosis, mask=mask, progress=progress)
+    layers = calibration.layers if calibration is not None else discover(model, held[0])
+    with _timed(seconds, "allocate"):
+        allocation = allocate(model, sparsity, rule, diagnosis=diagnosis, layers=layers)
+    with _timed(seconds, "prune"):
+        masks = choose_masks(model, allocation, mask, calibration=calibration)
+        copied = copy.deepcopy(model)
+        dense, sparse = (copied, model) if inplace else (model, copied)
+        apply_masks(sparse, masks)
+    with _timed(seconds, "repair"):
+        added = run_plan(sparse, dense, held, layers, plan, scope, progress)
+    with _timed(seconds, "compare"):
+        closeness = agreement(sparse, dense, held if unseen is None else unseen)
+    return CompressionResult(
+        model=sparse,
+        masks=masks,
+        allocation=allocation,
+        rule=rule,
+        mask=mask,
+        repair=str(plan),
+        scope=scope,
+        agreement=closeness,
+        heldout=unseen is not None,
+        diagnosis=diagnosis,
+        added_biases=tuple(added),
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start

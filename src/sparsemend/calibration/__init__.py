@@ -1,0 +1,28 @@
+"""What calibration data says about every layer: additive, mergeable moments."""
+
+from sparsemend.calibration._calibrate import (
+    MAX_FAN_IN,
+    Calibration,
+    LayerMoments,
+    WideLayerMoments,
+    calibrate,
+    layer_weights,
+)
+from sparsemend.calibration._grid import DEFAULT_DENSITIES, check_densities, kept_count
+from sparsemend.calibration.moments import InputMoments, PairedMoments
+from sparsemend.calibration.statistics import OutputStatistics
+
+__all__ = [
+    "DEFAULT_DENSITIES",
+    "MAX_FAN_IN",
+    "Calibration",
+    "InputMoments",
+    "LayerMoments",
+    "OutputStatistics",
+    "PairedMoments",
+    "WideLayerMoments",
+    "calibrate",
+    "check_densities",
+    "kept_count",
+    "layer_weights",
+]

@@ -1,0 +1,228 @@
+"""One pass over unlabelled batches: the moments of every layer of the dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsemend._errors import SparsemendError
+from sparsemend._progress import progress_bar
+from sparsemend.calibration._grid import check_densities, kept_count
+from sparsemend.calibration.moments import ColumnMoments, InputMoments, PairedMoments
+from sparsemend.execution.batches import (
+    Batches,
+    batch_size,
+    call,
+    check_unlabelled,
+    evaluation_mode,
+    iterate,
+    no_batches,
+)
+from sparsemend.layers import Layer, LayerSet, discover, unfold, weight_matrix
+from sparsemend.masks import MASKS, keep_mask
+
+# Widest fan-in whose d × d second moment is kept: 4608² float32 values are 81 MiB.
+MAX_FAN_IN = 4608
+
+
+@dataclass
+class WideLayerMoments:
+    """What is kept of a layer whose fan-in exceeds the limit: paired outputs on a grid.
+
+    Attributes
+    ----------
+    columns
+        Mean and variance of the input columns, [groups, d].
+    outputs
+        Paired moments of dense and magnitude-pruned outputs, one variant per density.
+    densities
+        The grid.
+    """
+
+    columns: ColumnMoments
+    outputs: PairedMoments
+    densities: tuple[float, ...]
+
+    def merge(self, other: WideLayerMoments) -> None:
+        if self.densities != other.densities:
+            raise SparsemendError("calibrations of different density grids cannot be merged")
+        self.columns.merge(other.columns)
+        self.outputs.merge(other.outputs)
+
+    @property
+    def column_square(self) -> Tensor:
+        """E[x_j²] of every input column, [groups, d]."""
+        return self.columns.column_square
+
+
+LayerMoments = InputMoments | WideLayerMoments
+
+
+@dataclass
+class Calibration:
+    """Moments of the dense network's layers; all that a diagnosis needs.
+
+    Attributes
+    ----------
+    layers
+        The prunable layers in execution order.
+    moments
+        Layer name → its moments.
+    inputs
+        Number of calibration inputs seen.
+    """
+
+    layers: LayerSet
+    moments: dict[str, LayerMoments]
+    inputs: int
+
+    def merge(self, other: Calibration) -> None:
+        """Add what another calibration of the same network has seen, in place.
+
+        Raises
+        ------
+        SparsemendError
+            If the layers differ.
+        """
+        if self.layers.names != other.layers.names:
+            raise SparsemendError("calibrations of different networks cannot be merged")
+        for name, moments in self.moments.items():
+            theirs = other.moments[name]
+            if type(moments) is not type(theirs):
+                raise SparsemendError(f"layer {name!r} was calibrated with another max_fan_in")
+            moments.merge(theirs)  # type: ignore[arg-type]
+        self.inputs += other.inputs
+
+    def __str__(self) -> str:
+        return f"Calibration of {len(self.layers)} layers on {self.inputs} inputs\n{self.layers}"
+
+
+def calibrate(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    densities: Sequence[float] | None = None,
+    max_fan_in: int = MAX_FAN_IN,
+    progress: bool | None = None,
+) -> Calibration:
+    """Accumulate the second moments of every layer's inputs in one pass (method, section 1).
+
+    Held in memory: the moments (d × d per group of each layer) and one layer's unfolded
+    inputs in chunks of 64 MiB. A layer whose fan-in exceeds ``max_fan_in`` keeps paired output
+    moments of its magnitude-pruned versions on the density grid instead: same diagnosis.
+
+    Parameters
+    ----------
+    model
+        The dense network; unchanged, run in evaluation mode.
+    batches
+        Iterable of unlabelled batches, or one tensor [N, ...]. A generator will do.
+    densities
+        Grid for layers above ``max_fan_in``; default 24 densities from 0.01 to 1.
+    max_fan_in
+        Largest fan-in with a full d × d moment.
+    progress
+        Show a progress bar; default on a terminal.
+
+    Raises
+    ------
+    SparsemendError
+        If there are no batches, batches carry labels or NaN, or no layer is prunable.
+    """
+    grid = check_densities(densities)
+    iterator = iterate(batches)
+    first = next(iterator, None)
+    if first is None:
+        raise no_batches("batches")
+    check_unlabelled(first, "batches[0]")
+    layers = discover(model, first)
+    modules = dict(model.named_modules())
+    collectors = {layer.name: _Collector(layer, modules[layer.name], grid, max_fan_in)
+                  for layer in layers}  # fmt: skip
+    handles = []
+    total = len(batches) if isinstance(batches, Sized) and not isinstance(batches, Tensor) else 0
+    inputs = 0
+    try:
+        for layer in layers:
+            for path in (layer.name, *layer.aliases):
+                handles.append(modules[path].register_forward_pre_hook(collectors[layer.name]))
+        with evaluation_mode(model), progress_bar("calibrate", total or 1, progress) as advance:
+            index, batch = 0, first
+            while batch is not None:
+                check_unlabelled(batch, f"batches[{index}]")
+                call(model, batch)
+                inputs += batch_size(batch)
+                index, batch = index + 1, next(iterator, None)
+                advance()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Calibration(layers, {name: c.result() for name, c in collectors.items()}, inputs)
+
+
+class _Collector:
+    """Forward pre-hook that adds a layer's inputs to its moments."""
+
+    def __init__(
+        self, layer: Layer, module: nn.Module, grid: tuple[float, ...], max_fan_in: int
+    ) -> None:
+        self._layer = layer
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        device = weight.device
+        self._variants: Tensor | None = None
+        self._moments: LayerMoments
+        if layer.fan_in <= max_fan_in:
+            self._moments = InputMoments.empty(layer.groups, layer.fan_in, device)
+            return
+        self._dense = weight_matrix(weight.detach(), layer).float()
+        self._ranks = MASKS["magnitude"](self._dense, None)
+        self._moments = WideLayerMoments(
+            ColumnMoments.empty((layer.groups, layer.fan_in), device),
+            PairedMoments.empty(len(grid), layer.rows, device),
+            grid,
+        )
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        with torch.no_grad():
+            for x in unfold(module, args[0]):
+                if isinstance(self._moments, InputMoments):
+                    self._moments.update(x)
+                else:
+                    self._update_wide(self._moments, x.float())
+
+    def _update_wide(self, moments: WideLayerMoments, x: Tensor) -> None:
+        moments.columns.update(x, dim=1)
+        dense = _positions_first(x @ self._dense.mT)
+        pruned = []
+        for density in moments.densities:
+            mask = keep_mask(self._ranks, kept_count(density, self._layer.size))
+            pruned.append(_positions_first(x @ (self._dense * mask).mT))
+        moments.outputs.update(dense, torch.stack(pruned))
+
+    def result(self) -> LayerMoments:
+        moments = self._moments
+        mean = moments.mean if isinstance(moments, InputMoments) else moments.columns.mean
+        scatter = moments.scatter if isinstance(moments, InputMoments) else moments.columns.scatter
+        if not (mean.isfinite().all() and scatter.isfinite().all()):
+            raise SparsemendError(
+                f"the inputs of layer {self._layer.name!r} hold NaN or infinity on the "
+                "calibration data",
+                allowed="finite activations",
+                fix="check the inputs, or run the network in float32 or bfloat16",
+            )
+        return moments
+
+
+def _positions_first(grouped: Tensor) -> Tensor:
+    """[groups, positions, rows] → [positions, channels]."""
+    return grouped.transpose(0, 1).reshape(grouped.shape[1], -1)
+
+
+def layer_weights(model: nn.Module, layers: LayerSet) -> Mapping[str, Tensor]:
+    """Layer name → its weight tensor, detached."""
+    modules = dict(model.named_modules())
+    return {layer.name: modules[layer.name].weight.detach() for layer in layers}

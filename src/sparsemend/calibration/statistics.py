@@ -1,0 +1,64 @@
+"""What a repair may know of a layer: dense and pruned pre-activations, channel by channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class OutputStatistics:
+    """Second-order statistics of dense z and pruned z' pre-activations per output channel.
+
+    All tensors broadcast to [..., C], where leading dimensions are variants (densities). The
+    error z' − z is kept on its own: v − 2q + v' would cancel where little was pruned.
+
+    Attributes
+    ----------
+    dense_mean
+        E[z].
+    dense_variance
+        v = Var[z].
+    pruned_variance
+        v' = Var[z'].
+    error_mean
+        E[z' − z].
+    error_variance
+        Var[z' − z] = v − 2q + v'.
+    """
+
+    dense_mean: Tensor
+    dense_variance: Tensor
+    pruned_variance: Tensor
+    error_mean: Tensor
+    error_variance: Tensor
+
+    @property
+    def pruned_mean(self) -> Tensor:
+        """E[z']."""
+        return self.dense_mean + self.error_mean
+
+    @property
+    def error_covariance(self) -> Tensor:
+        """Cov[z', z' − z] = v' − q."""
+        return (self.pruned_variance - self.dense_variance + self.error_variance) / 2
+
+    @property
+    def covariance(self) -> Tensor:
+        """q = Cov[z, z']."""
+        return (self.dense_variance + self.pruned_variance - self.error_variance) / 2
+
+    @property
+    def raw_distortion(self) -> Tensor:
+        """D_raw = E(z' − z)²."""
+        return self.error_variance + self.error_mean.square()
+
+    def residual_distortion(self, scale: Tensor) -> Tensor:
+        """E(g z' + h − z)² with the best shift h: v − 2 g q + g² v', written around g = 1."""
+        away = scale - 1
+        return (
+            self.error_variance
+            + 2 * away * self.error_covariance
+            + away.square() * self.pruned_variance
+        )

@@ -1,0 +1,43 @@
+"""What commands print: a table for people or one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from sparsemend._errors import SparsemendError, SparsemendWarning
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """One object on standard output; NaN is not JSON and is refused."""
+    sys.stdout.write(json.dumps(values, allow_nan=False) + "\n")
+
+
+def percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+@contextmanager
+def friendly_errors() -> Iterator[None]:
+    """One line on standard error for bad input and for warnings, instead of a traceback."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SparsemendWarning)
+        try:
+            yield
+        except SparsemendError as error:
+            console.print(f"error: {error}", markup=False)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            console.print("interrupted; nothing was written")
+            raise typer.Exit(130) from error
+        finally:
+            for warning in caught:
+                console.print(f"warning: {warning.message}", markup=False)

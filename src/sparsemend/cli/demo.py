@@ -1,0 +1,50 @@
+"""sparsemend demo: everything on data that is already installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsemend import demo as library
+from sparsemend.cli import _options as opt
+from sparsemend.cli._output import friendly_errors, print_json
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for what the demo writes.")] = Path(
+        "sparsemend-demo"
+    ),
+    json: opt.Json = False,
+) -> None:
+    """Train a small network on scikit-learn's digits, then diagnose, prune and repair it.
+
+    Example: sparsemend demo --out sparsemend-demo
+    """
+    with friendly_errors():
+        result = library.run(out)
+        if json:
+            cells = [vars(cell) for cell in result.cells]
+            files = [str(file) for file in result.files]
+            print_json({"top1_dense": result.dense.top1, "cells": cells, "files": files})
+            return
+        print(f"dense network: {result.dense}\n")
+        print(f"{result.diagnosis}\n")
+        for sparsity in dict.fromkeys(cell.sparsity for cell in result.cells):
+            print(f"{result.table(sparsity)}\n")
+        best, checkpoint = result.best, result.files[-1]
+        print(
+            f"best at {100 * best.sparsity:.0f} % sparsity: rule {best.rule}, repair "
+            f"{best.repair}, {100 * best.top1:.1f} % top-1\n"
+        )
+        print("wrote")
+        for file in result.files:
+            print(f"  {file}")
+        print(
+            "\ntry next\n"
+            f"  sparsemend evaluate --model digits --weights {checkpoint} --data digits\n"
+            "  sparsemend compress --model digits --data digits --sparsity 0.97 --rule erk "
+            "--repair variance+batchnorm\n"
+            "  sparsemend diagnose --model digits --data digits --repair affine"
+        )

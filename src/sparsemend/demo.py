@@ -1,0 +1,148 @@
+"""The whole job on scikit-learn's digits: train once, diagnose, prune, repair, compare."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsemend import data, models
+from sparsemend._compress import CompressionResult, compress
+from sparsemend._files import atomic_write
+from sparsemend._progress import progress_bar
+from sparsemend.allocation import rule_names
+from sparsemend.calibration import calibrate
+from sparsemend.diagnosis import Diagnosis, diagnose
+from sparsemend.evaluation import Evaluation, evaluate
+
+SPARSITIES = (0.8, 0.9, 0.95)
+REPAIRS = (
+    "none",
+    "mean",
+    "variance",
+    "layerwise",
+    "shrinkage",
+    "affine",
+    "batchnorm",
+    "batchnorm-ema",
+    "shrinkage+batchnorm-ema",
+)
+CALIBRATION_SIZE = 512
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One compressed network of the demo's table; ``top1`` is a fraction."""
+
+    sparsity: float
+    rule: str
+    repair: str
+    top1: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found and which files it wrote."""
+
+    dense: Evaluation
+    diagnosis: Diagnosis
+    cells: tuple[Cell, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def best(self) -> Cell:
+        """The most accurate network at the highest sparsity; the first of equals."""
+        highest = max(cell.sparsity for cell in self.cells)
+        return max((c for c in self.cells if c.sparsity == highest), key=lambda c: c.top1)
+
+    def table(self, sparsity: float) -> str:
+        """Accuracies in percent at one sparsity: rules down, repairs across."""
+        cells = [cell for cell in self.cells if cell.sparsity == sparsity]
+        repairs = list(dict.fromkeys(cell.repair for cell in cells))
+        heads = [repair.replace("batchnorm", "bn") for repair in repairs]
+        widths = [max(6, len(head)) + 2 for head in heads]
+        title = f"top-1 % at {100 * sparsity:.0f} % sparsity (dense {100 * self.dense.top1:.1f})"
+        header = "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True))
+        lines = [title, f"{'rule':<12}{header}"]
+        for rule in dict.fromkeys(cell.rule for cell in cells):
+            row = {cell.repair: cell.top1 for cell in cells if cell.rule == rule}
+            values = (f"{100 * row[r]:>{w}.1f}" for r, w in zip(repairs, widths, strict=True))
+            lines.append(f"{rule:<12}{''.join(values)}")
+        return "\n".join(lines)
+
+
+def run(
+    folder: Path,
+    *,
+    sparsities: Sequence[float] = SPARSITIES,
+    rules: Sequence[str] | None = None,
+    repairs: Sequence[str] = REPAIRS,
+    progress: bool | None = None,
+) -> DemoResult:
+    """Compress the digits network with every rule and every repair.
+
+    Parameters
+    ----------
+    folder
+        Where to write the diagnosis, the table and the best network; made if missing.
+    sparsities, rules, repairs
+        What to try; rules default to all.
+    progress
+        Show progress bars; default on a terminal.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rules = rule_names() if rules is None else rules
+    loaded = models.load("digits")
+    images = data.load("digits", mean=loaded.mean, std=loaded.std)
+    model, inputs = loaded.model, list(images.calibration(CALIBRATION_SIZE, seed=0).split(128))
+    test = list(images.test_batches())
+    dense = evaluate(model, test, progress=progress)
+    calibration = calibrate(model, inputs, progress=progress)
+    diagnosis = diagnose(model, calibration, "variance", progress=progress)
+    cells: list[Cell] = []
+    best: tuple[Cell, CompressionResult] | None = None
+    grid = [(s, rule, repair) for s in sparsities for rule in rules for repair in repairs]
+    with progress_bar("prune and repair", len(grid), progress) as advance:
+        for sparsity, rule, repair in grid:
+            result = compress(
+                model,
+                inputs,
+                sparsity,
+                rule,
+                repair=repair,
+                calibration=calibration,
+                diagnosis=diagnosis,
+                progress=False,
+            )
+            top1 = evaluate(result.model, test, progress=False).top1
+            cell = Cell(sparsity, rule, repair, top1, result.agreement.kl)
+            cells.append(cell)
+            if best is None or (sparsity, top1) > (best[0].sparsity, best[0].top1):
+                best = (cell, result)
+            advance()
+    files = _write(folder, diagnosis, cells, best, loaded.metadata)
+    return DemoResult(dense, diagnosis, tuple(cells), files)
+
+
+def _write(
+    folder: Path,
+    diagnosis: Diagnosis,
+    cells: Sequence[Cell],
+    best: tuple[Cell, CompressionResult] | None,
+    metadata: object,
+) -> tuple[Path, ...]:
+    files = [folder / "diagnosis.json", folder / "accuracies.csv"]
+    diagnosis.save(files[0])
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["sparsity", "rule", "repair", "top1", "kl"])
+    table.writerows([c.sparsity, c.rule, c.repair, c.top1, c.kl] for c in cells)
+    atomic_write(files[1], lambda file: file.write(text.getvalue().encode()))
+    if best is not None:
+        files.append(folder / "sparse.safetensors")
+        facts = dict(metadata) if isinstance(metadata, dict) else {}
+        best[1].save(files[2], {k: facts[k] for k in ("architecture", "mean", "std") if k in facts})
+    return tuple(files)

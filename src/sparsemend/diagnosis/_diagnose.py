@@ -1,0 +1,152 @@
+"""Relative Repairability of every layer at every density, in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor, nn
+
+from sparsemend._errors import SparsemendError
+from sparsemend._progress import progress_bar
+from sparsemend.calibration import (
+    Calibration,
+    InputMoments,
+    LayerMoments,
+    OutputStatistics,
+    check_densities,
+    kept_count,
+    layer_weights,
+)
+from sparsemend.diagnosis._diagnosis import Diagnosis
+from sparsemend.diagnosis.closed_form import output_statistics
+from sparsemend.layers import Layer, weight_matrix
+from sparsemend.masks import get_mask_rule, keep_mask
+from sparsemend.operators import Operator, get_operator
+
+# Channels whose dense variance is below this fraction of the layer's largest are left out.
+_DEAD_CHANNEL = 1e-12
+WEIGHTINGS = ("relative", "energy")
+
+
+def diagnose(
+    model: nn.Module,
+    calibration: Calibration,
+    repair: str = "variance",
+    *,
+    densities: Sequence[float] | None = None,
+    mask: str = "magnitude",
+    weighting: str = "relative",
+    progress: bool | None = None,
+) -> Diagnosis:
+    """Compare each layer's damage before and after repair (arXiv 2605.25508).
+
+    RR_l = Σ_c omega_c D_rep,c / Σ_c omega_c D_raw,c from the calibration moments alone.
+
+    Parameters
+    ----------
+    model
+        The dense network that was calibrated; unchanged.
+    calibration
+        From :func:`sparsemend.calibrate`.
+    repair
+        Operator: ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage``, ``affine``.
+    densities
+        Kept fractions in (0, 1]; default 24 from 0.01 to 1.
+    mask
+        How weights are chosen: ``"magnitude"`` or ``"activation"``.
+    weighting
+        ``"relative"``: omega_c = 1 / v_c, every channel counts the same. ``"energy"``: 1.
+    progress
+        Show a progress bar; default on a terminal.
+
+    Raises
+    ------
+    SparsemendError
+        For an unknown repair, mask or weighting, or a calibration of another network.
+    """
+    operator = get_operator(repair)
+    grid = check_densities(densities)
+    get_mask_rule(mask)
+    if weighting not in WEIGHTINGS:
+        raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
+    weights = _matching_weights(model, calibration)
+    damage, left_out = [], {}
+    with progress_bar("diagnose", len(calibration.layers), progress) as advance:
+        for layer in calibration.layers:
+            moments = calibration.moments[layer.name]
+            dense = weight_matrix(weights[layer.name], layer)
+            statistics = layer_statistics(layer, dense, moments, grid, mask)
+            raw, residual, dead = _aggregate(statistics, operator, weighting)
+            damage.append((raw, residual))
+            if dead:
+                left_out[layer.name] = dead
+            advance()
+    raw, residual = (np.stack(part) for part in zip(*damage, strict=True))
+    pruned = np.array([[kept_count(d, x.size) < x.size for d in grid] for x in calibration.layers])
+    rr = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=pruned & (raw > 0))
+    return Diagnosis(
+        layers=calibration.layers.names,
+        densities=np.array(grid),
+        raw=raw,
+        residual=residual,
+        rr=rr,
+        repair=operator.name,
+        mask=mask,
+        weighting=weighting,
+        left_out=left_out,
+        inputs=calibration.inputs,
+    )
+
+
+def layer_statistics(
+    layer: Layer, dense: Tensor, moments: LayerMoments, grid: Sequence[float], mask: str
+) -> OutputStatistics:
+    """Paired output statistics [K, C] of a layer pruned to each density of the grid."""
+    if not isinstance(moments, InputMoments):
+        if mask != "magnitude" or tuple(grid) != moments.densities:
+            raise SparsemendError(
+                f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for another mask or "
+                "grid than it was calibrated with",
+                allowed="mask 'magnitude' on the calibration's densities",
+                fix="raise max_fan_in, or pass the same densities to calibrate",
+            )
+        return moments.outputs.statistics()
+    ranks = get_mask_rule(mask)(dense, moments.column_square)
+    pruned = (dense * keep_mask(ranks, kept_count(d, layer.size)) for d in grid)
+    return output_statistics(dense, pruned, moments)
+
+
+def _aggregate(
+    statistics: OutputStatistics, operator: Operator, weighting: str
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Raw and residual damage [K] over channels, and how many channels were left out."""
+    dense = statistics.dense_variance
+    alive = dense > _DEAD_CHANNEL * dense.max()
+    raw = statistics.raw_distortion[:, alive]
+    residual = operator.residual(statistics)[:, alive]
+    variance = dense[alive]
+    dead = int((~alive).sum())
+    if not alive.any():  # a constant layer: nothing to damage, nothing to repair
+        zero = np.zeros(raw.shape[0])
+        return zero, zero, dead
+    if weighting == "energy":
+        raw, residual = raw.sum(dim=1) / variance.sum(), residual.sum(dim=1) / variance.sum()
+    else:
+        raw, residual = (raw / variance).mean(dim=1), (residual / variance).mean(dim=1)
+    return raw.double().cpu().numpy(), residual.double().cpu().numpy(), dead
+
+
+def _matching_weights(model: nn.Module, calibration: Calibration) -> dict[str, Tensor]:
+    modules = dict(model.named_modules())
+    for layer in calibration.layers:
+        module = modules.get(layer.name)
+        shape = tuple(getattr(module, "weight", np.empty(0)).shape)
+        if shape != layer.shape:
+            raise SparsemendError(
+                f"the calibration is of another network: layer {layer.name!r} has weight shape "
+                f"{shape}",
+                allowed=f"{layer.shape}, as calibrated",
+                fix="calibrate this model first",
+            )
+    return dict(layer_weights(model, calibration.layers))

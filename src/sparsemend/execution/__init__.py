@@ -1,0 +1,1 @@
+"""How models are run: batches of any form, evaluation mode, many passes in lockstep."""

@@ -1,0 +1,176 @@
+"""Feed batches of any common form to a model, in evaluation mode, without labels.
+
+A batch is a tensor, a mapping (keyword arguments), a tuple or list of tensors (positional
+arguments), or a pair ``(args, kwargs)`` of a tuple and a dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from sparsemend._errors import SparsemendError
+
+Batch = Any
+Batches = Iterable[Any]
+
+_TENSOR_BATCH_SIZE = 128
+
+
+def iterate(batches: Batches) -> Iterator[Batch]:
+    """Iterate over batches; one tensor is a data set of its own, cut into batches of 128."""
+    if isinstance(batches, Tensor):
+        yield from batches.split(_TENSOR_BATCH_SIZE)
+    else:
+        yield from batches
+
+
+def materialise(batches: Batches, argument: str = "batches") -> list[Batch]:
+    """Hold all batches in a list, checked: for work that passes over them several times.
+
+    Raises
+    ------
+    SparsemendError
+        If there is no batch, a batch carries labels, or holds NaN or infinity.
+    """
+    held = list(iterate(batches))
+    if not held:
+        raise no_batches(argument)
+    for index, batch in enumerate(held):
+        check_unlabelled(batch, f"{argument}[{index}]")
+    return held
+
+
+def no_batches(argument: str) -> SparsemendError:
+    return SparsemendError(
+        f"{argument} is empty",
+        allowed="an iterable of at least one batch of inputs",
+        fix="a generator can be used only once: pass a list or a data loader",
+    )
+
+
+def check_unlabelled(batch: Batch, where: str) -> None:
+    """Refuse a batch of (inputs, labels), and inputs that are not finite.
+
+    Raises
+    ------
+    SparsemendError
+        Naming ``where``.
+    """
+    if isinstance(batch, Sequence) and not isinstance(batch, str) and _looks_labelled(batch):
+        shapes = " and ".join(f"{t.dtype} {list(t.shape)}" for t in batch)
+        raise SparsemendError(
+            f"{where} carries labels: a pair of {shapes}",
+            allowed="unlabelled inputs",
+            fix="pass only the inputs, for example [x for x, _ in loader]",
+        )
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.isfinite().all():
+            raise SparsemendError(
+                f"{where} holds NaN or infinite values",
+                allowed="finite inputs",
+                fix="check the preprocessing of the calibration data",
+            )
+
+
+def _looks_labelled(batch: Sequence[Any]) -> bool:
+    if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        return False
+    inputs, labels = batch
+    return bool(
+        labels.dim() <= 1
+        and not labels.is_floating_point()
+        and inputs.dim() >= 1
+        and labels.numel() == inputs.shape[0]
+    )
+
+
+def split_labels(batch: Batch, where: str) -> tuple[Batch, Tensor]:
+    """Take a labelled batch apart into inputs and integer labels [N]."""
+    if isinstance(batch, Sequence) and len(batch) == 2 and isinstance(batch[1], Tensor):
+        return batch[0], batch[1]
+    raise SparsemendError(
+        f"{where} has no labels: {type(batch).__name__}",
+        allowed="pairs (inputs, labels) with integer labels of shape [N]",
+        fix="use sparsemend.agreement where there are no labels",
+    )
+
+
+def call(model: nn.Module, batch: Batch) -> Any:
+    """Run the model on one batch, moved to the model's device and floating dtype.
+
+    Raises
+    ------
+    SparsemendError
+        If the batch does not fit the model; the original error is chained.
+    """
+    args, kwargs = _arguments(_to_model(batch, model))
+    try:
+        return model(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        # The network's own error about shapes is precise but says nothing about the batch.
+        if isinstance(error, SparsemendError) or "out of memory" in str(error):
+            raise
+        raise SparsemendError(
+            f"the network cannot run on this batch ({describe(batch)}): {error}",
+            allowed="batches that model(batch), model(*batch) or model(**batch) accepts",
+            fix="check the shape and type of the inputs",
+        ) from error
+
+
+def describe(batch: Batch) -> str:
+    """Shapes and types of the tensors of a batch, for messages."""
+    tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    return ", ".join(f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in tensors)
+
+
+def batch_size(batch: Batch) -> int:
+    """Number of inputs in a batch: the first dimension of its first tensor."""
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, Tensor):
+            return int(leaf.shape[0]) if leaf.dim() else 1
+    return 1
+
+
+def _arguments(batch: Batch) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    if isinstance(batch, Mapping):
+        return (), batch
+    if isinstance(batch, tuple | list):
+        if len(batch) == 2 and isinstance(batch[0], tuple) and isinstance(batch[1], Mapping):
+            return batch[0], batch[1]
+        return tuple(batch), {}
+    return (batch,), {}
+
+
+def _to_model(batch: Batch, model: nn.Module) -> Batch:
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        return batch
+    half = parameter.dtype in (torch.float16, torch.bfloat16)
+
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        dtype = parameter.dtype if half and leaf.is_floating_point() else leaf.dtype
+        return leaf.to(device=parameter.device, dtype=dtype)
+
+    return tree_map(move, batch)
+
+
+@contextmanager
+def evaluation_mode(*models: nn.Module) -> Iterator[None]:
+    """Switch models to evaluation mode without gradients; restore every module's flag after."""
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training

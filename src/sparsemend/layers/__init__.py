@@ -1,0 +1,18 @@
+"""Which layers a network has: discovery, the traced graph, weights and inputs as matrices."""
+
+from sparsemend.layers._discover import LayerSet, discover
+from sparsemend.layers._graph import Graph, Node
+from sparsemend.layers._layer import Layer
+from sparsemend.layers._matrix import channel_last, stored_weight, unfold, weight_matrix
+
+__all__ = [
+    "Graph",
+    "Layer",
+    "LayerSet",
+    "Node",
+    "channel_last",
+    "discover",
+    "stored_weight",
+    "unfold",
+    "weight_matrix",
+]

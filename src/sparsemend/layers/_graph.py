@@ -1,0 +1,154 @@
+"""The graph of one forward pass, found by following tensors.
+
+Every function call on tensors becomes a node; prunable layers and normalisations become one
+node each. Nothing is read from names, so any module that runs is seen as it runs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sparsemend.execution.batches import Batch, call, evaluation_mode
+
+# Functions that hand every value on unchanged, channel by channel.
+_RESHAPES = ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim")
+_COPIES = ("squeeze", "unsqueeze", "contiguous", "clone", "detach", "to", "float", "half")
+_IDLE = ("dropout", "dropout1d", "dropout2d", "dropout3d", "identity", "bfloat16")
+_TRANSPARENT = frozenset(_RESHAPES + _COPIES + _IDLE)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of the forward pass.
+
+    Attributes
+    ----------
+    index
+        Position in execution order.
+    kind
+        ``"module"`` for a watched module, else ``"function"``.
+    name
+        Module path or function name.
+    inputs
+        Indices of the nodes whose outputs it takes; inputs of the network have none.
+    """
+
+    index: int
+    kind: str
+    name: str
+    inputs: tuple[int, ...]
+
+
+@dataclass
+class Graph:
+    """Nodes in execution order."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, kind: str, name: str, inputs: Iterable[int]) -> int:
+        self.nodes.append(Node(len(self.nodes), kind, name, tuple(inputs)))
+        return len(self.nodes) - 1
+
+    def consumers(self) -> Mapping[int, list[Node]]:
+        """Node index → the nodes that take its output."""
+        consumers: dict[int, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for source in set(node.inputs):
+                consumers[source].append(node)
+        return consumers
+
+    def sole_consumer(self, index: int, consumers: Mapping[int, list[Node]]) -> Node | None:
+        """The one node that takes this output, seen through reshapes; None if there are more."""
+        while True:
+            following = consumers.get(index, [])
+            if len(following) != 1:
+                return None
+            if following[0].kind == "module" or following[0].name not in _TRANSPARENT:
+                return following[0]
+            index = following[0].index
+
+
+class _Recorder(TorchFunctionMode):
+    """Adds a node per function call; silent while a watched module runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph = Graph()
+        self.inside = 0
+        self._source: Any = WeakTensorKeyDictionary()  # tensor → node that made it
+
+    def sources(self, values: object) -> list[int]:
+        tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+        return [self._source[t] for t in tensors if t in self._source]
+
+    def made(self, values: object, node: int) -> None:
+        for leaf in tree_leaves(values):
+            if isinstance(leaf, Tensor):
+                self._source[leaf] = node
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.inside:
+            return func(*args, **kwargs)
+        sources = self.sources((args, kwargs))  # before the call: it may work in place
+        output = func(*args, **kwargs)
+        if sources and any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
+            name = getattr(func, "__name__", str(func))
+            self.made(output, self.graph.add("function", name, sources))
+        return output
+
+
+def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> Graph:
+    """Run the model once and return the graph of what happened.
+
+    Parameters
+    ----------
+    model
+        The network; unchanged, run in evaluation mode.
+    batch
+        One batch of inputs; a small one will do.
+    watched
+        Modules that become one node each → the names to give them.
+    """
+    recorder = _Recorder()
+    entered: list[list[int]] = []
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
+        entered.append(recorder.sources((args, kwargs)))
+        recorder.inside += 1
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001
+        recorder.inside -= 1
+        sources = entered.pop()
+        if not recorder.inside:
+            recorder.made(output, recorder.graph.add("module", watched[module], sources))
+
+    handles = []
+    try:
+        for module in watched:
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(module.register_forward_hook(after))
+        with evaluation_mode(model):
+            for leaf in tree_leaves(batch):
+                if isinstance(leaf, Tensor):
+                    recorder.made(leaf, recorder.graph.add("function", "input", ()))
+            with recorder:
+                call(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recorder.graph

@@ -1,0 +1,63 @@
+"""What the library knows of one prunable layer; plain data, no tensors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A prunable layer: one weight tensor, counted once even when modules share it.
+
+    The weight is read as a matrix of ``rows`` output channels by ``fan_in`` columns
+    (per group for grouped convolutions), as in section 1 of the method.
+
+    Attributes
+    ----------
+    name
+        Module path in the network, as in ``named_modules``.
+    kind
+        ``"Conv1d"``, ``"Conv2d"``, ``"Conv3d"``, ``"ConvTranspose1d"`` … or ``"Linear"``.
+    shape
+        Shape of the stored weight tensor.
+    groups
+        Number of convolution groups (1 for linear layers).
+    rows
+        Output channels C.
+    fan_in
+        Weights of one output channel, d.
+    order
+        Position in execution order, from 0.
+    calls
+        How often the layer runs in one forward pass.
+    norm
+        Module path of the normalisation that alone consumes the output, or None.
+    aliases
+        Further module paths that hold the same weight tensor (tied weights).
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    groups: int
+    rows: int
+    fan_in: int
+    order: int
+    calls: int = 1
+    norm: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of weights, n = C · d."""
+        return math.prod(self.shape)
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.kind.startswith("Conv")
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Spatial extent of the kernel; empty for linear layers."""
+        return self.shape[2:]

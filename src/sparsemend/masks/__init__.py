@@ -1,0 +1,19 @@
+"""Which weights of a layer survive, given how many: one file per rule, and a registry."""
+
+from sparsemend.masks._prune import Masks, apply_masks, choose_masks, find_masks, prune
+from sparsemend.masks._rank import descending_rank, keep_mask
+from sparsemend.masks._registry import MASKS, NEEDS_CALIBRATION, MaskRule, get_mask_rule
+
+__all__ = [
+    "MASKS",
+    "NEEDS_CALIBRATION",
+    "MaskRule",
+    "Masks",
+    "apply_masks",
+    "choose_masks",
+    "descending_rank",
+    "find_masks",
+    "get_mask_rule",
+    "keep_mask",
+    "prune",
+]

@@ -1,0 +1,33 @@
+"""The known mask rules.
+
+A rule ranks the weights [groups, rows, d] of a layer, 0 first; the best-ranked are kept. It may
+read E[x_j²] of the input columns [groups, d], which is None where there was no calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from sparsemend._errors import SparsemendError
+from sparsemend.masks.activation import activation
+from sparsemend.masks.magnitude import magnitude
+
+MaskRule = Callable[[Tensor, Tensor | None], Tensor]
+
+MASKS: dict[str, MaskRule] = {"magnitude": magnitude, "activation": activation}
+NEEDS_CALIBRATION = frozenset({"activation"})
+
+
+def get_mask_rule(name: str) -> MaskRule:
+    """The mask rule of this name.
+
+    Raises
+    ------
+    SparsemendError
+        If there is none; names the known ones.
+    """
+    if name not in MASKS:
+        raise SparsemendError("unknown mask", name, ", ".join(MASKS))
+    return MASKS[name]

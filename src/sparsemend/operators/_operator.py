@@ -1,0 +1,61 @@
+"""What a repair operator is: a scale per output channel, read off paired statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparsemend.calibration.statistics import OutputStatistics
+from sparsemend.layers import Layer
+
+ScaleRule = Callable[[OutputStatistics], Tensor]
+
+# Keeps sqrt(v / v') finite where pruning emptied a channel; relative to the layer's largest
+# dense variance, so that it does not depend on the layer's scale.
+RELATIVE_EPS = 1e-10
+
+
+def any_layer(layer: Layer, first: bool) -> bool:  # noqa: ARG001 (the signature of `covers`)
+    """The repair applies to every layer."""
+    return True
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A channelwise repair z' → g z' + h (method, section 2).
+
+    Attributes
+    ----------
+    name
+        As in the table of the method and in the registry.
+    scale
+        Statistics [..., C] → g, broadcastable to [..., C].
+    matches_mean
+        Whether h moves the mean to the dense one; otherwise h = 0.
+    covers
+        (layer, whether it is the first convolution) → whether a repair touches the layer.
+    """
+
+    name: str
+    scale: ScaleRule
+    matches_mean: bool = True
+    covers: Callable[[Layer, bool], bool] = any_layer
+
+    def residual(self, statistics: OutputStatistics) -> Tensor:
+        """D_rep per channel, [..., C]: E(g z' + h − z)² in closed form."""
+        if not self.matches_mean:
+            return statistics.raw_distortion
+        return statistics.residual_distortion(self.scale(statistics))
+
+
+def stabiliser(statistics: OutputStatistics) -> Tensor:
+    """The eps of the method's table."""
+    return RELATIVE_EPS * statistics.dense_variance.amax(dim=-1, keepdim=True)
+
+
+def matching_scale(wanted: Tensor, present: Tensor, eps: Tensor) -> Tensor:
+    """sqrt(wanted / (present + eps)), and 1 where there is no variance at all."""
+    denominator = present + eps
+    return (wanted / denominator).sqrt().where(denominator > 0, wanted.new_ones(()))

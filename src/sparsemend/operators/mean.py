@@ -1,0 +1,7 @@
+"""Mean matching: only the shift, g = 1."""
+
+import torch
+
+from sparsemend.operators._operator import Operator
+
+MEAN = Operator("mean", lambda s: torch.ones_like(s.pruned_variance))
