@@ -14,18 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from .._errors import SparsemendError
-from ..layers._layer import Layer
-from ._allocation import Allocation
-from ._budget import kept_total, require_feasible, round_to_budget, water_fill
-from ._erk import erk
-from ._global import global_magnitude
-from ._lamp import lamp
-from ._problem import DamageCurves, Problem
-from ._rr import rr
-from ._rr_density import rr_density
-from ._uniform import uniform
-from ._uniform_plus import uniform_plus
+from sparsemend._errors import SparsemendError
+from sparsemend.allocation._allocation import Allocation
+from sparsemend.allocation._budget import kept_total, require_feasible, round_to_budget, water_fill
+from sparsemend.allocation._erk import erk
+from sparsemend.allocation._global import global_magnitude
+from sparsemend.allocation._lamp import lamp
+from sparsemend.allocation._problem import DamageCurves, Problem
+from sparsemend.allocation._rr import rr
+from sparsemend.allocation._rr_density import rr_density
+from sparsemend.allocation._uniform import uniform
+from sparsemend.allocation._uniform_plus import uniform_plus
+from sparsemend.layers._layer import Layer
 
 __all__ = [
     "NEEDS_DIAGNOSIS",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .._errors import SparsemendError
+from sparsemend._errors import SparsemendError
 
 
 class Allocation(Mapping[str, int]):

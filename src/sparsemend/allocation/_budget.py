@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Real
 
-from .._errors import SparsemendError
+from sparsemend._errors import SparsemendError
 
 
 def round_half_up(value: Fraction) -> int:

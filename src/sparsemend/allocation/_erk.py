@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from ..layers._layer import Layer
-from ._budget import round_to_budget, water_fill
-from ._problem import Problem
+from sparsemend.allocation._budget import round_to_budget, water_fill
+from sparsemend.allocation._problem import Problem
+from sparsemend.layers._layer import Layer
 
 
 def erk_prior(layer: Layer) -> Fraction:

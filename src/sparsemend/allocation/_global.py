@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._problem import Problem
-from ._select import threshold_counts
+from sparsemend.allocation._problem import Problem
+from sparsemend.allocation._select import threshold_counts
 
 
 def global_magnitude(problem: Problem) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ._problem import Array, Problem
-from ._select import threshold_counts
+from sparsemend.allocation._problem import Array, Problem
+from sparsemend.allocation._select import threshold_counts
 
 Magnitudes = npt.NDArray[np.floating]
 

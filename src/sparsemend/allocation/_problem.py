@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .._errors import SparsemendError
-from ..layers._layer import Layer
+from sparsemend._errors import SparsemendError
+from sparsemend.layers._layer import Layer
 
 Array = npt.NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from .._errors import SparsemendError
-from ._budget import round_half_up
-from ._problem import Array, Problem
+from sparsemend._errors import SparsemendError
+from sparsemend.allocation._problem import Array, Problem
+from sparsemend.calibration import kept_count
 
 Point = tuple[int, Fraction]
 
@@ -67,13 +67,13 @@ def rr(problem: Problem) -> tuple[int, ...]:
 def count_curve(densities: Array, values: Array, size: int) -> list[Point]:
     """A curve over densities as points (kept count, value), counts ascending and distinct.
 
-    Counts are density · n rounded, at least 1. Where several densities give one count, as in
+    Counts are those that the diagnosis was made with. Where several densities give one count, as in
     small layers, the first stands for it. The curve ends in (n, 0) unless the grid has its own
     value there.
     """
     points: dict[int, Fraction] = {}
     for density, value in zip(densities.tolist(), values.tolist(), strict=True):
-        points.setdefault(max(1, round_half_up(Fraction(density) * size)), Fraction(value))
+        points.setdefault(kept_count(density, size), Fraction(value))
     points.setdefault(size, Fraction(0))
     return list(points.items())
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from .._errors import SparsemendError
-from ._budget import round_to_budget, water_fill
-from ._erk import erk_prior
-from ._problem import Array, Problem
+from sparsemend._errors import SparsemendError
+from sparsemend.allocation._budget import round_to_budget, water_fill
+from sparsemend.allocation._erk import erk_prior
+from sparsemend.allocation._problem import Array, Problem
 
 
 def rr_density(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._budget import round_to_budget
-from ._problem import Problem
+from sparsemend.allocation._budget import round_to_budget
+from sparsemend.allocation._problem import Problem
 
 
 def uniform_plus(problem: Problem) -> tuple[int, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from math import floor
 
 import numpy as np
 
@@ -26,5 +28,5 @@ def check_densities(densities: Sequence[float] | None) -> tuple[float, ...]:
 
 
 def kept_count(density: float, size: int) -> int:
-    """Weights kept in a layer of ``size`` at a grid density: at least one."""
-    return max(1, min(size, round(density * size)))
+    """Weights kept in a layer of ``size`` at a grid density: halves up, at least one."""
+    return max(1, min(size, floor(Fraction(density) * size + Fraction(1, 2))))
