@@ -1,0 +1,169 @@
+"""Time of the closed-form diagnosis against one forward pass and against the direct way.
+
+python -m benchmarks.diagnose --network cifar_resnet20 --images 256 --json
+
+Everything runs in one process, interleaved and repeated; medians are printed. The direct way
+prunes every layer to every density, runs it on the layer's inputs and streams the same
+statistics. Random weights and inputs will do for timing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import sparsemend as sm
+from sparsemend.calibration import DEFAULT_DENSITIES, PairedMoments, kept_count
+from sparsemend.execution.batches import evaluation_mode
+from sparsemend.layers import LayerSet, channel_last, stored_weight, weight_matrix
+from sparsemend.masks import get_mask_rule, keep_mask
+from sparsemend.operators import get_operator
+
+OPERATORS = ("variance", "affine")
+Curves = dict[str, np.ndarray]
+
+
+def ours(model: nn.Module, batches: list[Tensor]) -> Curves:
+    """Calibrate once, then read both operators' curves off the moments."""
+    calibration = sm.calibrate(model, batches, progress=False)
+    found = [sm.diagnose(model, calibration, name, progress=False) for name in OPERATORS]
+    return {"raw": found[0].raw} | {d.repair: d.residual for d in found}
+
+
+def direct(model: nn.Module, batches: list[Tensor], layers: LayerSet) -> Curves:
+    """Run every layer at every density on its own inputs."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    moments: dict[str, PairedMoments] = {}
+    handles = []
+    for layer in layers:
+        module = modules[layer.name]
+        dense = weight_matrix(module.weight.detach(), layer)
+        ranks = get_mask_rule("magnitude")(dense, None)
+        masks = [keep_mask(ranks, kept_count(d, layer.size)) for d in DEFAULT_DENSITIES]
+        weights = [stored_weight(dense * mask, layer) for mask in masks]
+        store = PairedMoments.empty(len(weights), layer.rows, dense.device)
+        moments[layer.name] = store
+
+        def hook(
+            module: Any,
+            args: tuple[Tensor],
+            output: Tensor,
+            weights: list[Tensor] = weights,
+            store: PairedMoments = store,
+        ) -> None:
+            own = module.weight
+            variants = []
+            for weight in weights:
+                module.weight = nn.Parameter(weight, requires_grad=False)
+                variants.append(channel_last(module, module.forward(args[0])))
+            module.weight = own
+            z = channel_last(module, output)
+            rows = max(1, (1 << 22) // (len(weights) * z.shape[1]))
+            parts = zip(z.split(rows), *(v.split(rows) for v in variants), strict=True)
+            for part, *pruned in parts:
+                store.update(part, torch.stack(pruned))
+
+        handles.append(module.register_forward_hook(hook))
+    forward(model, batches)
+    for handle in handles:
+        handle.remove()
+    curves: Curves = {}
+    for kind in ("raw", *OPERATORS):
+        rows = []
+        for layer in layers:
+            found = moments[layer.name].statistics()
+            alive = found.dense_variance > 1e-12 * found.dense_variance.max()
+            raw = found.raw_distortion
+            damage = raw if kind == "raw" else get_operator(kind).residual(found)
+            rows.append((damage / found.dense_variance)[:, alive].mean(dim=1).numpy())
+        curves[kind] = np.stack(rows)
+    return curves
+
+
+def forward(model: nn.Module, batches: list[Tensor]) -> None:
+    """One dense forward pass over the calibration inputs."""
+    with evaluation_mode(model):
+        for batch in batches:
+            model(batch)
+
+
+def relative_error(found: Curves, expected: Curves) -> float:
+    """Largest error relative to the expected damage, where anything was pruned."""
+    worst = 0.0
+    for kind, values in expected.items():
+        there = expected["raw"] > 1e-9
+        error = np.abs(found[kind] - values)[there] / np.abs(values)[there]
+        worst = max(worst, float(error.max()))
+    return worst
+
+
+def _timed(work: Callable[[], Any], seconds: list[float]) -> Any:
+    start = time.perf_counter()
+    result = work()
+    seconds.append(time.perf_counter() - start)
+    return result
+
+
+def _resident_mib() -> float:
+    with Path("/proc/self/statm").open() as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", default="cifar_resnet20")
+    parser.add_argument("--weights", default=None, help="default: random weights")
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+
+    torch.manual_seed(options.seed)
+    if options.weights:
+        model = sm.models.load(options.network, options.weights).model
+    else:
+        model = sm.models.create(options.network, num_classes=100).eval()
+    batches = list(torch.randn(options.images, 3, 32, 32).split(options.batch_size))
+    layers = sm.discover(model, batches[0])
+
+    forward(model, batches)
+    before = _resident_mib()
+    ours(model, batches)
+    extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    seconds: dict[str, list[float]] = {"forward": [], "ours": [], "direct": []}
+    for _ in range(options.repeats):
+        _timed(lambda: forward(model, batches), seconds["forward"])
+        found = _timed(lambda: ours(model, batches), seconds["ours"])
+        expected = _timed(lambda: direct(model, batches, layers), seconds["direct"])
+    medians = {f"{key}_seconds": statistics.median(values) for key, values in seconds.items()}
+    report = {
+        "network": options.network,
+        "images": options.images,
+        **medians,
+        "direct_over_ours": medians["direct_seconds"] / medians["ours_seconds"],
+        "ours_over_forward": medians["ours_seconds"] / medians["forward_seconds"],
+        "max_relative_error": relative_error(found, expected),
+        "peak_extra_mib": extra,
+        "threads": torch.get_num_threads(),
+    }
+    if options.json:
+        print(json.dumps(report))
+        return
+    for key, value in report.items():
+        print(f"{key:<20} {value:.4g}" if isinstance(value, float) else f"{key:<20} {value}")
+
+
+if __name__ == "__main__":
+    main()
