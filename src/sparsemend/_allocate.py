@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from typing import Any
 
 from torch import nn
 
+from sparsemend._errors import SparsemendError, SparsemendWarning
 from sparsemend.allocation import Allocation, allocate_layers
-from sparsemend.calibration import layer_weights
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.layers import Layer, LayerSet, discover
 
@@ -36,7 +38,7 @@ def allocate(
         From :func:`sparsemend.diagnose`; needed by ``rr`` and ``rr-density``.
     layers
         Layers in execution order, such as ``calibration.layers``. Without them, those of the
-        diagnosis, else every prunable layer in the order of registration.
+        diagnosis in its order, else every prunable layer in the order of registration.
     options
         Options of the rule, such as ``prior="erk"`` of ``rr-density``.
 
@@ -49,11 +51,43 @@ def allocate(
     ------
     SparsemendError
         For an unknown rule or option, a sparsity outside [0, 1), an infeasible budget, or a
-        missing diagnosis.
+        missing diagnosis or one of another network.
+
+    Warns
+    -----
+    SparsemendWarning
+        If the diagnosis lacks layers of the model: they get no count and stay dense.
     """
     found = discover(model) if layers is None else layers
     chosen: list[Layer] = list(found)
     if layers is None and diagnosis is not None:
-        chosen = [found[name] for name in diagnosis.layers]
-    weights = layer_weights(model, found)
+        chosen = _diagnosed(found, diagnosis)
+    modules: dict[str, Any] = dict(model.named_modules())
+    weights = {layer.name: modules[layer.name].weight.detach() for layer in chosen}
     return allocate_layers(chosen, weights, sparsity, rule, diagnosis=diagnosis, **options)
+
+
+def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> list[Layer]:
+    """The model's layers under the names and in the execution order of the diagnosis."""
+    by_path = {path: layer for layer in found for path in (layer.name, *layer.aliases)}
+    unknown = [name for name in diagnosis.layers if name not in by_path]
+    if unknown:
+        raise SparsemendError(
+            "the diagnosis names layers that the model does not have",
+            unknown[:5],
+            ", ".join(found.names),
+            "diagnose the network that is to be pruned",
+        )
+    chosen = [
+        dataclasses.replace(by_path[name], name=name, order=order)
+        for order, name in enumerate(diagnosis.layers)
+    ]
+    named = {by_path[name].name for name in diagnosis.layers}
+    missing = [layer.name for layer in found if layer.name not in named]
+    if missing:
+        warnings.warn(
+            f"not in the diagnosis, so they stay dense and do not count: {', '.join(missing)}",
+            SparsemendWarning,
+            stacklevel=3,
+        )
+    return chosen

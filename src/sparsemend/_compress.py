@@ -20,7 +20,7 @@ from sparsemend.execution.batches import Batches, materialise
 from sparsemend.export import save_checkpoint
 from sparsemend.layers import discover
 from sparsemend.masks import NEEDS_CALIBRATION, apply_masks, choose_masks, get_mask_rule
-from sparsemend.repair import check_scope, parse_repair, run_plan
+from sparsemend.repair import check_plan, check_scope, parse_repair, run_plan
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def compress(
     get_rule(rule)
     kept_total(sparsity, 1)  # refuses a sparsity out of range before any work
     get_mask_rule(mask)
+    check_plan(model, plan)
     held = materialise(batches)
     unseen = materialise(heldout, "heldout") if heldout is not None else None
     seconds: dict[str, float] = {}
@@ -184,7 +185,7 @@ def compress(
         scope=scope,
         agreement=closeness,
         heldout=unseen is not None,
-        diagnosis=diagnosis,
+        diagnosis=diagnosis if rule in NEEDS_DIAGNOSIS else None,
         added_biases=tuple(added),
         seconds=seconds,
     )

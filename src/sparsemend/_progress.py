@@ -28,7 +28,9 @@ def _nothing() -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: int, show: bool | None = None) -> Iterator[Advance]:
+def progress_bar(
+    description: str, total: int | None, show: bool | None = None
+) -> Iterator[Advance]:
     """Yield a function that advances a bar by one step.
 
     Parameters
@@ -36,7 +38,7 @@ def progress_bar(description: str, total: int, show: bool | None = None) -> Iter
     description
         What is going on, shown before the bar.
     total
-        Number of steps.
+        Number of steps; None where it is not known.
     show
         True or False to force; None shows the bar when standard error is a terminal.
     """

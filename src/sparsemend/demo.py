@@ -13,6 +13,7 @@ import torch
 
 from sparsemend import data, models
 from sparsemend._compress import CompressionResult, compress
+from sparsemend._errors import SparsemendError
 from sparsemend._files import atomic_write
 from sparsemend._progress import progress_bar
 from sparsemend.allocation import rule_names
@@ -118,7 +119,14 @@ def _run(
     repairs: Sequence[str],
     progress: bool | None,
 ) -> DemoResult:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SparsemendError(
+            f"the demo's folder cannot be made ({error.strerror})",
+            str(folder),
+            fix="choose another",
+        ) from error
     loaded = models.load("digits")
     images = data.load("digits", mean=loaded.mean, std=loaded.std)
     model, inputs = loaded.model, list(images.calibration(CALIBRATION_SIZE, seed=0).split(128))

@@ -33,11 +33,12 @@ def friendly_errors() -> Iterator[None]:
         try:
             yield
         except SparsemendError as error:
-            console.print(f"error: {error}", markup=False)
+            # Errors of PyTorch that are passed on may have several lines.
+            console.print("error:", " ".join(str(error).split()), markup=False, emoji=False)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             console.print("interrupted; nothing was written")
             raise typer.Exit(130) from error
         finally:
             for warning in caught:
-                console.print(f"warning: {warning.message}", markup=False)
+                console.print(f"warning: {warning.message}", markup=False, emoji=False)

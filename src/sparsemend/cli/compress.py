@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from torch import nn
 
 import sparsemend as sm
 from sparsemend.cli import _options as opt
 from sparsemend.cli._output import friendly_errors, percent, print_json
 from sparsemend.masks import MASKS, apply_masks
+from sparsemend.models._weights import added_biases
 from sparsemend.repair import SCOPES
 
 
@@ -47,14 +50,12 @@ def compress(
     Example: sparsemend compress --model digits --data digits --sparsity 0.9 --out s.safetensors
     """
     with friendly_errors():
-        if out is not None and out.suffix != ".safetensors":
-            raise sm.SparsemendError("--out has another ending", str(out), "a .safetensors file")
-        if out is not None and not out.parent.is_dir():
-            raise sm.SparsemendError("the folder of --out does not exist", str(out.parent))
+        opt.check_out(out, ".safetensors")
         source = opt.load_source(
             model, weights, data, num_classes, width, mean, std, batch_size, device
         )
         unseen = source.heldout(heldout_size, calibration_size, seed) if heldout_size else None
+        dense = _top1(source, source.model, limit)  # first, so that a bad --limit costs no work
         result = sm.compress(
             source.model,
             source.calibration(calibration_size, seed),
@@ -65,11 +66,18 @@ def compress(
             scope=scope,
             heldout=unseen,
         )
+        pruned = copy.deepcopy(source.model)
+        apply_masks(pruned, result.masks)
+        report = _report(result) | {
+            "top1_dense": dense,
+            "top1_pruned": _top1(source, pruned, limit),
+            "top1_repaired": _top1(source, result.model, limit),
+            "seed": seed,
+            "calibration_size": calibration_size,
+            "out": None if out is None else str(out),
+        }
         if out is not None:
-            result.save(out, _metadata(source, model, calibration_size, seed))
-        report = _report(result, source, limit)
-        report |= {"seed": seed, "calibration_size": calibration_size}
-        report |= {"out": None if out is None else str(out)}
+            _save(result, out, source, model, {"calibration_size": calibration_size, "seed": seed})
         if json:
             print_json(report)
             return
@@ -80,9 +88,16 @@ def compress(
             print(f"wrote {out}")
 
 
-def _report(result: sm.CompressionResult, source: opt.Source, limit: int | None) -> dict[str, Any]:
+def _top1(source: opt.Source, network: nn.Module, limit: int | None) -> float | None:
+    """Accuracy on the test split; None where there are no labels."""
+    if not (source.data.has_labels and source.data.test_size):
+        return None
+    return sm.evaluate(network, source.test(limit)).top1
+
+
+def _report(result: sm.CompressionResult) -> dict[str, Any]:
     """Everything that was decided and measured, ready for JSON."""
-    report: dict[str, Any] = {
+    return {
         "sparsity": result.sparsity,
         "kept": result.allocation.kept,
         "total": result.allocation.total,
@@ -98,19 +113,22 @@ def _report(result: sm.CompressionResult, source: opt.Source, limit: int | None)
         "seconds": dict(result.seconds),
         "version": sm.__version__,
     }
-    networks = {"dense": source.model, "pruned": source.model, "repaired": result.model}
-    for stage, network in networks.items():
-        top1 = None
-        if source.data.has_labels and source.data.test_size:
-            if stage == "pruned":
-                network = copy.deepcopy(network)
-                apply_masks(network, result.masks)
-            top1 = sm.evaluate(network, source.test(limit)).top1
-        report[f"top1_{stage}"] = top1
-    return report
 
 
-def _metadata(source: opt.Source, model: str, size: int, seed: int) -> dict[str, object]:
-    """What a later load needs: normalisation and how the checkpoint was made."""
-    kept = {k: v for k, v in source.loaded.metadata.items() if k in ("architecture", "mean", "std")}
-    return {"architecture": model, **kept, "calibration_size": size, "seed": seed}
+def _save(
+    result: sm.CompressionResult,
+    out: Path,
+    source: opt.Source,
+    model: str,
+    made: dict[str, object],
+) -> None:
+    """Write the network with what a later load needs, and how it was made."""
+    metadata = source.loaded.metadata
+    facts: dict[str, object] = {"architecture": metadata.get("architecture", model), **made}
+    for key, values in (("mean", source.data.mean), ("std", source.data.std)):
+        if values is not None:
+            facts[key] = ",".join(map(repr, values))
+    # A network that was compressed before may have biases that the plain one lacks.
+    earlier = added_biases(metadata, source=source.loaded.name)
+    biases = dict.fromkeys((*earlier, *result.added_biases))
+    dataclasses.replace(result, added_biases=tuple(biases)).save(out, facts)

@@ -37,6 +37,7 @@ def diagnose(
     Example: sparsemend diagnose --model digits --data digits --out diagnosis.json
     """
     with friendly_errors():
+        opt.check_out(out, ".json", ".npz")
         source = opt.load_source(
             model, weights, data, num_classes, width, mean, std, batch_size, device
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,9 @@ def agreement(model: nn.Module, reference: nn.Module, batches: Batches) -> Agree
                 )
             expected = F.log_softmax(theirs.double(), dim=1)
             predicted = F.log_softmax(ours.double(), dim=1)
-            divergence += float((expected.exp() * (expected - predicted)).sum())
+            terms = expected.exp() * (expected - predicted)
+            # 0 · log 0 is 0: classes that a network rules out with -inf do not count.
+            divergence += float(terms.where(expected > -math.inf, 0.0).sum())
             same += int((ours.argmax(dim=1) == theirs.argmax(dim=1)).sum())
             count += ours.shape[0]
     if not count:

@@ -52,13 +52,18 @@ def evaluate(
     Raises
     ------
     SparsemendError
-        If there are no batches, or a batch has no labels or as many as do not fit.
+        If there are no batches, or a batch has no integer labels, or as many as do not fit.
     """
     hits, count = 0, 0
-    total = len(labelled_batches) if isinstance(labelled_batches, Sized) else 1
+    total = len(labelled_batches) if isinstance(labelled_batches, Sized) else None
     with evaluation_mode(model), progress_bar("evaluate", total, progress) as advance:
         for index, batch in enumerate(labelled_batches):
             inputs, labels = split_labels(batch, f"labelled_batches[{index}]")
+            if labels.is_floating_point():
+                raise SparsemendError(
+                    f"labelled_batches[{index}] has labels of type {labels.dtype}",
+                    allowed="integer class numbers",
+                )
             predicted = logits(call(model, inputs)).argmax(dim=1)
             if predicted.numel() != labels.numel():
                 raise SparsemendError(

@@ -25,7 +25,7 @@ _TENSOR_BATCH_SIZE = 128
 def iterate(batches: Batches) -> Iterator[Batch]:
     """Iterate over batches; one tensor is a data set of its own, cut into batches of 128."""
     if isinstance(batches, Tensor):
-        yield from batches.split(_TENSOR_BATCH_SIZE)
+        yield from batches.split(_TENSOR_BATCH_SIZE) if len(batches) else ()
     else:
         yield from batches
 
@@ -36,7 +36,7 @@ def materialise(batches: Batches, argument: str = "batches") -> list[Batch]:
     Raises
     ------
     SparsemendError
-        If there is no batch, a batch carries labels, or holds NaN or infinity.
+        If there is no batch, or a batch is empty, carries labels, or holds NaN or infinity.
     """
     held = list(iterate(batches))
     if not held:
@@ -55,7 +55,7 @@ def no_batches(argument: str) -> SparsemendError:
 
 
 def check_unlabelled(batch: Batch, where: str) -> None:
-    """Refuse a batch of (inputs, labels), and inputs that are not finite.
+    """Refuse a batch of (inputs, labels), an empty one, and inputs that are not finite.
 
     Raises
     ------
@@ -69,7 +69,11 @@ def check_unlabelled(batch: Batch, where: str) -> None:
             allowed="unlabelled inputs",
             fix="pass only the inputs, for example [x for x, _ in loader]",
         )
-    for leaf in tree_leaves(batch):
+    if not batch_size(batch):
+        raise SparsemendError(
+            f"{where} holds no inputs: {describe(batch)}", allowed="batches of at least one input"
+        )
+    for leaf in tree_leaves(plain(batch)):
         if isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.isfinite().all():
             raise SparsemendError(
                 f"{where} holds NaN or infinite values",
@@ -125,16 +129,28 @@ def call(model: nn.Module, batch: Batch) -> Any:
 
 def describe(batch: Batch) -> str:
     """Shapes and types of the tensors of a batch, for messages."""
-    tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in tree_leaves(plain(batch)) if isinstance(leaf, Tensor)]
     return ", ".join(f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in tensors)
 
 
 def batch_size(batch: Batch) -> int:
     """Number of inputs in a batch: the first dimension of its first tensor."""
-    for leaf in tree_leaves(batch):
+    for leaf in tree_leaves(plain(batch)):
         if isinstance(leaf, Tensor):
             return int(leaf.shape[0]) if leaf.dim() else 1
     return 1
+
+
+def plain(batch: Batch) -> Batch:
+    """The batch with mappings of other types, as tokenizers return them, as dictionaries.
+
+    PyTorch's tree functions see through dictionaries, but not through those.
+    """
+    if isinstance(batch, Mapping) and not isinstance(batch, dict):
+        return dict(batch)
+    if type(batch) in (tuple, list):
+        return type(batch)(plain(part) for part in batch)
+    return batch
 
 
 def _arguments(batch: Batch) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -150,16 +166,16 @@ def _arguments(batch: Batch) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
 def _to_model(batch: Batch, model: nn.Module) -> Batch:
     parameter = next(model.parameters(), None)
     if parameter is None:
-        return batch
-    half = parameter.dtype in (torch.float16, torch.bfloat16)
+        return plain(batch)
+    floating = parameter.is_floating_point()
 
     def move(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        dtype = parameter.dtype if half and leaf.is_floating_point() else leaf.dtype
+        dtype = parameter.dtype if floating and leaf.is_floating_point() else leaf.dtype
         return leaf.to(device=parameter.device, dtype=dtype)
 
-    return tree_map(move, batch)
+    return tree_map(move, plain(batch))
 
 
 @contextmanager

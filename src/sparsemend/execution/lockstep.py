@@ -81,6 +81,8 @@ class _Worker:
 
     def pause(self, name: str, module: nn.Module, tensor: Tensor) -> None:
         """Called inside the thread by a stop's hook."""
+        if self._abort:  # the model caught the first one, or has a finally clause
+            raise _Aborted
         self.at = (name, module, tensor)
         self._back.release()
         self._go.acquire()
@@ -125,14 +127,16 @@ def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Iterator[Pa
     runs
         Functions that run a model once on one batch, one per (model, batch).
     stops
-        Module → stop name; modules of different models that belong together share a name.
+        Module → stop name, in the order in which they are expected; modules of different
+        models that belong together share a name.
 
     Yields
     ------
     Pause
-        The stop at which runs wait; where they wait at different ones, the first seen.
+        The stop at which runs wait; where they wait at different ones, the first of ``stops``,
+        so that runs which skip it wait for the others at the next.
     """
-    rank: dict[str, int] = {}
+    rank = {name: place for place, name in enumerate(dict.fromkeys(stops.values()))}
     workers = [_Worker(run) for run in runs]
     by_thread = {worker.thread.ident: worker for worker in workers}
     with _stops({k: w for k, w in by_thread.items() if k is not None}, stops):
@@ -140,8 +144,6 @@ def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Iterator[Pa
             for worker in workers:
                 worker.resume()
             while names := [worker.at[0] for worker in workers if worker.at is not None]:
-                for name in names:
-                    rank.setdefault(name, len(rank))
                 name = min(names, key=rank.__getitem__)
                 calls = {
                     index: worker.at[1:]

@@ -35,21 +35,22 @@ def save_checkpoint(
     path
         File to write; it appears whole or not at all.
     allocation
-        Kept counts, stored in the metadata.
+        Kept counts and their rule, stored in the metadata.
     metadata
-        Further facts (rule, repair, mean, std …); values that are no strings become JSON.
+        Further facts (repair, mean, std …); values that are no strings become JSON.
     added_biases
         Module paths that got a bias parameter; the loader adds them to a plain network.
     """
     facts: dict[str, object] = {
+        **(metadata or {}),
         "format": FORMAT,
         "sparsemend_version": importlib.metadata.version("sparsemend"),
+        "rule": allocation.rule,
         "sparsity": repr(allocation.sparsity),
         "kept": allocation.kept,
         "total": allocation.total,
         "counts": dict(allocation),
         "added_biases": list(added_biases),
-        **(metadata or {}),
     }
     header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
     save_weights(Path(path), model.state_dict(), header)

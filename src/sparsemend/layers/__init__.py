@@ -2,6 +2,7 @@
 
 from sparsemend.layers._discover import LayerSet, discover
 from sparsemend.layers._graph import Graph, Node
+from sparsemend.layers._joins import Shortcut, Surroundings, surroundings
 from sparsemend.layers._layer import Layer
 from sparsemend.layers._matrix import channel_last, stored_weight, unfold, weight_matrix
 
@@ -10,9 +11,12 @@ __all__ = [
     "Layer",
     "LayerSet",
     "Node",
+    "Shortcut",
+    "Surroundings",
     "channel_last",
     "discover",
     "stored_weight",
+    "surroundings",
     "unfold",
     "weight_matrix",
 ]

@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_map
 
 from sparsemend._errors import SparsemendError, SparsemendWarning
-from sparsemend.execution.batches import Batch, batch_size
+from sparsemend.execution.batches import Batch, batch_size, plain
 from sparsemend.layers._graph import Graph, trace
 from sparsemend.layers._layer import Layer
 
@@ -113,23 +113,28 @@ def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
     if batch is None:
         return _registered(prunable)
     norms = _modules_of(model, NORMALISATIONS)
-    graph = trace(model, _first_inputs(batch), {**prunable, **norms})
+    graph = _trace(model, batch, {**prunable, **norms})
     runs: dict[str, list[int]] = defaultdict(list)
     for node in graph.nodes:
         if node.kind == "module":
             runs[node.name].append(node.index)
 
     modules: dict[str, Any] = {name: module for module, name in prunable.items()}
-    executed = sorted((name for name in modules if name in runs), key=lambda n: runs[n][0])
-    following = _following_norms(graph, runs, executed, {n: m for m, n in norms.items()})
+    executed: dict[int, list[str]] = {}  # first run → names of one weight tensor
+    skipped: dict[str, str] = {}
+    for names in _tied(modules):
+        starts = [runs[name][0] for name in names if name in runs]
+        if starts:
+            executed[min(starts)] = names
+        else:
+            skipped |= dict.fromkeys(names, "did not run in the forward pass")
+    alone = {names[0]: modules[names[0]] for names in executed.values() if len(names) == 1}
+    following = _following_norms(graph, runs, alone, {n: m for m, n in norms.items()})
 
     layers = []
-    for order, names in enumerate(_tied(executed, modules)):
-        module = modules[names[0]]
-        norm = following.get(names[0]) if len(names) == 1 else None
-        calls = sum(len(runs[name]) for name in names)
-        layers.append(_describe(names, module, order, calls, norm))
-    skipped = {name: "did not run in the forward pass" for name in modules if name not in runs}
+    for order, (_, names) in enumerate(sorted(executed.items())):
+        calls = sum(len(runs.get(name, ())) for name in names)
+        layers.append(_describe(names, modules, order, calls, following.get(names[0])))
     if not layers:
         raise _no_layers("that runs")
     if skipped:
@@ -145,8 +150,8 @@ def _registered(prunable: Mapping[nn.Module, str]) -> LayerSet:
     """Layers in the order of registration, where there are no inputs to run."""
     modules: dict[str, Any] = {name: module for module, name in prunable.items()}
     layers = [
-        _describe(names, modules[names[0]], order, len(names), None)
-        for order, names in enumerate(_tied(list(modules), modules))
+        _describe(names, modules, order, len(names), None)
+        for order, names in enumerate(_tied(modules))
     ]
     if not layers:
         raise _no_layers("")
@@ -157,11 +162,11 @@ def _modules_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[nn
     return {module: name for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
-def _tied(names: list[str], modules: Mapping[str, Any]) -> list[list[str]]:
-    """Names grouped by the weight tensor that they share, in order of first appearance."""
+def _tied(modules: Mapping[str, Any]) -> list[list[str]]:
+    """Names grouped by the weight tensor that they share, in the order of registration."""
     groups: dict[int, list[str]] = defaultdict(list)
-    for name in names:
-        groups[id(modules[name].weight)].append(name)
+    for name, module in modules.items():
+        groups[id(module.weight)].append(name)
     return list(groups.values())
 
 
@@ -172,11 +177,23 @@ def _no_layers(which: str) -> SparsemendError:
     )
 
 
-def _describe(names: list[str], module: Any, order: int, calls: int, norm: str | None) -> Layer:
+def _describe(
+    names: list[str], modules: Mapping[str, Any], order: int, calls: int, norm: str | None
+) -> Layer:
+    module = modules[names[0]]
     shape = tuple(module.weight.shape)
     groups = getattr(module, "groups", 1)
-    rows = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+    rows = _rows(module)
     kind = next(cls.__name__ for cls in PRUNABLE if isinstance(module, cls))
+    for other in names[1:]:
+        if (_rows(modules[other]), getattr(modules[other], "groups", 1)) != (rows, groups) or (
+            kind.startswith("ConvTranspose") != isinstance(modules[other], PRUNABLE[4:])
+        ):
+            raise SparsemendError(
+                f"layers {names[0]!r} and {other!r} share a weight but read it differently",
+                allowed="tied layers of the same kind, rows and groups",
+                fix="give one of them a copy of the weight",
+            )
     return Layer(
         name=names[0],
         kind=kind,
@@ -189,6 +206,11 @@ def _describe(names: list[str], module: Any, order: int, calls: int, norm: str |
         norm=norm,
         aliases=tuple(names[1:]),
     )
+
+
+def _rows(module: Any) -> int:
+    """Output channels."""
+    return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)
 
 
 def _check_weight(name: str, module: nn.Module) -> None:
@@ -209,25 +231,40 @@ def _check_weight(name: str, module: nn.Module) -> None:
 
 
 def _following_norms(
-    graph: Graph, runs: dict[str, list[int]], layers: list[str], norms: dict[str, nn.Module]
+    graph: Graph,
+    runs: dict[str, list[int]],
+    layers: Mapping[str, nn.Module],
+    norms: Mapping[str, nn.Module],
 ) -> dict[str, str]:
     """Layer → the normalisation that takes its output, and nothing else's, every time."""
     consumers = graph.consumers()
     following: dict[str, str] = {}
-    for name in layers:
+    for name, module in layers.items():
         heirs = {
             None if heir is None or heir.kind != "module" else heir.name
             for heir in (graph.sole_consumer(index, consumers) for index in runs[name])
         }
         norm = heirs.pop()
-        if not heirs and norm in norms and len(runs[norm]) == len(runs[name]):
+        if norm is None or norm not in norms or heirs or len(runs[norm]) != len(runs[name]):
+            continue
+        # A norm behind a flattening may have other channels than the layer.
+        channels = getattr(norms[norm], "num_features", getattr(norms[norm], "num_channels", None))
+        if channels is None or channels == _rows(module):
             following[name] = norm
     claimed = list(following.values())
     return {layer: norm for layer, norm in following.items() if claimed.count(norm) == 1}
 
 
+def _trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> Graph:
+    """Run the model on the first inputs, or on all where the model cannot run on these."""
+    try:
+        return trace(model, _first_inputs(batch), watched)
+    except SparsemendError:  # a tensor of as many rows was not one of inputs; or no batch fits
+        return trace(model, batch, watched)
+
+
 def _first_inputs(batch: Batch, count: int = 2) -> Batch:
-    """The first inputs of a batch, where every tensor agrees on what a batch is."""
+    """The first inputs of a batch: every tensor of as many rows as the first is cut."""
     size = batch_size(batch)
 
     def cut(leaf: Any) -> Any:
@@ -235,4 +272,4 @@ def _first_inputs(batch: Batch, count: int = 2) -> Batch:
             return leaf[:count]
         return leaf
 
-    return tree_map(cut, batch)
+    return tree_map(cut, plain(batch))

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sparsemend.execution.batches import Batch, call, evaluation_mode
+from sparsemend.execution.batches import Batch, call, evaluation_mode, plain
 
 # Functions that hand every value on unchanged, channel by channel.
 _RESHAPES = ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim")
@@ -36,15 +36,18 @@ class Node:
     kind
         ``"module"`` for a watched module, else ``"function"``.
     name
-        Module path or function name.
+        Module path or function name; ``"input"`` and ``"output"`` for those of the network.
     inputs
         Indices of the nodes whose outputs it takes; inputs of the network have none.
+    shape
+        Shape of its (first) output tensor.
     """
 
     index: int
     kind: str
     name: str
     inputs: tuple[int, ...]
+    shape: tuple[int, ...] = ()
 
 
 @dataclass
@@ -53,9 +56,12 @@ class Graph:
 
     nodes: list[Node] = field(default_factory=list)
 
-    def add(self, kind: str, name: str, inputs: Iterable[int]) -> int:
-        self.nodes.append(Node(len(self.nodes), kind, name, tuple(inputs)))
-        return len(self.nodes) - 1
+    def add(self, kind: str, name: str, inputs: Iterable[int], output: object) -> int:
+        """Append a node; ``output`` is what the operation returned."""
+        shapes = (tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+        node = Node(len(self.nodes), kind, name, tuple(inputs), next(shapes, ()))
+        self.nodes.append(node)
+        return node.index
 
     def consumers(self) -> Mapping[int, list[Node]]:
         """Node index → the nodes that take its output."""
@@ -108,7 +114,7 @@ class _Recorder(TorchFunctionMode):
         output = func(*args, **kwargs)
         if sources and any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
             name = getattr(func, "__name__", str(func))
-            self.made(output, self.graph.add("function", name, sources))
+            self.made(output, self.graph.add("function", name, sources, output))
         return output
 
 
@@ -135,7 +141,8 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> G
         recorder.inside -= 1
         sources = entered.pop()
         if not recorder.inside:
-            recorder.made(output, recorder.graph.add("module", watched[module], sources))
+            node = recorder.graph.add("module", watched[module], sources, output)
+            recorder.made(output, node)
 
     handles = []
     try:
@@ -143,11 +150,13 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> G
             handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             handles.append(module.register_forward_hook(after))
         with evaluation_mode(model):
-            for leaf in tree_leaves(batch):
+            for leaf in tree_leaves(plain(batch)):
                 if isinstance(leaf, Tensor):
-                    recorder.made(leaf, recorder.graph.add("function", "input", ()))
+                    recorder.made(leaf, recorder.graph.add("function", "input", (), leaf))
             with recorder:
-                call(model, batch)
+                output = call(model, batch)
+            if returned := recorder.sources(output):
+                recorder.graph.add("function", "output", returned, output)
     finally:
         for handle in handles:
             handle.remove()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from sparsemend._errors import SparsemendError
 from sparsemend._progress import progress_bar
 from sparsemend.calibration import OutputStatistics, PairedMoments
 from sparsemend.execution.batches import Batch, call, evaluation_mode
@@ -47,7 +48,7 @@ def repair_channelwise(
         once = [layer for layer in layers if layer.calls == 1]
         by_name = {layer.name: layer for layer in once}
         with progress_bar("repair", len(once), progress) as advance:
-            for pause in lockstep(*_paired_runs(pruned, dense, batches, once)):
+            for pause in lockstep(*paired_runs(pruned, dense, batches, once)):
                 layer = by_name[pause.name]
                 moments = _accumulate(pause, layer, len(batches), None)
                 added += _apply(pruned, layer, operator, moments.statistics())
@@ -66,7 +67,7 @@ def _one_shot(
     moments: dict[str, PairedMoments] = {}
     by_name = {layer.name: layer for layer in layers}
     with progress_bar("statistics", sum(layer.calls for layer in layers), progress) as advance:
-        for pause in lockstep(*_paired_runs(pruned, dense, batches, layers)):
+        for pause in lockstep(*paired_runs(pruned, dense, batches, layers)):
             seen = moments.get(pause.name)
             moments[pause.name] = _accumulate(pause, by_name[pause.name], len(batches), seen)
             advance()
@@ -76,7 +77,7 @@ def _one_shot(
     return added
 
 
-def _paired_runs(
+def paired_runs(
     pruned: nn.Module, dense: nn.Module, batches: Sequence[Batch], layers: Sequence[Layer]
 ) -> tuple[list[Any], dict[nn.Module, str]]:
     """Runs 0 … B−1 of the dense network, B … 2B−1 of the pruned one, and their stops."""
@@ -95,11 +96,8 @@ def _accumulate(
     for index in range(batches):
         if index not in pause.calls or batches + index not in pause.calls:
             continue
-        # forward, not __call__: the hooks must not see these runs.
-        dense_module, dense_input = pause.calls[index]
-        pruned_module, pruned_input = pause.calls[batches + index]
-        z = channel_last(dense_module, dense_module.forward(dense_input))
-        z_pruned = channel_last(pruned_module, pruned_module.forward(pruned_input))
+        z = _outputs(*pause.calls[index], layer, index)
+        z_pruned = _outputs(*pause.calls[batches + index], layer, index)
         if moments is None:
             moments = PairedMoments.empty(1, layer.rows, z.device)
         moments.update(z, z_pruned.unsqueeze(0))
@@ -107,9 +105,26 @@ def _accumulate(
     return moments
 
 
+def _outputs(module: nn.Module, inputs: Tensor, layer: Layer, index: int) -> Tensor:
+    """The layer's pre-activations [positions, C]."""
+    try:
+        # forward, not __call__: the hooks must not see these runs.
+        return channel_last(module, module.forward(inputs))
+    except RuntimeError as error:
+        if "out of memory" in str(error):
+            raise
+        raise SparsemendError(
+            f"layer {layer.name!r} cannot run on what batches[{index}] gives it: {error}",
+            fix="check the shape and type of the inputs",
+        ) from error
+
+
 def _apply(
     pruned: nn.Module, layer: Layer, operator: Operator, statistics: OutputStatistics
 ) -> list[str]:
-    scale = operator.scale(statistics)[0]
+    # Outputs without variance give no scale, and the weights kept there must stay as they are:
+    # v / eps would let them explode on other inputs, 0 / eps would erase them.
+    alive = statistics.pruned_variance[0] > 0
+    scale = operator.scale(statistics)[0].where(alive, statistics.dense_mean.new_ones(()))
     shift = statistics.dense_mean - scale * statistics.pruned_mean[0]
     return fold(pruned, layer, scale, shift)

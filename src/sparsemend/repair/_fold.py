@@ -44,11 +44,14 @@ def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor) ->
             rows = scale.to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
             scaled = matrix.to(rows.dtype) * rows.reshape(layer.groups, -1, 1)
             weight.copy_(stored_weight(scaled, layer))
+        folded: set[int] = set()  # tied layers may share their bias as well
         for path in (layer.name, *layer.aliases):
             module = modules[path]
             if module.bias is not None:
-                bias = module.bias.double() if scale is None else module.bias.double() * scale
-                module.bias.copy_(bias + shift)
+                if id(module.bias) not in folded:
+                    bias = module.bias.to(shift.dtype)
+                    module.bias.copy_((bias if scale is None else bias * scale) + shift)
+                folded.add(id(module.bias))
             elif isinstance(norm, _BatchNorm):
                 if norm.running_mean is not None:  # batch statistics cancel any shift
                     norm.running_mean.copy_(norm.running_mean.double() - shift)

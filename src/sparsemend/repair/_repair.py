@@ -14,7 +14,7 @@ from sparsemend.execution.batches import Batch, Batches, materialise
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.repair._channelwise import repair_channelwise
 from sparsemend.repair._plan import SCOPES, RepairPlan, parse_repair
-from sparsemend.repair.batchnorm import recalibrate
+from sparsemend.repair.batchnorm import recalibrate, running_norms
 
 
 def repair(
@@ -69,6 +69,7 @@ def repair(
     held = materialise(batches)
     layers = discover(pruned, held[0])
     _check_pair(pruned, dense)
+    check_plan(pruned, plan)
     repaired = pruned if inplace else copy.deepcopy(pruned)
     added = run_plan(repaired, dense, held, layers, plan, scope, progress)
     if added:
@@ -121,10 +122,18 @@ def check_scope(scope: str) -> None:
         raise SparsemendError("unknown repair scope", scope, ", ".join(SCOPES))
 
 
+def check_plan(model: nn.Module, plan: RepairPlan) -> None:
+    """Refuse a repair that the network cannot have, before any work."""
+    if plan.batchnorm is not None:
+        running_norms(model)
+
+
 def _check_pair(pruned: nn.Module, dense: nn.Module) -> None:
     ours = {name: tuple(p.shape) for name, p in pruned.named_parameters()}
     theirs = {name: tuple(p.shape) for name, p in dense.named_parameters()}
     different = [name for name in theirs if ours.get(name) != theirs[name]]
+    # An earlier repair may have added a bias, nothing else.
+    different += [name for name in ours if name not in theirs and not name.endswith(".bias")]
     if different:
         raise SparsemendError(
             "the pruned and the dense network do not belong together: parameters differ in shape",

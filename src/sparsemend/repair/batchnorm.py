@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sparsemend._errors import SparsemendError
 from sparsemend._progress import progress_bar
 from sparsemend.calibration.moments import ColumnMoments
-from sparsemend.execution.batches import Batch, call, evaluation_mode
+from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.execution.lockstep import lockstep
 
 MODES = ("exact", "ema")
@@ -27,7 +27,7 @@ EMA_UPDATES = 20
 
 def recalibrate(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Batches,
     mode: str = "exact",
     *,
     momentum: float = EMA_MOMENTUM,
@@ -42,7 +42,7 @@ def recalibrate(
     model
         The network to change.
     batches
-        Calibration batches; passed over several times in mode ``ema``.
+        Unlabelled calibration batches, or one tensor [N, ...]; held in memory.
     mode
         ``"exact"`` or ``"ema"``.
     momentum, updates, reset
@@ -55,24 +55,38 @@ def recalibrate(
     Raises
     ------
     SparsemendError
-        If the mode is unknown or the network has no BatchNorm with running statistics.
+        If the mode is unknown, the network has no BatchNorm with running statistics, or the
+        batches are empty, labelled or not finite.
+    """
+    if mode not in MODES:
+        raise SparsemendError("unknown BatchNorm recalibration mode", mode, ", ".join(MODES))
+    norms = running_norms(model)
+    held = materialise(batches)
+    if mode == "exact":
+        _exact(model, held, norms, progress)
+    else:
+        _ema(model, held, list(norms), momentum, updates, reset, progress)
+
+
+def running_norms(model: nn.Module) -> dict[nn.Module, str]:
+    """Every BatchNorm that keeps running statistics → its module path.
+
+    Raises
+    ------
+    SparsemendError
+        If there is none.
     """
     norms: dict[nn.Module, str] = {
         module: name
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     }
-    if mode not in MODES:
-        raise SparsemendError("unknown BatchNorm recalibration mode", mode, ", ".join(MODES))
     if not norms:
         raise SparsemendError(
             "the network has no BatchNorm with running statistics to recalibrate",
             fix="use a repair without batchnorm, such as 'variance'",
         )
-    if mode == "exact":
-        _exact(model, batches, norms, progress)
-    else:
-        _ema(model, batches, list(norms), momentum, updates, reset, progress)
+    return norms
 
 
 def _exact(

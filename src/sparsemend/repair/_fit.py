@@ -1,0 +1,208 @@
+"""Fit one layer: choose its support, if that is free, and its least-squares values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsemend.calibration import InputMoments
+from sparsemend.calibration.cross import cross_sum
+from sparsemend.layers import Layer, channel_last, stored_weight, unfold, weight_matrix
+from sparsemend.repair._targets import Targets, channel_shape
+from sparsemend.solvers import Schedule, choose_support, solve_on_support
+
+_DEAD = 1e-12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Constants of the reconstruction; the defaults are what experiments in docs/ support.
+
+    Attributes
+    ----------
+    ridge
+        Of the least squares, as a fraction of every input column's variance.
+    refits
+        Rounds of refitting to what the ReLU behind a layer lets through.
+    reselections
+        In so many of these rounds a free support is chosen anew.
+    pooled_weight
+        Extra weight of the error's mean over positions, where that mean is what counts.
+    logit_refits
+        Rounds of refitting the final layer to the dense class probabilities.
+    schedule
+        Of the operator splitting that chooses a free support.
+    """
+
+    ridge: float = 1e-3
+    refits: int = 4
+    reselections: int = 2
+    pooled_weight: float = 0.3
+    logit_refits: int = 20
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted layer: weight matrix [groups, rows, d], shift [C], and its mask."""
+
+    weight: Tensor
+    shift: Tensor
+    mask: Tensor
+
+
+class InputCovariance:
+    """Normalised covariance of a layer's inputs, and cross moments with targets."""
+
+    def __init__(
+        self, module: nn.Module, layer: Layer, inputs: Sequence[Tensor], pooled_weight: float
+    ) -> None:
+        self._module, self._layer, self._inputs = module, layer, inputs
+        moments = InputMoments.empty(layer.groups, layer.fan_in, inputs[0].device)
+        means = []
+        positions = 0
+        if pooled_weight:
+            output = module.forward(inputs[0][:1])
+            positions = math.prod(output.shape[-len(layer.kernel_size) :])
+        for x in inputs:
+            for chunk in unfold(module, x):
+                moments.update(chunk)
+                if positions:
+                    means.append(chunk.unflatten(1, (-1, positions)).mean(dim=2))
+        self.count = moments.count
+        self.mean = moments.mean
+        covariance = moments.covariance
+        self._emphasis = pooled_weight * positions
+        if positions:
+            self._means = torch.cat(means, dim=1).to(covariance.dtype)
+            self._means -= self._means.mean(dim=1, keepdim=True)
+            covariance += self._emphasis * (self._means.mT @ self._means) / self._means.shape[1]
+        diagonal = covariance.diagonal(dim1=1, dim2=2).clone()
+        self.dead = diagonal <= _DEAD * diagonal.amax()
+        self.scale = torch.where(self.dead, 1.0, diagonal.clamp(min=0)).sqrt()
+        covariance /= self.scale.unsqueeze(2) * self.scale.unsqueeze(1)
+        covariance.diagonal(dim1=1, dim2=2)[self.dead] = 0
+        self.matrix = covariance
+
+    def cross(self, targets: Callable[[int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised covariance with the targets [groups, rows, d], their mean and std [C]."""
+        layer, shape = self._layer, channel_shape(self._layer)
+        wide = self.mean.dtype
+        held = [targets(index) for index in range(len(self._inputs))]
+        flat = [channel_last(self._module, t) for t in held]
+        mean = sum(t.sum(dim=0, dtype=wide) for t in flat) / self.count
+        assert isinstance(mean, Tensor)
+        square = torch.zeros_like(mean)
+        total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
+        total = total.to(mean.device)
+        pooled = []
+        for x, t in zip(self._inputs, held, strict=True):
+            centred = t - mean.to(t.dtype).reshape(shape)
+            square += channel_last(self._module, centred).square().sum(dim=0, dtype=wide)
+            total += cross_sum(self._module, layer, x, centred)
+            if self._emphasis:
+                pooled.append(centred.flatten(2).mean(dim=2))
+        covariance = total / self.count
+        if self._emphasis:
+            averages = torch.cat(pooled).to(self._means.dtype)  # [N, C]
+            averages = averages.reshape(len(averages), layer.groups, -1).permute(1, 2, 0)
+            product = averages @ self._means / self._means.shape[1]
+            covariance += self._emphasis * product
+        covariance = (covariance / self.scale.unsqueeze(1)).to(self.matrix.dtype)
+        return covariance, mean, (square / self.count).sqrt()
+
+
+def fit_layer(
+    module: Any,
+    layer: Layer,
+    inputs: Sequence[Tensor],
+    targets: Targets,
+    mask: Tensor | None,
+    kept: int,
+    settings: Settings,
+    *,
+    relu: bool = False,
+    pooled: bool = False,
+) -> tuple[Fit, InputCovariance]:
+    """Reconstruct one layer from its actual inputs.
+
+    Parameters
+    ----------
+    module
+        The repaired network's module; its weight and bias are overwritten on the way.
+    layer
+        Its description.
+    inputs
+        Its inputs in the repaired network, one tensor per batch.
+    targets
+        What it should output.
+    mask
+        Support as a matrix [groups, rows, d], or None to choose one of ``kept`` entries.
+    kept
+        Number of weights to keep.
+    settings
+        Constants.
+    relu
+        Whether only a ReLU sees the output.
+    pooled
+        Whether the mean over positions counts most.
+    """
+    covariance = InputCovariance(module, layer, inputs, settings.pooled_weight if pooled else 0.0)
+    ridge = settings.ridge
+    dense = weight_matrix(module.weight.detach(), layer).to(covariance.matrix.dtype)
+    start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
+
+    def select(cross: Tensor, deviation: Tensor) -> Tensor:
+        # Rows compete in units of their target's standard deviation.
+        rows = deviation.clamp(min=deviation.max() * 1e-6).reshape(layer.groups, -1, 1)
+        rows = rows.to(cross.dtype).clamp(min=torch.finfo(cross.dtype).tiny)
+        return choose_support(
+            covariance.matrix, cross / rows, start / rows, kept, ridge, settings.schedule
+        )
+
+    def solve(cross: Tensor, mean: Tensor, support: Tensor) -> Fit:
+        scaled = solve_on_support(covariance.matrix, cross, support, ridge)
+        weight = scaled.to(covariance.mean.dtype) / covariance.scale.unsqueeze(1)
+        shift = mean - (weight * covariance.mean.unsqueeze(1)).sum(dim=2).flatten()
+        return Fit(weight, shift, support)
+
+    first = targets.first()
+    cross, mean, deviation = covariance.cross(first.__getitem__)
+    del first
+    chosen = select(cross, deviation) if mask is None else mask
+    fit = solve(cross, mean, chosen)
+    for refit in range(settings.refits if relu else 0):
+        current = _install(module, layer, fit)
+        rectified = partial(_rectified, targets, current, inputs)
+        cross, mean, deviation = covariance.cross(rectified)
+        if mask is None and refit < settings.reselections:
+            chosen = select(cross, deviation)
+        fit = solve(cross, mean, chosen)
+    return fit, covariance
+
+
+def _rectified(
+    targets: Targets, run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], index: int
+) -> Tensor:
+    return targets.rectified(index, run(inputs[index]))
+
+
+def _install(module: Any, layer: Layer, fit: Fit) -> Callable[[Tensor], Tensor]:
+    """Put a fit's weights into the module; return a function for its outputs, shift included."""
+    with torch.no_grad():
+        module.weight.copy_(stored_weight(fit.weight, layer))
+    bias = None if module.bias is None else module.bias.detach().to(fit.shift)
+    shift = fit.shift if bias is None else fit.shift - bias
+    shaped = shift.float().reshape(channel_shape(layer))
+
+    def run(x: Tensor) -> Tensor:
+        output: Tensor = module.forward(x)
+        return output.float() + shaped
+
+    return run

@@ -1,0 +1,106 @@
+"""What a layer should output, so that the network behind it sees what it saw when dense.
+
+Everything is in the layer's own pre-activations z, batch by batch in the module's layout. With
+a BatchNorm behind the layer, u = a z + c; with a shortcut s added to it, u = a z + c + s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sparsemend.layers import Layer
+
+# Below this fraction of the largest normalisation slope a channel is switched off: what goes
+# through it cannot correct anything.
+_FLAT = 1e-4
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of one layer.
+
+    Attributes
+    ----------
+    dense
+        Dense pre-activations z, one tensor per batch.
+    dense_joined
+        Dense u per batch: normalised, with the dense shortcut added where there is one.
+    shortcut
+        The repaired network's actual shortcut per batch, or None.
+    slope, offset
+        a and c, shaped to broadcast over the layer's outputs.
+    usable
+        Channels whose slope is not zero, in the same shape.
+    """
+
+    dense: Sequence[Tensor]
+    dense_joined: Sequence[Tensor]
+    shortcut: Sequence[Tensor] | None
+    slope: Tensor
+    offset: Tensor
+    usable: Tensor
+
+    def first(self) -> list[Tensor]:
+        """The dense outputs, less what the actual shortcut already has wrong."""
+        if self.shortcut is None:
+            return list(self.dense)
+        return [
+            self._back(joined - shortcut, z)
+            for joined, shortcut, z in zip(
+                self.dense_joined, self.shortcut, self.dense, strict=True
+            )
+        ]
+
+    def rectified(self, index: int, output: Tensor) -> Tensor:
+        """Targets of one batch that only a ReLU behind the layer will see.
+
+        Where the dense unit is off, anything below zero is as good: the target is the present
+        value if that is negative, else zero. Least squares on these targets never increases
+        E(relu(u) − relu(u_dense))²: they majorise it at the present outputs.
+        """
+        joined, z = self.dense_joined[index], self.dense[index]
+        present = self.slope * output + self.offset
+        shortcut = None if self.shortcut is None else self.shortcut[index]
+        if shortcut is not None:
+            present = present + shortcut
+        wanted = torch.where(joined > 0, joined, present.clamp(max=0))
+        return self._back(wanted if shortcut is None else wanted - shortcut, z)
+
+    def _back(self, normalised: Tensor, fallback: Tensor) -> Tensor:
+        slope = torch.where(self.usable, self.slope, 1)
+        return torch.where(self.usable, (normalised - self.offset) / slope, fallback)
+
+
+def norm_affine(
+    model: nn.Module, layer: Layer, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Slope, offset and usable channels of what follows a layer, shaped like its outputs.
+
+    None where the normalisation is not a fixed affine map of every channel.
+    """
+    shape = channel_shape(layer)
+    if layer.norm is None:
+        one = torch.ones((1,), device=device).reshape(shape)
+        return one, torch.zeros_like(one), one.bool()
+    norm = model.get_submodule(layer.norm)
+    if not isinstance(norm, _BatchNorm) or norm.running_var is None or norm.running_mean is None:
+        return None
+    slope = (norm.running_var.float() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        slope = slope * norm.weight.float()
+    offset = -norm.running_mean.float() * slope
+    if norm.bias is not None:
+        offset = offset + norm.bias.float()
+    usable = slope.abs() > _FLAT * slope.abs().max()
+    return slope.reshape(shape), offset.reshape(shape), usable.reshape(shape)
+
+
+def channel_shape(layer: Layer) -> tuple[int, ...]:
+    """Shape in which a vector over channels broadcasts over a layer's output."""
+    dims = len(layer.kernel_size)
+    return (-1, *[1] * dims) if dims else (-1,)

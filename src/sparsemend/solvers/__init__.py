@@ -1,0 +1,6 @@
+"""Numerical cores of reconstruction: pure functions on tensors."""
+
+from sparsemend.solvers.least_squares import solve_on_support
+from sparsemend.solvers.splitting import Schedule, choose_support, largest_entries
+
+__all__ = ["Schedule", "choose_support", "largest_entries", "solve_on_support"]

@@ -1,0 +1,134 @@
+"""Least squares for every row of a weight matrix on that row's own kept columns.
+
+All problems are in normalised columns (unit diagonal of the input covariance), so a ridge is a
+fraction of the mean input variance. Shapes: covariance [groups, d, d], rows [groups, rows, d].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Elements of the row systems that are gathered and factorised together (256 MiB in float64).
+_GATHER_ELEMENTS = 1 << 25
+# Conjugate gradients, used where factorising every row's system would cost more.
+_CG_TOLERANCE = 1e-6
+_CG_ITERATIONS = 200
+_CG_EXPECTED = 60
+
+
+def solve_on_support(covariance: Tensor, target: Tensor, mask: Tensor, ridge: float) -> Tensor:
+    """Minimise wᵀ Sigma w − 2 aᵀ w + ridge ‖w‖² over the kept columns of every row.
+
+    Rows with small supports are solved exactly by Cholesky factorisation, in batches of
+    similar size. Where the factorisations would cost more than iterating on the shared
+    covariance, a preconditioned conjugate gradient solves all rows together.
+
+    Parameters
+    ----------
+    covariance
+        Sigma, [groups, d, d], symmetric, unit diagonal.
+    target
+        a = Cov[x, z] of every row, [groups, rows, d].
+    mask
+        Kept columns, boolean, [groups, rows, d].
+    ridge
+        Added to the diagonal; makes singular systems solvable.
+
+    Returns
+    -------
+    Tensor
+        [groups, rows, d], exactly zero outside the mask.
+    """
+    if _factorising_cost(mask) > _iterating_cost(mask):
+        return conjugate_gradient(covariance, target, mask, ridge)
+    return _factorise(covariance, target, mask, ridge)
+
+
+def _factorising_cost(mask: Tensor) -> float:
+    return float(mask.sum(dim=2).double().pow(3).sum()) / 3
+
+
+def _iterating_cost(mask: Tensor) -> float:
+    groups, rows, width = mask.shape
+    return 2.0 * _CG_EXPECTED * groups * rows * width**2
+
+
+def _factorise(covariance: Tensor, target: Tensor, mask: Tensor, ridge: float) -> Tensor:
+    groups, rows, width = mask.shape
+    flat_mask, flat_target = mask.reshape(-1, width), target.reshape(-1, width)
+    group = torch.arange(groups, device=mask.device).repeat_interleave(rows)
+    counts = flat_mask.sum(dim=1)
+    order = torch.argsort(counts, stable=True)
+    solution = torch.zeros_like(flat_target)
+    sorted_counts = counts[order].tolist()
+    start = 0
+    while start < len(sorted_counts):
+        stop = _batch_end(sorted_counts, start)
+        size = sorted_counts[stop - 1]
+        if size:
+            chosen = order[start:stop]
+            solution[chosen] = _solve_batch(
+                covariance, flat_target[chosen], flat_mask[chosen], group[chosen], size, ridge
+            )
+        start = stop
+    return solution.reshape(mask.shape)
+
+
+def _batch_end(counts: list[int], start: int) -> int:
+    """Rows from ``start`` on whose padding to one size wastes little, within the memory."""
+    limit = max(int(1.25 * counts[start]), counts[start] + 8)
+    stop = start + 1
+    while (
+        stop < len(counts)
+        and counts[stop] <= limit
+        and (stop + 1 - start) * counts[stop] ** 2 <= _GATHER_ELEMENTS
+    ):
+        stop += 1
+    return stop
+
+
+def _solve_batch(
+    covariance: Tensor, target: Tensor, mask: Tensor, group: Tensor, size: int, ridge: float
+) -> Tensor:
+    # Kept columns first, in order; rows with fewer are padded by decoupled unit equations.
+    columns = torch.sort(mask.to(torch.uint8), dim=1, descending=True, stable=True)
+    index, there = columns.indices[:, :size], columns.values[:, :size].bool()
+    system = covariance[group[:, None, None], index[:, :, None], index[:, None, :]].double()
+    system = system * (there[:, :, None] & there[:, None, :])
+    diagonal = system.diagonal(dim1=1, dim2=2)
+    diagonal.add_(torch.where(there, ridge, 1.0).to(system.dtype))
+    right = (target.gather(1, index) * there).double().unsqueeze(2)
+    factor, failed = torch.linalg.cholesky_ex(system)
+    jitter = max(ridge, 1e-9)
+    while failed.any():  # rounding made a system indefinite: a little more ridge for all
+        jitter *= 10
+        diagonal.add_(jitter)
+        factor, failed = torch.linalg.cholesky_ex(system)
+    values = torch.cholesky_solve(right, factor).squeeze(2) * there
+    return torch.zeros_like(target).scatter_(1, index, values.to(target.dtype))
+
+
+def conjugate_gradient(covariance: Tensor, target: Tensor, mask: Tensor, ridge: float) -> Tensor:
+    """The same minimiser by conjugate gradients on all rows at once, products with Sigma shared.
+
+    Stops when every row's residual is below 1e-6 of its right-hand side, or after 200 steps.
+    """
+    kept = mask.to(covariance.dtype)
+    right = target * kept
+    solution = torch.zeros_like(right)
+    residual, direction = right.clone(), right.clone()
+    square = residual.square().sum(dim=2, keepdim=True)
+    goal = _CG_TOLERANCE**2 * square
+    for _ in range(_CG_ITERATIONS):
+        product = (direction @ covariance + ridge * direction) * kept
+        curvature = (direction * product).sum(dim=2, keepdim=True)
+        step = torch.where(curvature > 0, square / curvature, 0.0)
+        solution += step * direction
+        residual -= step * product
+        new_square = residual.square().sum(dim=2, keepdim=True)
+        if bool((new_square <= goal).all()):
+            break
+        direction = residual + torch.where(square > 0, new_square / square, 0.0) * direction
+        square = new_square
+    return solution

@@ -1,0 +1,229 @@
+from collections import OrderedDict, UserDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sparsemend._errors import SparsemendError
+from sparsemend.execution.batches import (
+    batch_size,
+    call,
+    check_unlabelled,
+    describe,
+    evaluation_mode,
+    iterate,
+    materialise,
+    split_labels,
+)
+
+X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+
+
+class Echo(nn.Module):
+    """Returns what it was called with."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, dtype=dtype))
+
+    def forward(self, *args, **kwargs):
+        return args, kwargs
+
+
+# Iterating
+
+
+def test_one_tensor_is_cut_into_batches():
+    x = torch.arange(300)
+    parts = list(iterate(x))
+    assert [len(part) for part in parts] == [128, 128, 44]
+    assert torch.equal(torch.cat(parts), x)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_iterables_are_taken_as_they_are(kind):
+    batches = [X, X + 1]
+    assert all(a is b for a, b in zip(materialise(kind(batches)), batches, strict=True))
+
+
+def test_generators_are_held():
+    assert len(materialise(X * i for i in range(3))) == 3
+
+
+@pytest.mark.parametrize("batches", [[], iter(()), torch.empty(0, 3)])
+def test_no_batches(batches):
+    with pytest.raises(SparsemendError) as caught:
+        materialise(batches, "heldout")
+    assert str(caught.value) == (
+        "heldout is empty; allowed: an iterable of at least one batch of inputs; a generator can "
+        "be used only once: pass a list or a data loader"
+    )
+
+
+def test_a_batch_without_inputs_is_refused():
+    with pytest.raises(SparsemendError, match=r"batches\[1\] holds no inputs: float32 \[0, 3\]"):
+        materialise([X, X[:0]])
+
+
+# Labels
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+def test_labels_are_refused(kind, dtype):
+    with pytest.raises(SparsemendError) as caught:
+        materialise([X, kind((X, torch.zeros(6, dtype=dtype)))], "calibration")
+    assert str(caught.value) == (
+        f"calibration[1] carries labels: a pair of torch.float32 [6, 3] and {dtype} [6]; allowed: "
+        "unlabelled inputs; pass only the inputs, for example [x for x, _ in loader]"
+    )
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        X,
+        (X, X),
+        (X, torch.randn(6)),  # a second input
+        (X, torch.zeros(5, dtype=torch.long)),  # not one per input
+        (X, torch.zeros(6, 3, dtype=torch.long)),
+        (X,),
+        {"x": X, "ids": torch.zeros(6, dtype=torch.long)},
+        ((X, torch.zeros(6, dtype=torch.long)), {}),
+        "text",
+    ],
+)
+def test_inputs_are_not_taken_for_labels(batch):
+    check_unlabelled(batch, "batches[0]")
+
+
+def test_labels_are_split_off():
+    labels = torch.arange(6)
+    assert split_labels((X, labels), "batches[0]") == (X, labels)
+    with pytest.raises(SparsemendError, match=r"batches\[3\] has no labels: Tensor; .*agreement"):
+        split_labels(X, "batches[3]")
+
+
+# Values
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: x,
+        lambda x: (X, x),
+        lambda x: {"x": x},
+        lambda x: ((X,), {"y": [x]}),
+        lambda x: UserDict(x=x),
+        lambda x: x.bfloat16(),
+    ],
+)
+def test_numbers_must_be_finite(value, wrap):
+    bad = X.clone()
+    bad[2, 1] = value
+    with pytest.raises(SparsemendError) as caught:
+        materialise([X, wrap(bad)])
+    assert str(caught.value) == (
+        "batches[1] holds NaN or infinite values; allowed: finite inputs; check the preprocessing "
+        "of the calibration data"
+    )
+
+
+# Calling
+
+
+@pytest.mark.parametrize(
+    ("batch", "args", "kwargs"),
+    [
+        (X, (X,), {}),
+        ((X, X), (X, X), {}),
+        ([X, X], (X, X), {}),
+        ({"a": X}, (), {"a": X}),
+        (OrderedDict(a=X), (), {"a": X}),
+        (UserDict(a=X), (), {"a": X}),
+        (((X,), {"a": X}), (X,), {"a": X}),
+        (((X,), UserDict(a=X)), (X,), {"a": X}),
+        ((X, {"a": X}), (X, {"a": X}), {}),  # not a pair of args and kwargs: args is no tuple
+    ],
+)
+def test_forms_of_batches(batch, args, kwargs):
+    got_args, got_kwargs = call(Echo(), batch)
+    torch.testing.assert_close(got_args, args)
+    torch.testing.assert_close(dict(got_kwargs), kwargs)
+    assert batch_size(batch) == 6
+    assert describe(batch).startswith("float32 [6, 3]")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("wrap", [lambda **x: x, lambda **x: UserDict(x)])
+def test_floats_get_the_type_of_the_model_and_nothing_else_does(dtype, wrap):
+    batch = wrap(x=X, wide=X.double(), ids=torch.arange(6), flag=True)
+    _, given = call(Echo(dtype), batch)
+    assert {key: getattr(value, "dtype", value) for key, value in given.items()} == {
+        "x": dtype,
+        "wide": dtype,
+        "ids": torch.int64,
+        "flag": True,
+    }
+    assert batch["x"] is X
+
+
+def test_inputs_move_to_the_device_of_the_model():
+    (x,), given = call(Echo().to("meta"), ((X,), {"ids": torch.arange(6)}))
+    assert (x.device.type, given["ids"].device.type) == ("meta", "meta")
+
+
+def test_a_model_without_parameters_takes_inputs_as_they_are():
+    assert call(nn.Identity(), X) is X
+
+
+def test_a_batch_that_does_not_fit():
+    with pytest.raises(SparsemendError) as caught:
+        call(nn.Linear(4, 2), X)
+    text = str(caught.value)
+    assert text.startswith("the network cannot run on this batch (float32 [6, 3]): mat1 and mat2")
+    assert "allowed: batches that model(batch), model(*batch) or model(**batch) accepts" in text
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), RuntimeError("CUDA out of memory")])
+def test_other_errors_pass(error):
+    class Fails(nn.Module):
+        def forward(self, *_):
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        call(Fails(), X)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"), [(np.zeros(3), 1), (torch.tensor(2.0), 1), ({"a": 1, "b": X}, 6)]
+)
+def test_batch_size_is_that_of_the_first_tensor(batch, size):
+    assert batch_size(batch) == size
+
+
+# Evaluation mode
+
+
+def test_evaluation_mode_restores_every_flag():
+    one = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3)))
+    other = nn.Linear(3, 3).eval()
+    one[1][0].eval()
+    flags = [m.training for m in one.modules()]
+    with evaluation_mode(one, other):
+        assert not any(m.training for m in (*one.modules(), *other.modules()))
+        assert not torch.is_grad_enabled()
+    assert [m.training for m in one.modules()] == flags
+    assert not other.training
+    assert torch.is_grad_enabled()
+
+
+def test_evaluation_mode_restores_after_an_error():
+    model = nn.Sequential(nn.Dropout())
+    with pytest.raises(KeyError), evaluation_mode(model):
+        raise KeyError
+    assert all(m.training for m in model.modules())
