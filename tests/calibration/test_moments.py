@@ -78,7 +78,8 @@ def test_input_moments_do_not_cancel(monkeypatch, dtype, mean, wide):
     got = input_moments(*x.split(256, dim=1))
     assert got.scatter.dtype == (torch.float32 if wide else torch.float64)
     exact = dtype == torch.float64 and not wide
-    assert_input_oracle(got, x, 1e-11 if exact else 3e-6)
+    # A small product in float32 adds up its positions one by one.
+    assert_input_oracle(got, x, 1e-11 if exact else 2e-5 if wide else 3e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

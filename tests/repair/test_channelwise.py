@@ -147,7 +147,7 @@ def test_shrinkage_scales_lie_between_one_and_those_of_variance(scope):
 
 
 def by_hand(z, z_pruned):
-    """g and h of the variance repair, and D_rep's pieces by definition."""
+    """g and h of the variance repair."""
     (mean, variance), (mean_pruned, variance_pruned) = moments(z), moments(z_pruned)
     g = (variance / variance_pruned).sqrt()
     return g, mean - g * mean_pruned
@@ -262,8 +262,8 @@ def test_branches_are_repaired_before_what_joins_them():
 
 @pytest.mark.parametrize("operator", ["variance", "shrinkage", "affine"])
 def test_kept_weights_on_silent_inputs_are_neither_erased_nor_blown_up(operator):
-    # Depthwise: each output sees one input. Channel 1 is silent on the calibration images, and
-    # of channel 2's inputs only the silent one is kept.
+    # Channel 1 is silent on the calibration images. Output 0 sees nothing else even in the
+    # dense network, output 1 after pruning.
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, groups=2, bias=False))
     x = images()
@@ -282,7 +282,6 @@ def test_kept_weights_on_silent_inputs_are_neither_erased_nor_blown_up(operator)
 
 
 def test_half_precision_uses_wide_statistics():
-    # Means of 300 with deviations of 1: a bfloat16 accumulator would see no variance at all.
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(8, 4)).bfloat16()
     pruned = prune_half(dense, 0.3)

@@ -47,9 +47,12 @@ class WideLayerMoments:
     outputs: PairedMoments
     densities: tuple[float, ...]
 
-    def merge(self, other: WideLayerMoments) -> None:
+    def check_grid(self, other: WideLayerMoments) -> None:
         if self.densities != other.densities:
             raise SparsemendError("calibrations of different density grids cannot be merged")
+
+    def merge(self, other: WideLayerMoments) -> None:
+        self.check_grid(other)
         self.columns.merge(other.columns)
         self.outputs.merge(other.outputs)
 
@@ -86,15 +89,22 @@ class Calibration:
         Raises
         ------
         SparsemendError
-            If the layers differ.
+            If the layers differ, or the limit or grid of wide layers; nothing is added then.
         """
-        if self.layers.names != other.layers.names:
+        mine, theirs = (
+            [(layer.name, layer.kind, layer.shape, layer.groups) for layer in calibration.layers]
+            for calibration in (self, other)
+        )
+        if mine != theirs:
             raise SparsemendError("calibrations of different networks cannot be merged")
         for name, moments in self.moments.items():
-            theirs = other.moments[name]
-            if type(moments) is not type(theirs):
+            added = other.moments[name]
+            if type(moments) is not type(added):
                 raise SparsemendError(f"layer {name!r} was calibrated with another max_fan_in")
-            moments.merge(theirs)  # type: ignore[arg-type]
+            if isinstance(moments, WideLayerMoments):
+                moments.check_grid(added)  # type: ignore[arg-type]
+        for name, moments in self.moments.items():
+            moments.merge(other.moments[name])  # type: ignore[arg-type]
         self.inputs += other.inputs
 
     def __str__(self) -> str:
@@ -144,13 +154,15 @@ def calibrate(
     collectors = {layer.name: _Collector(layer, modules[layer.name], grid, max_fan_in)
                   for layer in layers}  # fmt: skip
     handles = []
-    total = len(batches) if isinstance(batches, Sized) and not isinstance(batches, Tensor) else 0
     inputs = 0
     try:
         for layer in layers:
             for path in (layer.name, *layer.aliases):
                 handles.append(modules[path].register_forward_pre_hook(collectors[layer.name]))
-        with evaluation_mode(model), progress_bar("calibrate", total or 1, progress) as advance:
+        with (
+            evaluation_mode(model),
+            progress_bar("calibrate", _count(batches), progress) as advance,
+        ):
             index, batch = 0, first
             while batch is not None:
                 check_unlabelled(batch, f"batches[{index}]")
@@ -162,6 +174,16 @@ def calibrate(
         for handle in handles:
             handle.remove()
     return Calibration(layers, {name: c.result() for name, c in collectors.items()}, inputs)
+
+
+def _count(batches: Batches) -> int | None:
+    """Number of batches, where it is known before the end."""
+    if isinstance(batches, Tensor):
+        return sum(1 for _ in iterate(batches))
+    try:
+        return len(batches) if isinstance(batches, Sized) else None
+    except TypeError:  # a data loader over a stream has no length
+        return None
 
 
 class _Collector:
@@ -187,6 +209,11 @@ class _Collector:
         )
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if not args or not isinstance(args[0], Tensor):
+            raise SparsemendError(
+                f"layer {self._layer.name!r} is called without a positional tensor",
+                allowed="layers called as layer(x)",
+            )
         with torch.no_grad():
             for x in unfold(module, args[0]):
                 if isinstance(self._moments, InputMoments):

@@ -57,6 +57,8 @@ class InputMoments:
         """Add positions [groups, positions, d]; half precision is computed in float32."""
         x = x if x.dtype == torch.float64 else x.float()
         count = x.shape[1]
+        if not count:
+            return
         mean = x.mean(dim=1, dtype=self.mean.dtype)
         centred = x - mean.unsqueeze(1).to(x.dtype)
         if self.scatter.dtype == x.dtype:
@@ -75,6 +77,8 @@ class InputMoments:
 
     def _pool(self, count: int, mean: Tensor) -> None:
         total = self.count + count
+        if not total:
+            return
         difference = mean - self.mean
         self._shift(difference, self.count * count / total)
         self.mean += difference * (count / total)
@@ -112,13 +116,17 @@ class ColumnMoments:
 
     def update(self, x: Tensor, dim: int) -> None:
         """Add values; ``dim`` is the dimension of positions, which is reduced."""
+        count = x.shape[dim]
+        if not count:
+            return
         x = x.to(self.mean.dtype)
         scatter, mean = torch.var_mean(x, dim=dim, correction=0)
-        count = x.shape[dim]
         self.merge(ColumnMoments(count, mean, scatter * count))
 
     def merge(self, other: ColumnMoments) -> None:
         total = self.count + other.count
+        if not total:
+            return
         difference = other.mean.to(self.mean) - self.mean
         weight = self.count * other.count / total
         self.scatter += other.scatter.to(self.scatter) + difference.square() * weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,8 +20,9 @@ from sparsemend.calibration import (
 )
 from sparsemend.diagnosis._diagnosis import Diagnosis
 from sparsemend.diagnosis.closed_form import output_statistics
+from sparsemend.diagnosis.refit import refitted_damage
 from sparsemend.layers import Layer, weight_matrix
-from sparsemend.masks import get_mask_rule, keep_mask
+from sparsemend.masks import JOINT, get_mask_rule, gradual, keep_mask
 from sparsemend.operators import Operator, get_operator
 
 # Channels whose dense variance is below this fraction of the layer's largest are left out.
@@ -50,11 +51,13 @@ def diagnose(
     calibration
         From :func:`sparsemend.calibrate`.
     repair
-        Operator: ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage``, ``affine``.
+        Operator: ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage``, ``affine`` or
+        ``reconstruct`` (least squares on the kept weights).
     densities
         Kept fractions in (0, 1]; default 24 from 0.01 to 1.
     mask
-        How weights are chosen: ``"magnitude"`` or ``"activation"``.
+        How weights are chosen: ``"magnitude"``, ``"activation"``, or ``"gradual"`` (jointly
+        with their reconstruction; slow on wide layers).
     weighting
         ``"relative"``: omega_c = 1 / v_c, every channel counts the same. ``"energy"``: 1.
     progress
@@ -67,7 +70,8 @@ def diagnose(
     """
     operator = get_operator(repair)
     grid = check_densities(densities)
-    get_mask_rule(mask)
+    if mask != JOINT:
+        get_mask_rule(mask)
     if weighting not in WEIGHTINGS:
         raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
     weights = _matching_weights(model, calibration)
@@ -77,7 +81,8 @@ def diagnose(
             moments = calibration.moments[layer.name]
             dense = weight_matrix(weights[layer.name], layer)
             statistics = layer_statistics(layer, dense, moments, grid, mask)
-            raw, residual, dead = _aggregate(statistics, operator, weighting)
+            residuals = _residuals(operator, statistics, layer, dense, moments, grid, mask)
+            raw, residual, dead = _aggregate(statistics, residuals, weighting)
             damage.append((raw, residual))
             if dead:
                 left_out[layer.name] = dead
@@ -112,19 +117,51 @@ def layer_statistics(
                 fix="raise max_fan_in, or pass the same densities to calibrate",
             )
         return moments.outputs.statistics()
-    ranks = get_mask_rule(mask)(dense, moments.column_square)
-    pruned = (dense * keep_mask(ranks, kept_count(d, layer.size)) for d in grid)
-    return output_statistics(dense, pruned, moments)
+    masks = grid_masks(layer, dense, moments, grid, mask)
+    return output_statistics(dense, (dense * keep for keep in masks), moments)
+
+
+def grid_masks(
+    layer: Layer, dense: Tensor, moments: InputMoments, grid: Sequence[float], mask: str
+) -> Iterator[Tensor]:
+    """The mask [groups, rows, d] of every density of the grid."""
+    counts = [kept_count(density, layer.size) for density in grid]
+    if mask == JOINT:
+        yield from (gradual(dense, moments.covariance, kept) for kept in counts)
+    else:
+        ranks = get_mask_rule(mask)(dense, moments.column_square)
+        yield from (keep_mask(ranks, kept) for kept in counts)
+
+
+def _residuals(
+    operator: Operator,
+    statistics: OutputStatistics,
+    layer: Layer,
+    dense: Tensor,
+    moments: LayerMoments,
+    grid: Sequence[float],
+    mask: str,
+) -> Tensor:
+    """D_rep of every density and channel, [K, C]."""
+    if not operator.refits:
+        return operator.residual(statistics)
+    if not isinstance(moments, InputMoments):
+        raise SparsemendError(
+            f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for a diagnosis with "
+            f"repair {operator.name!r}",
+            fix="calibrate with a larger max_fan_in",
+        )
+    return refitted_damage(dense, grid_masks(layer, dense, moments, grid, mask), moments)
 
 
 def _aggregate(
-    statistics: OutputStatistics, operator: Operator, weighting: str
+    statistics: OutputStatistics, residuals: Tensor, weighting: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Raw and residual damage [K] over channels, and how many channels were left out."""
     dense = statistics.dense_variance
     alive = dense > _DEAD_CHANNEL * dense.max()
     raw = statistics.raw_distortion[:, alive]
-    residual = operator.residual(statistics)[:, alive]
+    residual = residuals[:, alive]
     variance = dense[alive]
     dead = int((~alive).sum())
     if not alive.any():  # a constant layer: nothing to damage, nothing to repair

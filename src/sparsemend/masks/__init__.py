@@ -2,9 +2,18 @@
 
 from sparsemend.masks._prune import Masks, apply_masks, choose_masks, find_masks, prune
 from sparsemend.masks._rank import descending_rank, keep_mask
-from sparsemend.masks._registry import MASKS, NEEDS_CALIBRATION, MaskRule, get_mask_rule
+from sparsemend.masks._registry import (
+    JOINT,
+    MASKS,
+    NEEDS_CALIBRATION,
+    MaskRule,
+    get_mask_rule,
+    mask_names,
+)
+from sparsemend.masks.gradual import gradual
 
 __all__ = [
+    "JOINT",
     "MASKS",
     "NEEDS_CALIBRATION",
     "MaskRule",
@@ -14,6 +23,8 @@ __all__ = [
     "descending_rank",
     "find_masks",
     "get_mask_rule",
+    "gradual",
     "keep_mask",
+    "mask_names",
     "prune",
 ]

@@ -18,6 +18,13 @@ MaskRule = Callable[[Tensor, Tensor | None], Tensor]
 
 MASKS: dict[str, MaskRule] = {"magnitude": magnitude, "activation": activation}
 NEEDS_CALIBRATION = frozenset({"activation"})
+# Chosen together with the reconstructed values, so no rank of the dense weights.
+JOINT = "gradual"
+
+
+def mask_names() -> tuple[str, ...]:
+    """All mask rules, the joint one included."""
+    return (*MASKS, JOINT)
 
 
 def get_mask_rule(name: str) -> MaskRule:
@@ -28,6 +35,12 @@ def get_mask_rule(name: str) -> MaskRule:
     SparsemendError
         If there is none; names the known ones.
     """
+    if name == JOINT:
+        raise SparsemendError(
+            f"mask {JOINT!r} is chosen jointly with the reconstructed values",
+            allowed=f"{', '.join(MASKS)} where weights are pruned on their own",
+            fix="use sparsemend.compress with a repair that reconstructs",
+        )
     if name not in MASKS:
-        raise SparsemendError("unknown mask", name, ", ".join(MASKS))
+        raise SparsemendError("unknown mask", name, ", ".join(mask_names()))
     return MASKS[name]

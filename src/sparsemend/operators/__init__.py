@@ -10,11 +10,13 @@ from sparsemend.operators.affine import AFFINE
 from sparsemend.operators.layerwise import LAYERWISE
 from sparsemend.operators.mean import MEAN
 from sparsemend.operators.none import NONE
+from sparsemend.operators.reconstruct import RECONSTRUCT
 from sparsemend.operators.shrinkage import SHRINKAGE
 from sparsemend.operators.variance import VARIANCE
 
 OPERATORS: dict[str, Operator] = {
-    operator.name: operator for operator in (NONE, MEAN, VARIANCE, LAYERWISE, SHRINKAGE, AFFINE)
+    operator.name: operator
+    for operator in (NONE, MEAN, VARIANCE, LAYERWISE, SHRINKAGE, AFFINE, RECONSTRUCT)
 }
 
 

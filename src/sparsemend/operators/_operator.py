@@ -12,8 +12,8 @@ from sparsemend.layers import Layer
 
 ScaleRule = Callable[[OutputStatistics], Tensor]
 
-# Keeps sqrt(v / v') finite where pruning emptied a channel; relative to the layer's largest
-# dense variance, so that it does not depend on the layer's scale.
+# Keeps sqrt(v / v') finite where pruning emptied a channel; relative to v itself, so that it
+# depends on no channel's scale.
 RELATIVE_EPS = 1e-10
 
 
@@ -36,12 +36,15 @@ class Operator:
         Whether h moves the mean to the dense one; otherwise h = 0.
     covers
         (layer, whether it is the first convolution) → whether a repair touches the layer.
+    refits
+        Whether the kept weights get other values altogether, from the input moments.
     """
 
     name: str
     scale: ScaleRule
     matches_mean: bool = True
     covers: Callable[[Layer, bool], bool] = any_layer
+    refits: bool = False
 
     def residual(self, statistics: OutputStatistics) -> Tensor:
         """D_rep per channel, [..., C]: E(g z' + h − z)² in closed form."""
@@ -50,12 +53,7 @@ class Operator:
         return statistics.residual_distortion(self.scale(statistics))
 
 
-def stabiliser(statistics: OutputStatistics) -> Tensor:
-    """The eps of the method's table."""
-    return RELATIVE_EPS * statistics.dense_variance.amax(dim=-1, keepdim=True)
-
-
-def matching_scale(wanted: Tensor, present: Tensor, eps: Tensor) -> Tensor:
+def matching_scale(wanted: Tensor, present: Tensor) -> Tensor:
     """sqrt(wanted / (present + eps)), and 1 where there is no variance at all."""
-    denominator = present + eps
+    denominator = present + RELATIVE_EPS * wanted
     return (wanted / denominator).sqrt().where(denominator > 0, wanted.new_ones(()))

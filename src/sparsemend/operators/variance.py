@@ -3,14 +3,12 @@
 from torch import Tensor
 
 from sparsemend.calibration.statistics import OutputStatistics
-from sparsemend.operators._operator import Operator, matching_scale, stabiliser
+from sparsemend.operators._operator import Operator, matching_scale
 
 
 def scale(statistics: OutputStatistics) -> Tensor:
     """g_c = sqrt(v_c / (v'_c + eps))."""
-    return matching_scale(
-        statistics.dense_variance, statistics.pruned_variance, stabiliser(statistics)
-    )
+    return matching_scale(statistics.dense_variance, statistics.pruned_variance)
 
 
 VARIANCE = Operator("variance", scale)

@@ -1,0 +1,29 @@
+import pytest
+
+from sparsemend._errors import SparsemendError
+from sparsemend.layers import Layer
+from sparsemend.operators import OPERATORS, get_operator
+
+
+def test_operators_go_by_their_own_names():
+    assert list(OPERATORS) == ["none", "mean", "variance", "layerwise", "shrinkage", "affine"]
+    assert all(get_operator(name).name == name for name in OPERATORS)
+    assert [name for name, op in OPERATORS.items() if not op.matches_mean] == ["none"]
+
+
+def test_unknown_operators_are_refused():
+    with pytest.raises(SparsemendError) as caught:
+        get_operator("varience")
+    assert str(caught.value) == (
+        "unknown repair operator: got 'varience'; allowed: none, mean, variance, layerwise, "
+        "shrinkage, affine"
+    )
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_only_signal_resuscitation_leaves_layers_out(name):
+    convolution = Layer("a", "Conv2d", (4, 3, 3, 3), 1, 4, 27, 0)
+    linear = Layer("b", "Linear", (4, 3), 1, 4, 3, 1)
+    covers = OPERATORS[name].covers
+    got = [covers(convolution, True), covers(convolution, False), covers(linear, False)]
+    assert got == ([False, True, False] if name == "shrinkage" else [True] * 3)
