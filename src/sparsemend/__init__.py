@@ -17,7 +17,10 @@ from sparsemend.evaluation import Agreement, Evaluation, agreement, evaluate
 from sparsemend.export import load_checkpoint, save_checkpoint
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
-from sparsemend.repair import recalibrate, repair, repair_names
+from sparsemend.repair import recalibrate, repair_names
+
+# Last: importing the package sparsemend.repair set this name to the package.
+from sparsemend._repair import repair  # isort: skip
 
 __version__ = version("sparsemend")
 

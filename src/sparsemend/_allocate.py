@@ -68,9 +68,8 @@ def allocate(
 
 
 def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> list[Layer]:
-    """The model's layers under the names and in the execution order of the diagnosis."""
-    by_path = {path: layer for layer in found for path in (layer.name, *layer.aliases)}
-    unknown = [name for name in diagnosis.layers if name not in by_path]
+    """The model's layers in the execution order of the diagnosis."""
+    unknown = [name for name in diagnosis.layers if name not in found.names]
     if unknown:
         raise SparsemendError(
             "the diagnosis names layers that the model does not have",
@@ -78,16 +77,13 @@ def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> list[Layer]:
             ", ".join(found.names),
             "diagnose the network that is to be pruned",
         )
-    chosen = [
-        dataclasses.replace(by_path[name], name=name, order=order)
-        for order, name in enumerate(diagnosis.layers)
-    ]
-    named = {by_path[name].name for name in diagnosis.layers}
-    missing = [layer.name for layer in found if layer.name not in named]
+    missing = [name for name in found.names if name not in diagnosis.layers]
     if missing:
         warnings.warn(
             f"not in the diagnosis, so they stay dense and do not count: {', '.join(missing)}",
             SparsemendWarning,
             stacklevel=3,
         )
-    return chosen
+    return [
+        dataclasses.replace(found[name], order=order) for order, name in enumerate(diagnosis.layers)
+    ]

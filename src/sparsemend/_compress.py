@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from sparsemend._allocate import allocate
+from sparsemend._errors import SparsemendError
+from sparsemend._repair import adopt
 from sparsemend.allocation import NEEDS_DIAGNOSIS, Allocation, get_rule, kept_total
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
@@ -19,8 +21,9 @@ from sparsemend.evaluation import Agreement, agreement
 from sparsemend.execution.batches import Batches, materialise
 from sparsemend.export import save_checkpoint
 from sparsemend.layers import discover
-from sparsemend.masks import NEEDS_CALIBRATION, apply_masks, choose_masks, get_mask_rule
-from sparsemend.repair import check_plan, check_scope, parse_repair, run_plan
+from sparsemend.masks import JOINT, NEEDS_CALIBRATION, apply_masks, choose_masks, get_mask_rule
+from sparsemend.repair import RepairPlan, Support, check_plan, parse_repair, run_plan
+from sparsemend.search import hold_out, repair_best
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class CompressionResult:
     added_biases
         Module paths of layers that got a bias parameter, because they had none and no
         BatchNorm follows. Empty: the model loads into the original architecture strictly.
+    tried
+        With repair ``best``: every ending that was tried → its KL on the held-out inputs;
+        ``repair`` names the winner.
     seconds
         Stage → wall-clock seconds.
     """
@@ -61,6 +67,7 @@ class CompressionResult:
     heldout: bool
     diagnosis: Diagnosis | None = None
     added_biases: tuple[str, ...] = ()
+    tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -89,6 +96,9 @@ class CompressionResult:
             f"rule {self.rule}, mask {self.mask}, repair {self.repair} ({self.scope})",
             f"{self.agreement} ({where} inputs)",
         ]
+        if len(self.tried) > 1:
+            kls = ", ".join(f"{name} {kl:.4f}" for name, kl in self.tried.items())
+            lines.append(f"tried (KL): {kls}")
         if self.added_biases:
             lines.append(f"got a bias parameter: {', '.join(self.added_biases)}")
         return "\n".join(lines)
@@ -99,8 +109,8 @@ def compress(
     batches: Batches,
     sparsity: float,
     rule: str = "global",
-    mask: str = "magnitude",
-    repair: str = "variance",
+    mask: str | None = None,
+    repair: str = "best",
     *,
     scope: str = "sequential",
     heldout: Batches | None = None,
@@ -122,13 +132,18 @@ def compress(
     rule
         Allocation rule, see :func:`sparsemend.allocate`.
     mask
-        ``"magnitude"`` or ``"activation"``, see :func:`sparsemend.prune`.
+        ``"magnitude"`` or ``"activation"`` (see :func:`sparsemend.prune`), or ``"gradual"``:
+        chosen jointly with the reconstruction. Default: gradual with a repair that
+        reconstructs, else magnitude.
     repair
-        Repair formula, see :func:`sparsemend.repair`.
+        Repair formula, see :func:`sparsemend.repair`. Default ``"best"``: the ending that is
+        closest to the dense network on ``heldout``.
     scope
         ``"sequential"`` or ``"one-shot"``.
     heldout
-        Unlabelled inputs that the repair must not see, on which to measure agreement.
+        Unlabelled inputs that the repair must not see, on which to measure agreement. Without
+        them repair ``best`` sets the last fifth of the batches aside, and other repairs are
+        measured on the calibration inputs.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
     inplace
@@ -147,13 +162,14 @@ def compress(
         For bad input; see the functions named above.
     """
     plan = parse_repair(repair)
-    check_scope(scope)
     get_rule(rule)
     kept_total(sparsity, 1)  # refuses a sparsity out of range before any work
-    get_mask_rule(mask)
-    check_plan(model, plan)
+    mask = _check_mask(mask, plan)
+    check_plan(model, plan, scope)
     held = materialise(batches)
     unseen = materialise(heldout, "heldout") if heldout is not None else None
+    if plan.best and unseen is None and len(held) > 1:
+        held, unseen = hold_out(held)
     seconds: dict[str, float] = {}
 
     diagnosing = rule in NEEDS_DIAGNOSIS and diagnosis is None
@@ -166,29 +182,61 @@ def compress(
     layers = calibration.layers if calibration is not None else discover(model, held[0])
     with _timed(seconds, "allocate"):
         allocation = allocate(model, sparsity, rule, diagnosis=diagnosis, layers=layers)
-    with _timed(seconds, "prune"):
-        masks = choose_masks(model, allocation, mask, calibration=calibration)
-        copied = copy.deepcopy(model)
-        dense, sparse = (copied, model) if inplace else (model, copied)
-        apply_masks(sparse, masks)
+    copied = copy.deepcopy(model)
+    dense, sparse = (copied, model) if inplace else (model, copied)
+    masks = None
+    if mask != JOINT:
+        with _timed(seconds, "prune"):
+            masks = choose_masks(dense, allocation, mask, calibration=calibration)
+            apply_masks(sparse, masks)
+    support = Support(allocation, masks)
+    tried: Mapping[str, float] = {}
     with _timed(seconds, "repair"):
-        added = run_plan(sparse, dense, held, layers, plan, scope, progress)
+        if plan.best:
+            judges = held if unseen is None else unseen
+            best = repair_best(sparse, dense, held, judges, layers, support, progress)
+            outcome, tried, repair = best.outcome, best.tried, best.repair
+            if inplace:
+                adopt(sparse, best.model)
+            else:
+                sparse = best.model
+        else:
+            outcome = run_plan(sparse, dense, held, layers, plan, scope, support, progress)
+            repair = str(plan)
     with _timed(seconds, "compare"):
         closeness = agreement(sparse, dense, held if unseen is None else unseen)
     return CompressionResult(
         model=sparse,
-        masks=masks,
+        masks=outcome.masks,
         allocation=allocation,
         rule=rule,
         mask=mask,
-        repair=str(plan),
+        repair=repair,
         scope=scope,
         agreement=closeness,
         heldout=unseen is not None,
         diagnosis=diagnosis if rule in NEEDS_DIAGNOSIS else None,
-        added_biases=tuple(added),
+        added_biases=outcome.added_biases,
+        tried=tried,
         seconds=seconds,
     )
+
+
+def _check_mask(mask: str | None, plan: RepairPlan) -> str:
+    """The mask rule that is meant, or an error where it cannot go with the repair."""
+    refits = plan.reconstructs or plan.best
+    if mask is None:
+        return JOINT if refits else "magnitude"
+    if mask == JOINT and not refits:
+        raise SparsemendError(
+            f"mask {JOINT!r} is chosen jointly with the reconstructed values, but repair is",
+            str(plan),
+            "'reconstruct', 'reconstruct+batchnorm' or 'best'",
+            "choose one of these, or mask 'magnitude'",
+        )
+    if mask != JOINT:
+        get_mask_rule(mask)
+    return mask
 
 
 @contextmanager

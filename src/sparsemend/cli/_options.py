@@ -63,9 +63,12 @@ class Source:
     def model(self) -> nn.Module:
         return self.loaded.model
 
-    def calibration(self, size: int, seed: int) -> list[Tensor]:
-        """Unlabelled batches from the training split."""
-        return list(self.data.calibration(size, seed=seed).split(self.batch_size))
+    def calibration(self, size: int, seed: int, *, flip: bool = False) -> list[Tensor]:
+        """Unlabelled batches from the training split; ``flip`` adds mirrored copies."""
+        images = self.data.calibration(size, seed=seed)
+        if flip:
+            images = torch.cat([images, images.flip(-1)])
+        return list(images.split(self.batch_size))
 
     def heldout(self, size: int, calibration_size: int, seed: int) -> list[Tensor]:
         """Unlabelled batches from the training split that the calibration does not contain."""

@@ -13,7 +13,7 @@ from torch import nn
 import sparsemend as sm
 from sparsemend.cli import _options as opt
 from sparsemend.cli._output import friendly_errors, percent, print_json
-from sparsemend.masks import MASKS, apply_masks
+from sparsemend.masks import apply_masks, mask_names
 from sparsemend.models._weights import added_biases
 from sparsemend.repair import SCOPES
 
@@ -24,16 +24,25 @@ def compress(
     sparsity: opt.Sparsity,
     weights: opt.Weights = None,
     rule: Annotated[str, typer.Option(help=f"One of {', '.join(sm.rule_names())}.")] = "global",
-    mask: Annotated[str, typer.Option(help=f"One of {', '.join(MASKS)}.")] = "magnitude",
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help=f"One of {', '.join(mask_names())}. Default: gradual where the repair "
+            "reconstructs, else magnitude."
+        ),
+    ] = None,
     repair: Annotated[
         str,
         typer.Option(help=f"Of {', '.join(sm.repair_names())}; or as in variance+batchnorm."),
-    ] = "variance",
+    ] = "best",
     scope: Annotated[str, typer.Option(help=f"One of {', '.join(SCOPES)}.")] = "sequential",
     calibration_size: opt.CalibrationSize = 512,
     heldout_size: Annotated[
         int, typer.Option(help="Further training inputs on which agreement is measured.")
     ] = 256,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Add mirrored copies of the calibration images.")
+    ] = False,
     seed: opt.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the sparse network here.")] = None,
     limit: opt.Limit = None,
@@ -58,7 +67,7 @@ def compress(
         dense = _top1(source, source.model, limit)  # first, so that a bad --limit costs no work
         result = sm.compress(
             source.model,
-            source.calibration(calibration_size, seed),
+            source.calibration(calibration_size, seed, flip=flip),
             sparsity,
             rule,
             mask,
@@ -105,6 +114,7 @@ def _report(result: sm.CompressionResult) -> dict[str, Any]:
         "rule": result.rule,
         "mask": result.mask,
         "repair": result.repair,
+        "tried": dict(result.tried),
         "scope": result.scope,
         "kl": result.agreement.kl,
         "agreement": result.agreement.top1,

@@ -10,16 +10,16 @@ import typer
 import sparsemend as sm
 from sparsemend.cli import _options as opt
 from sparsemend.cli._output import friendly_errors, print_json
+from sparsemend.masks import mask_names
+from sparsemend.operators import OPERATORS
 
 
 def diagnose(
     model: opt.Model,
     data: opt.Data,
     weights: opt.Weights = None,
-    repair: Annotated[
-        str, typer.Option(help="none, mean, variance, layerwise, shrinkage or affine.")
-    ] = "variance",
-    mask: Annotated[str, typer.Option(help="magnitude or activation.")] = "magnitude",
+    repair: Annotated[str, typer.Option(help=f"One of {', '.join(OPERATORS)}.")] = "variance",
+    mask: Annotated[str, typer.Option(help=f"One of {', '.join(mask_names())}.")] = "magnitude",
     weighting: Annotated[str, typer.Option(help="relative or energy.")] = "relative",
     calibration_size: opt.CalibrationSize = 512,
     seed: opt.Seed = 0,

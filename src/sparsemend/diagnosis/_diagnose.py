@@ -177,12 +177,12 @@ def _aggregate(
 def _matching_weights(model: nn.Module, calibration: Calibration) -> dict[str, Tensor]:
     modules = dict(model.named_modules())
     for layer in calibration.layers:
-        module = modules.get(layer.name)
-        shape = tuple(getattr(module, "weight", np.empty(0)).shape)
+        weight = getattr(modules.get(layer.name), "weight", None)
+        shape = tuple(weight.shape) if isinstance(weight, Tensor) else None
         if shape != layer.shape:
+            found = "no weight" if shape is None else f"weight shape {shape}"
             raise SparsemendError(
-                f"the calibration is of another network: layer {layer.name!r} has weight shape "
-                f"{shape}",
+                f"the calibration is of another network: layer {layer.name!r} has {found}",
                 allowed=f"{layer.shape}, as calibrated",
                 fix="calibrate this model first",
             )

@@ -96,13 +96,27 @@ class Diagnosis:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Diagnosis:
-        """Inverse of :meth:`to_dict`."""
-        if values.get("format") != "sparsemend-diagnosis":
-            raise SparsemendError("this is not a diagnosis", sorted(values)[:5])
+        """Inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        SparsemendError
+            If these are the values of something else, or arrays do not fit together.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != "sparsemend-diagnosis":
+            found = sorted(values)[:5] if isinstance(values, Mapping) else values
+            raise SparsemendError("this is not a diagnosis", found)
         arrays = {
             key: np.array(values[key], dtype=np.float64)
             for key in ("densities", "raw", "residual", "rr")
         }
+        shape = (len(values["layers"]), arrays["densities"].size)
+        for key, array in arrays.items():
+            expected = shape[1:] if key == "densities" else shape
+            if array.shape != expected:
+                raise SparsemendError(
+                    f"this is not a diagnosis: shape of {key!r}", array.shape, f"{expected}"
+                )
         return cls(
             layers=tuple(values["layers"]),
             repair=str(values["repair"]),
@@ -136,7 +150,13 @@ class Diagnosis:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Diagnosis:
-        """Read what :meth:`save` wrote; never unpickles."""
+        """Read what :meth:`save` wrote; never unpickles.
+
+        Raises
+        ------
+        SparsemendError
+            If there is no such file, or it holds no diagnosis or a damaged one.
+        """
         path = Path(path)
         if not path.is_file():
             raise SparsemendError("there is no diagnosis file", str(path))
@@ -147,9 +167,9 @@ class Diagnosis:
                 with np.load(path, allow_pickle=False) as file:
                     header = json.loads(str(file["header"]))
                     return cls.from_dict({**header, **{k: file[k] for k in file if k != "header"}})
-        except (ValueError, KeyError, OSError) as error:
-            if isinstance(error, SparsemendError):
-                raise
+        except SparsemendError:
+            raise
+        except Exception as error:  # what a damaged file makes the readers raise is open-ended
             raise SparsemendError(f"cannot read a diagnosis: {error}", str(path)) from error
         raise _unknown_ending(path)
 

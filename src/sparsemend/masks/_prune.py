@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsemend._errors import SparsemendError
-from sparsemend.layers import Layer, LayerSet, discover, stored_weight, weight_matrix
+from sparsemend.layers import LayerSet, discover, stored_weight, weight_matrix
 from sparsemend.masks._rank import keep_mask
 from sparsemend.masks._registry import get_mask_rule
 
@@ -72,17 +72,13 @@ def choose_masks(
     Shapes are those of the stored weights. Parameters and errors as in :func:`prune`.
     """
     rule = get_mask_rule(mask)
-    found = calibration.layers if calibration is not None else discover(model)
-    # Tied layers go by whichever of their paths the allocation uses.
-    layers = {path: layer for layer in found for path in (layer.name, *layer.aliases)}
+    layers = calibration.layers if calibration is not None else discover(model)
     _check_fit(allocation, layers)
     modules: dict[str, Any] = dict(model.named_modules())
     masks: Masks = {}
     for name, kept in allocation.items():
         layer = layers[name]
-        square = None
-        if calibration is not None:
-            square = calibration.moments[layer.name].column_square
+        square = calibration.moments[name].column_square if calibration is not None else None
         matrix = weight_matrix(modules[name].weight.detach(), layer)
         masks[name] = stored_weight(keep_mask(rule(matrix, square), kept), layer)
     return masks
@@ -104,13 +100,13 @@ def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
     return {layer.name: modules[layer.name].weight.detach() != 0 for layer in chosen}
 
 
-def _check_fit(allocation: Mapping[str, int], layers: Mapping[str, Layer]) -> None:
-    missing = [name for name in allocation if name not in layers]
+def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
+    missing = [name for name in allocation if name not in layers.names]
     if missing:
         raise SparsemendError(
             "the allocation names layers that the model does not have",
             missing[:5],
-            ", ".join(layers),
+            ", ".join(layers.names),
         )
     for name, kept in allocation.items():
         if not 0 <= kept <= layers[name].size:

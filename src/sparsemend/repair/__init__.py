@@ -1,17 +1,31 @@
-"""Undo what a light, label-free repair can undo: channelwise operators and BatchNorm."""
+"""Undo what a label-free repair can undo: operators, reconstruction, BatchNorm.
 
+A channelwise operator is one file in ``operators/``; how repairs are combined is ``_plan``; what
+they do to a network is ``_channelwise``, ``_reconstruct`` and ``batchnorm``; ``_run`` puts the
+parts of a plan together.
+"""
+
+from sparsemend.repair._fit import Settings
+from sparsemend.repair._importance import channel_importance
 from sparsemend.repair._plan import SCOPES, RepairPlan, parse_repair, repair_names
-from sparsemend.repair._repair import check_plan, check_scope, repair, run_plan
-from sparsemend.repair.batchnorm import recalibrate
+from sparsemend.repair._reconstruct import Reconstruction, reconstruct
+from sparsemend.repair._run import Outcome, Support, check_plan, check_scope, run_plan
+from sparsemend.repair.batchnorm import has_running_norms, recalibrate
 
 __all__ = [
     "SCOPES",
+    "Outcome",
+    "Reconstruction",
     "RepairPlan",
+    "Settings",
+    "Support",
+    "channel_importance",
     "check_plan",
     "check_scope",
+    "has_running_norms",
     "parse_repair",
     "recalibrate",
-    "repair",
+    "reconstruct",
     "repair_names",
     "run_plan",
 ]

@@ -129,6 +129,7 @@ def fit_layer(
     *,
     relu: bool = False,
     pooled: bool = False,
+    importance: Tensor | None = None,
 ) -> tuple[Fit, InputCovariance]:
     """Reconstruct one layer from its actual inputs.
 
@@ -152,6 +153,8 @@ def fit_layer(
         Whether only a ReLU sees the output.
     pooled
         Whether the mean over positions counts most.
+    importance
+        How much an error of each normalised channel matters, [C]; None for all the same.
     """
     covariance = InputCovariance(module, layer, inputs, settings.pooled_weight if pooled else 0.0)
     ridge = settings.ridge
@@ -159,9 +162,8 @@ def fit_layer(
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
 
     def select(cross: Tensor, deviation: Tensor) -> Tensor:
-        # Rows compete in units of their target's standard deviation.
-        rows = deviation.clamp(min=deviation.max() * 1e-6).reshape(layer.groups, -1, 1)
-        rows = rows.to(cross.dtype).clamp(min=torch.finfo(cross.dtype).tiny)
+        rows = _row_units(deviation, targets.slope, importance)
+        rows = rows.reshape(layer.groups, -1, 1).to(cross.dtype)
         return choose_support(
             covariance.matrix, cross / rows, start / rows, kept, ridge, settings.schedule
         )
@@ -185,6 +187,22 @@ def fit_layer(
             chosen = select(cross, deviation)
         fit = solve(cross, mean, chosen)
     return fit, covariance
+
+
+def _row_units(deviation: Tensor, slope: Tensor, importance: Tensor | None) -> Tensor:
+    """The unit in which each row's weights compete for a place in the support, [C].
+
+    The target's standard deviation; with importances, its geometric mean with the (normalised)
+    error that matters equally for every row.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    units = deviation.clamp(min=float(deviation.max()) * 1e-6).clamp(min=tiny)
+    if importance is None:
+        return units
+    weight = importance.to(units) / importance.mean().to(units)
+    steep = slope.flatten().to(units).abs().expand_as(units)
+    steep = steep.clamp(min=float(steep.max()) * 1e-4).clamp(min=tiny)
+    return (units * steep).sqrt() * weight.clamp(min=1e-3).pow(-0.25) / steep
 
 
 def _rectified(

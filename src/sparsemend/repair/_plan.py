@@ -10,6 +10,7 @@ from sparsemend._errors import SparsemendError
 from sparsemend.operators import OPERATORS, Operator
 from sparsemend.repair.batchnorm import MODES
 
+BEST = "best"
 SCOPES = ("sequential", "one-shot")
 
 
@@ -23,12 +24,22 @@ class RepairPlan:
         Channelwise operator, or None.
     batchnorm
         ``"exact"``, ``"ema"`` or None.
+    best
+        Whether several repairs are tried and the best is kept; then it has no parts.
     """
 
     operator: Operator | None
     batchnorm: str | None
+    best: bool = False
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the kept weights are refitted."""
+        return self.operator is not None and self.operator.refits
 
     def __str__(self) -> str:
+        if self.best:
+            return BEST
         parts = [] if self.operator is None else [self.operator.name]
         if self.batchnorm is not None:
             parts.append("batchnorm" if self.batchnorm == "exact" else f"batchnorm-{MODES[1]}")
@@ -40,6 +51,8 @@ class RepairPlan:
 
         Recalibrated BatchNorm matches every channel's mean and variance.
         """
+        if self.best:
+            return "reconstruct"
         if self.operator is not None and (self.operator.name != "none" or not self.batchnorm):
             return self.operator.name
         return "variance"
@@ -47,7 +60,7 @@ class RepairPlan:
 
 def repair_names() -> tuple[str, ...]:
     """The parts that a repair may be made of."""
-    return (*OPERATORS, *(f"batchnorm-{mode}" for mode in MODES))
+    return (*OPERATORS, *(f"batchnorm-{mode}" for mode in MODES), BEST)
 
 
 def parse_repair(text: str) -> RepairPlan:
@@ -61,6 +74,8 @@ def parse_repair(text: str) -> RepairPlan:
     SparsemendError
         For an unknown part (names the known ones) or parts in an impossible order.
     """
+    if str(text).strip() == BEST:
+        return RepairPlan(None, None, best=True)
     operator, recalibration = None, None
     for part in (piece.strip() for piece in str(text).split("+")):
         found = re.fullmatch(r"batchnorm(?:[-:(](\w+)\)?)?", part)
@@ -73,8 +88,8 @@ def parse_repair(text: str) -> RepairPlan:
             raise SparsemendError(
                 "unknown repair",
                 text,
-                f"one of {', '.join(OPERATORS)}, or batchnorm, batchnorm-ema, or both as in "
-                "'variance+batchnorm'",
+                f"{BEST}, one of {', '.join(OPERATORS)}, or batchnorm, batchnorm-ema, or both as "
+                "in 'variance+batchnorm'",
                 f"did you mean {close[0]!r}?" if close and close[0] != part else "",
             )
     return RepairPlan(operator, recalibration)

@@ -63,6 +63,8 @@ def reconstruct(
     allocation: Mapping[str, int],
     settings: Settings | None = None,
     progress: bool | None = None,
+    *,
+    importance: Mapping[str, Tensor] | None = None,
 ) -> Reconstruction:
     """Reconstruct every layer in place.
 
@@ -87,8 +89,12 @@ def reconstruct(
         Constants.
     progress
         Show a progress bar; default on a terminal.
+    importance
+        Layer name → weight of each channel's error where the support is free; see
+        ``_importance``.
     """
-    walk = _Walk(pruned, dense, len(batches), layers, masks, allocation, settings or Settings())
+    settings = settings or Settings()
+    walk = _Walk(pruned, dense, len(batches), layers, masks, allocation, settings, importance or {})
     runs, stops = paired_runs(pruned, dense, batches, layers)
     with (
         evaluation_mode(dense, pruned),
@@ -114,10 +120,11 @@ class _Walk:
         masks: Mapping[str, Tensor] | None,
         allocation: Mapping[str, int],
         settings: Settings,
+        importance: Mapping[str, Tensor],
     ) -> None:
         self._pruned, self._dense, self._batches = pruned, dense, batches
         self._layers, self._fixed, self._allocation = layers, masks, allocation
-        self._settings = settings
+        self._settings, self._importance = settings, importance
         self._around = surroundings(layers)
         # Inputs that a later sum will need again: (dense, repaired) per batch.
         self._sources = {s.shortcut.source for s in self._around.values() if s.shortcut}
@@ -163,6 +170,7 @@ class _Walk:
             self._settings,
             relu=around.relu,
             pooled=around.pooled,
+            importance=self._importance.get(name),
         )
         if around.final and layer.kind == "Linear" and outputs[0].dim() == 2:
             fit = _refit_logits(fit, covariance, inputs, outputs, self._settings)

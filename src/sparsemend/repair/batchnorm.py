@@ -68,6 +68,19 @@ def recalibrate(
         _ema(model, held, list(norms), momentum, updates, reset, progress)
 
 
+def _find_norms(model: nn.Module) -> dict[nn.Module, str]:
+    return {
+        module: name
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
+def has_running_norms(model: nn.Module) -> bool:
+    """Whether there is a BatchNorm to recalibrate."""
+    return bool(_find_norms(model))
+
+
 def running_norms(model: nn.Module) -> dict[nn.Module, str]:
     """Every BatchNorm that keeps running statistics → its module path.
 
@@ -76,11 +89,7 @@ def running_norms(model: nn.Module) -> dict[nn.Module, str]:
     SparsemendError
         If there is none.
     """
-    norms: dict[nn.Module, str] = {
-        module: name
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+    norms = _find_norms(model)
     if not norms:
         raise SparsemendError(
             "the network has no BatchNorm with running statistics to recalibrate",

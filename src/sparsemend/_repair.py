@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
 
+import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsemend._errors import SparsemendError, SparsemendWarning
-from sparsemend.execution.batches import Batch, Batches, materialise
-from sparsemend.layers import Layer, LayerSet, discover
-from sparsemend.repair._channelwise import repair_channelwise
-from sparsemend.repair._plan import SCOPES, RepairPlan, parse_repair
-from sparsemend.repair.batchnorm import recalibrate, running_norms
+from sparsemend.execution.batches import Batches, materialise
+from sparsemend.layers import discover
+from sparsemend.masks import find_masks
+from sparsemend.repair import Support, check_plan, parse_repair, run_plan
+from sparsemend.search import hold_out, repair_best
 
 
 def repair(
@@ -42,8 +41,10 @@ def repair(
         Unlabelled calibration batches, or one tensor [N, ...].
     repair
         ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage`` (ASR), ``affine``,
-        ``batchnorm`` (exact), ``batchnorm-ema``, or an operator followed by a recalibration,
-        as in ``"variance+batchnorm"``.
+        ``reconstruct`` (least squares on the kept weights), ``batchnorm`` (exact),
+        ``batchnorm-ema``, or one of the first seven followed by a recalibration, as in
+        ``"variance+batchnorm"``; or ``best``: the ending among these that is closest to the
+        dense network on the last fifth of the batches, which it does not see.
     scope
         ``"sequential"``: layer by layer, inputs from the network repaired so far.
         ``"one-shot"``: all layers from one pass.
@@ -65,13 +66,23 @@ def repair(
         networks that do not belong together.
     """
     plan = parse_repair(repair)
-    check_scope(scope)
+    check_plan(pruned, plan, scope)
     held = materialise(batches)
     layers = discover(pruned, held[0])
     _check_pair(pruned, dense)
-    check_plan(pruned, plan)
-    repaired = pruned if inplace else copy.deepcopy(pruned)
-    added = run_plan(repaired, dense, held, layers, plan, scope, progress)
+    masks = find_masks(pruned, layers)
+    support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
+    if plan.best:
+        fit, unseen = hold_out(held)
+        best = repair_best(pruned, dense, fit, unseen, layers, support, progress)
+        repaired, added = best.model, best.outcome.added_biases
+        if inplace:
+            adopt(pruned, repaired)
+            repaired = pruned
+    else:
+        repaired = pruned if inplace else copy.deepcopy(pruned)
+        outcome = run_plan(repaired, dense, held, layers, plan, scope, support, progress)
+        added = outcome.added_biases
     if added:
         warnings.warn(
             f"layers that got a bias parameter: {', '.join(added)}",
@@ -81,51 +92,21 @@ def repair(
     return repaired
 
 
-def run_plan(
-    pruned: nn.Module,
-    dense: nn.Module,
-    batches: Sequence[Batch],
-    layers: LayerSet,
-    plan: RepairPlan,
-    scope: str,
-    progress: bool | None = None,
-) -> list[str]:
-    """Run a parsed repair in place; returns the module paths that got a bias parameter."""
-    added: list[str] = []
-    if plan.operator is not None and plan.operator.matches_mean:
-        chosen = covered_layers(pruned, layers, plan)
-        added = repair_channelwise(pruned, dense, batches, chosen, plan.operator, scope, progress)
-    if plan.batchnorm is not None:
-        recalibrate(pruned, batches, plan.batchnorm, progress=progress)
-    return added
-
-
-def covered_layers(model: nn.Module, layers: LayerSet, plan: RepairPlan) -> list[Layer]:
-    """The layers that the operator of a plan repairs.
-
-    Recalibration changes the inputs of every layer behind the first BatchNorm, so a scale that
-    was fitted before it no longer fits, unless the layer's own BatchNorm absorbs the
-    difference. With recalibration, the operator therefore leaves the other layers alone.
-    """
-    assert plan.operator is not None
+def adopt(model: nn.Module, source: nn.Module) -> None:
+    """Copy every parameter and buffer of ``source`` into ``model``, adding biases it lacks."""
     modules = dict(model.named_modules())
-    first = next((layer.name for layer in layers if layer.is_convolution), None)
-    covered = [layer for layer in layers if plan.operator.covers(layer, layer.name == first)]
-    if plan.batchnorm is None:
-        return covered
-    return [x for x in covered if x.norm is not None and isinstance(modules[x.norm], _BatchNorm)]
-
-
-def check_scope(scope: str) -> None:
-    """Refuse an unknown scope."""
-    if scope not in SCOPES:
-        raise SparsemendError("unknown repair scope", scope, ", ".join(SCOPES))
-
-
-def check_plan(model: nn.Module, plan: RepairPlan) -> None:
-    """Refuse a repair that the network cannot have, before any work."""
-    if plan.batchnorm is not None:
-        running_norms(model)
+    with torch.no_grad():
+        for path, module in source.named_modules():
+            own = modules[path]
+            for name, value in module._parameters.items():
+                present = own._parameters.get(name)
+                if present is not None and value is not None:
+                    present.copy_(value)
+                elif value is not None:
+                    own.register_parameter(name, value)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    own._buffers[name].copy_(buffer)
 
 
 def _check_pair(pruned: nn.Module, dense: nn.Module) -> None:
