@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import sparsemend as sm
 from sparsemend.calibration import DEFAULT_DENSITIES, PairedMoments, kept_count
+from sparsemend.diagnosis import diagnose_repairs
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.layers import LayerSet, channel_last, stored_weight, weight_matrix
 from sparsemend.masks import get_mask_rule, keep_mask
@@ -36,7 +37,7 @@ Curves = dict[str, np.ndarray]
 def ours(model: nn.Module, batches: list[Tensor]) -> Curves:
     """Calibrate once, then read both operators' curves off the moments."""
     calibration = sm.calibrate(model, batches, progress=False)
-    found = [sm.diagnose(model, calibration, name, progress=False) for name in OPERATORS]
+    found = diagnose_repairs(model, calibration, OPERATORS, progress=False)
     return {"raw": found[0].raw} | {d.repair: d.residual for d in found}
 
 

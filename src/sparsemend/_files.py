@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises
     ------
     SparsemendError
-        If the folder does not exist or cannot be written.
+        If the folder does not exist or cannot be written, or ``path`` is a folder.
     """
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise SparsemendError(

@@ -61,7 +61,8 @@ def progress_bar(
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+    console = Console(stderr=True, force_terminal=True if show else None)
+    with Progress(*columns, console=console, transient=True) as display:
         token = _display.set(display)
         task = display.add_task(description, total=total)
         try:

@@ -32,6 +32,7 @@ REPAIRS = (
     "batchnorm",
     "batchnorm-ema",
     "shrinkage+batchnorm-ema",
+    "reconstruct",
 )
 CALIBRATION_SIZE = 512
 

@@ -101,6 +101,7 @@ def assert_unfolds(module, x):
         assert torch.equal(stored_weight(matrix, layer), module.weight)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
 @settings(max_examples=150)
 @given(convolutions())
 def test_convolutions(case):

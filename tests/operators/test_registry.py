@@ -6,7 +6,7 @@ from sparsemend.operators import OPERATORS, get_operator
 
 
 def test_operators_go_by_their_own_names():
-    assert list(OPERATORS) == ["none", "mean", "variance", "layerwise", "shrinkage", "affine"]
+    assert {"none", "mean", "variance", "layerwise", "shrinkage", "affine"} <= set(OPERATORS)
     assert all(get_operator(name).name == name for name in OPERATORS)
     assert [name for name, op in OPERATORS.items() if not op.matches_mean] == ["none"]
 
@@ -14,10 +14,8 @@ def test_operators_go_by_their_own_names():
 def test_unknown_operators_are_refused():
     with pytest.raises(SparsemendError) as caught:
         get_operator("varience")
-    assert str(caught.value) == (
-        "unknown repair operator: got 'varience'; allowed: none, mean, variance, layerwise, "
-        "shrinkage, affine"
-    )
+    known = ", ".join(OPERATORS)
+    assert str(caught.value) == f"unknown repair operator: got 'varience'; allowed: {known}"
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsemend.layers import Layer, channel_last, discover
 
+CHANNELWISE = ("none", "mean", "variance", "layerwise", "shrinkage", "affine")
 CLASSES = 5
 CHANNELS = 4
 
@@ -78,7 +79,11 @@ def networks(draw: st.DrawFn) -> nn.Module:
         blocks.append(_norm(draw(st.sampled_from(("batch", "group", "none"))), outputs))
         blocks.append(nn.ReLU())
         channels = outputs
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES, draw(st.booleans()))]
+    head = [
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(channels, CLASSES, draw(st.booleans())),
+    ]
     return randomise(nn.Sequential(*blocks, *head).double(), draw(st.integers(0, 1000)))
 
 
@@ -124,9 +129,7 @@ def outputs(model: nn.Module, batches: Sequence[Any]) -> dict[str, list[Tensor]]
     return seen
 
 
-def signals(
-    model: nn.Module, layers: Sequence[Layer], batches: Sequence[Any]
-) -> dict[str, Tensor]:
+def signals(model: nn.Module, layers: Sequence[Layer], batches: Sequence[Any]) -> dict[str, Tensor]:
     """Layer → its output as the rest of the network sees it: minus the running mean behind it."""
     modules: dict[str, Any] = dict(model.named_modules())
     found = {}

@@ -48,7 +48,9 @@ def uneven(x):
 
 def statistics(model):
     return {
-        name: value for name, value in model.state_dict().items() if "running_" in name.split(".")[-1]
+        name: value
+        for name, value in model.state_dict().items()
+        if "running_" in name.split(".")[-1]
     }
 
 
@@ -59,7 +61,10 @@ class Residual(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6)
         self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
-        self.group, self.batch_only = nn.GroupNorm(2, 6), nn.BatchNorm2d(6, track_running_stats=False)
+        self.group, self.batch_only = (
+            nn.GroupNorm(2, 6),
+            nn.BatchNorm2d(6, track_running_stats=False),
+        )
         self.fc, self.bn3, self.drop = nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Dropout(0.5)
 
     def forward(self, x):
@@ -158,7 +163,9 @@ def test_only_running_statistics_change(mode, training):
     model.drop.train(not training)
     before, flags = copy.deepcopy(model), [m.training for m in model.modules()]
     recalibrate(model, uneven(images(12)), mode)
-    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before.state_dict()[k])}
+    changed = {
+        k for k, v in model.state_dict().items() if not torch.equal(v, before.state_dict()[k])
+    }
     assert {f"bn{i}.running_{what}" for i in (1, 2, 3) for what in ("mean", "var")} <= changed
     assert all("running_" in key or "num_batches_tracked" in key for key in changed)
     assert [m.training for m in model.modules()] == flags

@@ -60,7 +60,7 @@ def test_anything_else_names_the_known(text):
     with pytest.raises(SparsemendError) as caught:
         parse_repair(text)
     message = str(caught.value)
-    assert message.startswith(f"unknown repair: got {text!r}; allowed: one of ")
+    assert message.startswith(f"unknown repair: got {text!r}; allowed: ")
     for name in (*OPERATORS, "batchnorm", "batchnorm-ema", "'variance+batchnorm'"):
         assert name in message
 

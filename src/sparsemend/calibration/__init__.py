@@ -6,7 +6,6 @@ from sparsemend.calibration._calibrate import (
     LayerMoments,
     WideLayerMoments,
     calibrate,
-    layer_weights,
 )
 from sparsemend.calibration._grid import DEFAULT_DENSITIES, check_densities, kept_count
 from sparsemend.calibration.moments import InputMoments, PairedMoments
@@ -24,5 +23,4 @@ __all__ = [
     "calibrate",
     "check_densities",
     "kept_count",
-    "layer_weights",
 ]

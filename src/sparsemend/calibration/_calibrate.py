@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,15 @@ from torch import Tensor, nn
 
 from sparsemend._errors import SparsemendError
 from sparsemend._progress import progress_bar
+from sparsemend.calibration._choice import choose_way
 from sparsemend.calibration._grid import check_densities, kept_count
-from sparsemend.calibration.moments import ColumnMoments, InputMoments, PairedMoments
+from sparsemend.calibration.moments import (
+    ColumnMoments,
+    InputMoments,
+    PairedMoments,
+    accumulator_dtype,
+)
+from sparsemend.calibration.offset_blocks import OffsetBlocks
 from sparsemend.execution.batches import (
     Batches,
     batch_size,
@@ -195,7 +202,9 @@ class _Collector:
         self._layer = layer
         weight: Tensor = module.weight  # type: ignore[assignment]
         device = weight.device
-        self._variants: Tensor | None = None
+        self._blocks: OffsetBlocks | None = None
+        self._chosen = ""
+        self._chosen_for: tuple[int, ...] = ()
         self._moments: LayerMoments
         if layer.fan_in <= max_fan_in:
             self._moments = InputMoments.empty(layer.groups, layer.fan_in, device)
@@ -214,12 +223,33 @@ class _Collector:
                 f"layer {self._layer.name!r} is called without a positional tensor",
                 allowed="layers called as layer(x)",
             )
+        x = args[0]
         with torch.no_grad():
-            for x in unfold(module, args[0]):
-                if isinstance(self._moments, InputMoments):
-                    self._moments.update(x)
-                else:
-                    self._update_wide(self._moments, x.float())
+            if isinstance(self._moments, WideLayerMoments):
+                for part in unfold(module, x):
+                    self._update_wide(self._moments, part.float())
+            elif self._way(module, x) == "offsets":
+                self._add_offsets(module, x)
+            else:
+                self._moments.update_inputs(module, x)
+
+    def _way(self, module: nn.Module, x: Tensor) -> str:
+        if x.shape != self._chosen_for:
+            self._chosen_for = x.shape
+            self._chosen = choose_way(module, self._layer, tuple(x.shape), self._layer.fan_in)
+        return self._chosen
+
+    def _add_offsets(self, module: nn.Module, x: Tensor) -> None:
+        if self._blocks is None or self._blocks.shape != x.shape[1:]:
+            self._flush()
+            kind = accumulator_dtype(self._layer.fan_in, x.device)
+            self._blocks = OffsetBlocks(module, x, kind)
+        self._blocks.add(x)
+
+    def _flush(self) -> None:
+        if self._blocks is not None and isinstance(self._moments, InputMoments):
+            self._moments.add(*self._blocks.moments())
+        self._blocks = None
 
     def _update_wide(self, moments: WideLayerMoments, x: Tensor) -> None:
         moments.columns.update(x, dim=1)
@@ -231,6 +261,7 @@ class _Collector:
         moments.outputs.update(dense, torch.stack(pruned))
 
     def result(self) -> LayerMoments:
+        self._flush()
         moments = self._moments
         mean = moments.mean if isinstance(moments, InputMoments) else moments.columns.mean
         scatter = moments.scatter if isinstance(moments, InputMoments) else moments.columns.scatter
@@ -247,9 +278,3 @@ class _Collector:
 def _positions_first(grouped: Tensor) -> Tensor:
     """[groups, positions, rows] → [positions, channels]."""
     return grouped.transpose(0, 1).reshape(grouped.shape[1], -1)
-
-
-def layer_weights(model: nn.Module, layers: LayerSet) -> Mapping[str, Tensor]:
-    """Layer name → its weight tensor, detached."""
-    modules = dict(model.named_modules())
-    return {layer.name: modules[layer.name].weight.detach() for layer in layers}

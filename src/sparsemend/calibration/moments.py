@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsemend.calibration.statistics import OutputStatistics
+from sparsemend.layers import unfold
 
 # From this fan-in on the d × d sums are kept in float32, which halves the memory; each chunk
 # is centred before it is squared, so the sums never cancel.
 _FLOAT32_FROM = 1025
+# Rows that estimate a mean, and rows whose sum is taken in the inputs' own type.
+_SAMPLE = 256
+_BLOCK = 4096
 
 
 def accumulator_dtype(fan_in: int, device: torch.device) -> torch.dtype:
@@ -53,22 +57,47 @@ class InputMoments:
         scatter = torch.zeros(groups, fan_in, fan_in, dtype=dtype, device=device)
         return cls(0, mean, scatter)
 
-    def update(self, x: Tensor) -> None:
-        """Add positions [groups, positions, d]; half precision is computed in float32."""
-        x = x if x.dtype == torch.float64 else x.float()
-        count = x.shape[1]
+    def update(self, x: Tensor, *, overwrite: bool = False) -> None:
+        """Add positions [groups, positions, d]; half precision is computed in float32.
+
+        With ``overwrite``, ``x`` may be used as working memory.
+        """
+        wide = x if x.dtype == torch.float64 else x.float()
+        count = wide.shape[1]
         if not count:
             return
-        mean = x.mean(dim=1, dtype=self.mean.dtype)
-        centred = x - mean.unsqueeze(1).to(x.dtype)
-        if self.scatter.dtype == x.dtype:
+        # Any constant near the mean will do to keep the sums from cancelling: that of a sample
+        # of rows (in the wide type, so that a constant column leaves exactly zero). The mean of
+        # what is left is then small, and exact enough in the inputs' type.
+        sample = wide[:, :: max(1, count // _SAMPLE)]
+        constant = sample.mean(dim=1, keepdim=True, dtype=self.mean.dtype).to(wide.dtype)
+        centred = wide.sub_(constant) if overwrite or wide is not x else wide - constant
+        rest = torch.cat(
+            [part.sum(dim=1, keepdim=True) for part in centred.split(_BLOCK, dim=1)], 1
+        )
+        left = rest.sum(dim=1, dtype=self.mean.dtype) / count
+        if self.scatter.dtype == centred.dtype:
             self.scatter.baddbmm_(centred.mT, centred)
         else:
             self.scatter += torch.bmm(centred.mT, centred)
-        # Rounding the mean to the inputs' type leaves a rest that the sums must not contain.
-        rest = mean - mean.to(x.dtype).to(mean.dtype)
-        self._shift(rest, -float(count))
-        self._pool(count, mean)
+        self._shift(left, -float(count))
+        self._pool(count, constant.squeeze(1).to(self.mean.dtype) + left)
+
+    def update_inputs(self, module: nn.Module, x: Tensor) -> None:
+        """Add a module's inputs, unfolded in chunks."""
+        for part in unfold(module, x):
+            # What unfolding copied is ours to overwrite.
+            copied = part.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+            self.update(part, overwrite=copied)
+
+    def add(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        """Add the moments of ``count`` positions; ``scatter`` may be kept, not copied."""
+        if not self.count and count:
+            self.count, self.mean = count, mean.to(self.mean)
+            self.scatter = scatter.to(self.scatter)
+            return
+        self.scatter += scatter.to(self.scatter)
+        self._pool(count, mean.to(self.mean))
 
     def merge(self, other: InputMoments) -> None:
         """Add the positions that another accumulator has seen."""

@@ -16,17 +16,19 @@ from sparsemend.calibration import (
     OutputStatistics,
     check_densities,
     kept_count,
-    layer_weights,
 )
 from sparsemend.diagnosis._diagnosis import Diagnosis
 from sparsemend.diagnosis.closed_form import output_statistics
+from sparsemend.diagnosis.nested import nested_statistics
 from sparsemend.diagnosis.refit import refitted_damage
-from sparsemend.layers import Layer, weight_matrix
+from sparsemend.layers import Layer, layer_weights, weight_matrix
 from sparsemend.masks import JOINT, get_mask_rule, gradual, keep_mask
 from sparsemend.operators import Operator, get_operator
 
 # Channels whose dense variance is below this fraction of the layer's largest are left out.
 _DEAD_CHANNEL = 1e-12
+# Multiply-adds of one dense product per density beyond which nested masks share their work.
+_NESTED_FROM = 1 << 26
 WEIGHTINGS = ("relative", "energy")
 
 
@@ -68,40 +70,74 @@ def diagnose(
     SparsemendError
         For an unknown repair, mask or weighting, or a calibration of another network.
     """
-    operator = get_operator(repair)
+    found = diagnose_repairs(
+        model,
+        calibration,
+        [repair],
+        densities=densities,
+        mask=mask,
+        weighting=weighting,
+        progress=progress,
+    )
+    return found[0]
+
+
+def diagnose_repairs(
+    model: nn.Module,
+    calibration: Calibration,
+    repairs: Sequence[str],
+    *,
+    densities: Sequence[float] | None = None,
+    mask: str = "magnitude",
+    weighting: str = "relative",
+    progress: bool | None = None,
+) -> list[Diagnosis]:
+    """Several repairs' diagnoses for little more than the price of one: they share statistics.
+
+    Parameters and errors as in :func:`diagnose`, one diagnosis for each of ``repairs``.
+    """
+    operators = [get_operator(repair) for repair in repairs]
     grid = check_densities(densities)
     if mask != JOINT:
         get_mask_rule(mask)
     if weighting not in WEIGHTINGS:
         raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
-    weights = _matching_weights(model, calibration)
+    weights = layer_weights(model, calibration.layers)
     damage, left_out = [], {}
     with progress_bar("diagnose", len(calibration.layers), progress) as advance:
         for layer in calibration.layers:
             moments = calibration.moments[layer.name]
             dense = weight_matrix(weights[layer.name], layer)
             statistics = layer_statistics(layer, dense, moments, grid, mask)
-            residuals = _residuals(operator, statistics, layer, dense, moments, grid, mask)
-            raw, residual, dead = _aggregate(statistics, residuals, weighting)
-            damage.append((raw, residual))
-            if dead:
-                left_out[layer.name] = dead
+            rows = []
+            for operator in operators:
+                residuals = _residuals(operator, statistics, layer, dense, moments, grid, mask)
+                raw, residual, dead = _aggregate(statistics, residuals, weighting)
+                rows.append((raw, residual))
+                if dead:
+                    left_out[layer.name] = dead
+            damage.append(rows)
             advance()
-    raw, residual = (np.stack(part) for part in zip(*damage, strict=True))
     pruned = np.array([[kept_count(d, x.size) < x.size for d in grid] for x in calibration.layers])
-    rr = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=pruned & (raw > 0))
-    return Diagnosis(
-        layers=calibration.layers.names,
-        densities=np.array(grid),
-        raw=raw,
-        residual=residual,
-        rr=rr,
-        repair=operator.name,
-        mask=mask,
-        weighting=weighting,
-        left_out=left_out,
-        inputs=calibration.inputs,
-    )
+    found = []
+    for operator, curves in zip(operators, zip(*damage, strict=True), strict=True):
+        raw, residual = (np.stack(part) for part in zip(*curves, strict=True))
+        rr = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=pruned & (raw > 0))
+        found.append(
+            Diagnosis(
+                layers=calibration.layers.names,
+                densities=np.array(grid),
+                raw=raw,
+                residual=residual,
+                rr=rr,
+                repair=operator.name,
+                mask=mask,
+                weighting=weighting,
+                left_out=dict(left_out),
+                inputs=calibration.inputs,
+            )
+        )
+    return found
 
 
 def layer_statistics(
@@ -117,6 +153,10 @@ def layer_statistics(
                 fix="raise max_fan_in, or pass the same densities to calibrate",
             )
         return moments.outputs.statistics()
+    work = dense.numel() * layer.fan_in * len(grid)
+    if mask != JOINT and work > _NESTED_FROM and dense.device.type == "cpu":
+        ranks = get_mask_rule(mask)(dense, moments.column_square)
+        return nested_statistics(dense, ranks, [kept_count(d, layer.size) for d in grid], moments)
     masks = grid_masks(layer, dense, moments, grid, mask)
     return output_statistics(dense, (dense * keep for keep in masks), moments)
 
@@ -172,18 +212,3 @@ def _aggregate(
     else:
         raw, residual = (raw / variance).mean(dim=1), (residual / variance).mean(dim=1)
     return raw.double().cpu().numpy(), residual.double().cpu().numpy(), dead
-
-
-def _matching_weights(model: nn.Module, calibration: Calibration) -> dict[str, Tensor]:
-    modules = dict(model.named_modules())
-    for layer in calibration.layers:
-        weight = getattr(modules.get(layer.name), "weight", None)
-        shape = tuple(weight.shape) if isinstance(weight, Tensor) else None
-        if shape != layer.shape:
-            found = "no weight" if shape is None else f"weight shape {shape}"
-            raise SparsemendError(
-                f"the calibration is of another network: layer {layer.name!r} has {found}",
-                allowed=f"{layer.shape}, as calibrated",
-                fix="calibrate this model first",
-            )
-    return dict(layer_weights(model, calibration.layers))

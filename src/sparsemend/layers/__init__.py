@@ -1,6 +1,6 @@
 """Which layers a network has: discovery, the traced graph, weights and inputs as matrices."""
 
-from sparsemend.layers._discover import LayerSet, discover
+from sparsemend.layers._discover import LayerSet, discover, layer_weights
 from sparsemend.layers._graph import Graph, Node
 from sparsemend.layers._joins import Shortcut, Surroundings, surroundings
 from sparsemend.layers._layer import Layer
@@ -15,6 +15,7 @@ __all__ = [
     "Surroundings",
     "channel_last",
     "discover",
+    "layer_weights",
     "stored_weight",
     "surroundings",
     "unfold",

@@ -146,6 +146,30 @@ def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
     return LayerSet(layers, graph, skipped)
 
 
+def layer_weights(model: nn.Module, layers: LayerSet) -> dict[str, Tensor]:
+    """Layer name → its weight tensor, detached, of a model that was calibrated.
+
+    Raises
+    ------
+    SparsemendError
+        If the layers are not those of the model.
+    """
+    modules = dict(model.named_modules())
+    weights: dict[str, Tensor] = {}
+    for layer in layers:
+        weight = getattr(modules.get(layer.name), "weight", None)
+        shape = tuple(weight.shape) if isinstance(weight, Tensor) else None
+        if not isinstance(weight, Tensor) or shape != layer.shape:
+            found = "no weight" if shape is None else f"weight shape {shape}"
+            raise SparsemendError(
+                f"the calibration is of another network: layer {layer.name!r} has {found}",
+                allowed=f"{layer.shape}, as calibrated",
+                fix="calibrate this model first",
+            )
+        weights[layer.name] = weight.detach()
+    return weights
+
+
 def _registered(prunable: Mapping[nn.Module, str]) -> LayerSet:
     """Layers in the order of registration, where there are no inputs to run."""
     modules: dict[str, Any] = {name: module for module, name in prunable.items()}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend._errors import SparsemendError
-from sparsemend.layers import LayerSet, discover, stored_weight, weight_matrix
+from sparsemend.layers import LayerSet, discover, layer_weights, stored_weight, weight_matrix
 from sparsemend.masks._rank import keep_mask
 from sparsemend.masks._registry import get_mask_rule
 
@@ -73,13 +74,13 @@ def choose_masks(
     """
     rule = get_mask_rule(mask)
     layers = calibration.layers if calibration is not None else discover(model)
+    weights = layer_weights(model, layers)
     _check_fit(allocation, layers)
-    modules: dict[str, Any] = dict(model.named_modules())
     masks: Masks = {}
     for name, kept in allocation.items():
         layer = layers[name]
         square = calibration.moments[name].column_square if calibration is not None else None
-        matrix = weight_matrix(modules[name].weight.detach(), layer)
+        matrix = weight_matrix(weights[name], layer)
         masks[name] = stored_weight(keep_mask(rule(matrix, square), kept), layer)
     return masks
 
@@ -109,7 +110,14 @@ def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
             ", ".join(layers.names),
         )
     for name, kept in allocation.items():
-        if not 0 <= kept <= layers[name].size:
+        if not _is_count(kept, layers[name].size):
             raise SparsemendError(
-                f"layer {name!r} cannot keep this many weights", kept, f"0 to {layers[name].size}"
+                f"layer {name!r} cannot keep this many weights",
+                kept,
+                f"a whole number from 0 to {layers[name].size}",
             )
+
+
+def _is_count(value: object, size: int) -> bool:
+    """Whole numbers only: a density such as 0.5, given by mistake, would keep one weight."""
+    return isinstance(value, Integral) and 0 <= int(value) <= size

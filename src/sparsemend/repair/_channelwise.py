@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,8 +48,11 @@ def repair_channelwise(
             added += _one_shot(pruned, dense, batches, repeated, operator, progress)
         once = [layer for layer in layers if layer.calls == 1]
         by_name = {layer.name: layer for layer in once}
-        with progress_bar("repair", len(once), progress) as advance:
-            for pause in lockstep(*paired_runs(pruned, dense, batches, once)):
+        with (
+            progress_bar("repair", len(once), progress) as advance,
+            closing(lockstep(*paired_runs(pruned, dense, batches, once))) as pauses,
+        ):
+            for pause in pauses:
                 layer = by_name[pause.name]
                 moments = _accumulate(pause, layer, len(batches), None)
                 added += _apply(pruned, layer, operator, moments.statistics())
@@ -66,8 +70,11 @@ def _one_shot(
 ) -> list[str]:
     moments: dict[str, PairedMoments] = {}
     by_name = {layer.name: layer for layer in layers}
-    with progress_bar("statistics", sum(layer.calls for layer in layers), progress) as advance:
-        for pause in lockstep(*paired_runs(pruned, dense, batches, layers)):
+    with (
+        progress_bar("statistics", sum(layer.calls for layer in layers), progress) as advance,
+        closing(lockstep(*paired_runs(pruned, dense, batches, layers))) as pauses,
+    ):
+        for pause in pauses:
             seen = moments.get(pause.name)
             moments[pause.name] = _accumulate(pause, by_name[pause.name], len(batches), seen)
             advance()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +100,9 @@ def reconstruct(
     with (
         evaluation_mode(dense, pruned),
         progress_bar("reconstruct", len(layers), progress) as advance,
+        closing(lockstep(runs, stops)) as pauses,
     ):
-        for pause in lockstep(runs, stops):
+        for pause in pauses:
             for name in walk.due(pause.name):
                 walk.repair(name, pause.calls)
                 advance()

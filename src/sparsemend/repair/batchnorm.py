@@ -9,6 +9,7 @@ Mode ``ema``: as published repairs run it, exponential averages over a number of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +110,9 @@ def _exact(
     with (
         evaluation_mode(model),
         progress_bar("recalibrate BatchNorm", len(norms), progress) as advance,
+        closing(lockstep(runs, norms)) as pauses,
     ):
-        for pause in lockstep(runs, norms):
+        for pause in pauses:
             touched = set()
             for module, tensor in pause.calls.values():
                 columns = _channels_last(tensor)

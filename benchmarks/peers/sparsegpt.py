@@ -1,0 +1,89 @@
+"""SparseGPT (arXiv 2301.00774), with unfolded inputs for convolutions.
+
+Layer by layer in execution order, with inputs from the network pruned so far. Columns are
+visited once from left to right; the error of what is pruned there moves to the columns on the
+right through the Cholesky factor of the inverse Hessian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers._walk import damped, get_weight, hessian, set_weight, walk
+from sparsemend.layers import LayerSet, stored_weight
+
+DAMPING = 0.01
+BLOCK = 128
+
+
+def sparsegpt(
+    model: nn.Module, batches: Sequence[Tensor], layers: LayerSet, allocation: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Prune every layer in place to its allocated count.
+
+    Returns
+    -------
+    dict
+        Layer name → boolean mask of the stored weight's shape, True where kept.
+    """
+    masks = {}
+    for layer, module, inputs in walk(model, batches, layers):
+        weight = get_weight(module, layer)
+        second = hessian(module, layer, inputs)
+        weight, mask = prune_layer(weight, second, allocation[layer.name])
+        set_weight(module, layer, weight)
+        masks[layer.name] = stored_weight(mask, layer)
+    return masks
+
+
+def prune_layer(
+    weight: Tensor, second: Tensor, kept: int, *, damping: float = DAMPING, block: int = BLOCK
+) -> tuple[Tensor, Tensor]:
+    """Prune one layer.
+
+    Parameters
+    ----------
+    weight
+        [groups, rows, d].
+    second
+        X Xᵀ up to a factor, [groups, d, d].
+    kept
+        Number of weights to keep; every block of columns keeps its share of them, rounded so
+        that the sum is exact, as the block's threshold decides over all rows.
+    damping
+        Added to the diagonal, as a fraction of its mean.
+    block
+        Columns whose mask is chosen together, after the errors of all columns before.
+
+    Returns
+    -------
+    tuple of Tensor
+        New weights and boolean mask.
+    """
+    weight = weight.clone()
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    width = weight.shape[2]
+    pruned = weight.numel() - kept
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(second, damping)))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    pivots = factor.diagonal(dim1=1, dim2=2)
+    for start in range(0, width, block):
+        stop = min(start + block, width)
+        due = pruned * stop // width - pruned * start // width
+        part = weight[:, :, start:stop]
+        score = (part / pivots[:, None, start:stop]).square()
+        keep = torch.ones(score.numel(), dtype=torch.bool, device=weight.device)
+        keep[torch.argsort(score.flatten(), stable=True)[:due]] = False
+        mask[:, :, start:stop] = keep.reshape(part.shape)
+        errors = torch.zeros_like(part)
+        for column in range(start, stop):
+            lost = weight[:, :, column] * ~mask[:, :, column]
+            error = lost / pivots[:, None, column]
+            right = factor[:, column, column:stop]
+            weight[:, :, column:stop] -= error.unsqueeze(2) * right.unsqueeze(1)
+            errors[:, :, column - start] = error
+        weight[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    return weight * mask, mask

@@ -1,0 +1,86 @@
+"""How a layer's moments are accumulated: whatever is estimated to cost least.
+
+Costs are in multiply-adds of a matrix product. Copying one element into a new layout counts as
+``_COPY`` of them, and calling a product as ``_CALL``; a product of narrow matrices runs as if it
+were ``_NARROW`` wide. Per output position, with C channels, a kernel of k taps and d = C k:
+
+- unfolding: d² for the product, d copied elements;
+- offset blocks: C² per different offset (fewer where borders shorten a sum), about C copied
+  elements, and a call for every box of every offset in every chunk;
+- above the limit of d², outputs of the layer at every density, which needs no moment.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from torch import nn
+
+from sparsemend.calibration._taps import Axis, axes_of, families
+from sparsemend.calibration.offset_blocks import NARROW, images_per_chunk
+from sparsemend.layers import Layer
+
+Way = Literal["offsets", "unfolding", "paired"]
+
+_COPY = 32
+_CALL = 450_000
+_NARROW = 16
+# Offsets of larger kernels are too many to list, and cost more than unfolding few channels.
+_MOST_TAPS = 64
+
+
+def choose_way(module: nn.Module, layer: Layer, shape: tuple[int, ...], max_fan_in: int) -> Way:
+    """Choose how to accumulate the moments of a layer.
+
+    Parameters
+    ----------
+    module
+        The layer's module.
+    layer
+        Its description.
+    shape
+        Of its input.
+    max_fan_in
+        Largest d with a d × d moment.
+    """
+    if layer.fan_in > max_fan_in:
+        return "paired"
+    if not has_offsets(module, shape):
+        return "unfolding"
+    axes = axes_of(module, shape[2:], padded=False)
+    return "offsets" if offset_cost(axes, shape) < unfolding_cost(axes, shape) else "unfolding"
+
+
+def has_offsets(module: Any, shape: tuple[int, ...]) -> bool:
+    """Whether offset blocks apply: a batched plain convolution with a kernel to speak of."""
+    return (
+        isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        and module.groups == 1
+        and math.prod(module.kernel_size) <= _MOST_TAPS
+        and len(shape) == len(module.kernel_size) + 2
+        and math.prod(shape) > 0
+    )
+
+
+def unfolding_cost(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> float:
+    """Estimated cost of unfolding inputs [N, C, *spatial]."""
+    positions = shape[0] * math.prod(axis.positions for axis in axes)
+    fan_in = shape[1] * math.prod(axis.kernel for axis in axes)
+    return positions * fan_in * (max(fan_in, _NARROW) + _COPY) + _CALL
+
+
+def offset_cost(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> float:
+    """Estimated cost of offset blocks on inputs [N, C, *spatial]."""
+    count, channels = shape[:2]
+    chunks = -(-count // images_per_chunk(math.prod(shape[1:])))
+    pairs, calls = 0, 0
+    for family in families(axes):
+        for box in family.boxes:
+            sides = [stop - start for start, stop in box]
+            pairs += math.prod(sides)
+            calls += 1 if channels <= NARROW else math.prod(sides[:-1])
+    copied = math.prod(shape)
+    return (
+        float(count * pairs * max(channels, _NARROW) ** 2) + _COPY * copied + _CALL * calls * chunks
+    )

@@ -1,0 +1,47 @@
+import pytest
+
+import sparsemend as sm
+from sparsemend.allocation import kept_total
+
+DIGITS = ("allocate", "--model", "digits", "--sparsity", 0.9)
+
+
+@pytest.mark.parametrize("rule", ["uniform", "uniform+", "global", "erk", "lamp"])
+def test_rules_that_need_no_data(run_json, digits, rule):
+    values = run_json(*DIGITS, "--rule", rule)
+    expected = sm.allocate(digits.model, 0.9, rule)
+    assert values == expected.to_dict()
+    assert sum(values["kept"].values()) == kept_total(0.9, sum(values["sizes"].values()))
+
+
+@pytest.mark.parametrize("rule", ["rr", "rr-density"])
+def test_rules_that_diagnose(run_json, rule):
+    values = run_json(*DIGITS, "--rule", rule, "--data", "digits", "--calibration-size", 64)
+    assert values["rule"] == rule
+    assert sum(values["kept"].values()) == kept_total(0.9, sum(values["sizes"].values()))
+
+
+def test_text(run, digits):
+    result = run(*DIGITS, "--rule", "erk")
+    assert result.stdout == f"{sm.allocate(digits.model, 0.9, 'erk')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--sparsity", 1), "sparsity is out of range: got 1.0; allowed: a fraction in [0, 1)"),
+        (("--sparsity", "nan"), "sparsity is out of range: got nan"),
+        (("--sparsity", 0.9999), "the largest feasible sparsity is 0.99"),
+        (("--rule", "snip"), "unknown allocation rule: got 'snip'"),
+        (("--rule", "rr"), "rule 'rr' needs a diagnosis"),
+        (("--rule", "rr", "--diagnosis", "no.json"), "there is no diagnosis file: got 'no.json'"),
+    ],
+)
+def test_bad_input(refused, arguments, text):
+    assert text in refused(*DIGITS, *arguments)
+
+
+def test_a_file_that_is_no_diagnosis(refused, tmp_path):
+    (tmp_path / "d.json").write_text('{"a": 1}')
+    text = refused(*DIGITS, "--rule", "rr", "--diagnosis", "d.json")
+    assert text.startswith("this is not a diagnosis")

@@ -1,0 +1,171 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sparsemend as sm
+from sparsemend.models._weights import save_weights
+
+SIZES = ("--calibration-size", 96, "--heldout-size", 64, "--batch-size", 48)
+DIGITS = ("compress", "--model", "digits", "--data", "digits", "--sparsity", 0.9, *SIZES)
+VARIANCE = (*DIGITS, "--repair", "variance")
+KEYS = {
+    *("sparsity", "kept", "total", "rule", "mask", "repair", "scope", "kl", "agreement"),
+    *("top1_dense", "top1_pruned", "top1_repaired", "seconds", "out", "seed", "calibration_size"),
+}
+
+
+def images(seed):
+    """The calibration and held-out batches that the commands draw."""
+    loaded = sm.models.load("digits")
+    data = sm.data.load("digits", mean=loaded.mean, std=loaded.std)
+    unseen = data.heldout(64, calibration_size=96, seed=seed)
+    return list(data.calibration(96, seed=seed).split(48)), list(unseen.split(48))
+
+
+def expected(digits, seed=0, **options):
+    """The same by hand, from the library."""
+    calibration, unseen = images(seed)
+    return sm.compress(digits.model, calibration, 0.9, heldout=unseen, **options)
+
+
+def test_json(run_json, digits, tmp_path):
+    out = tmp_path / "s.safetensors"
+    options = {"rule": "erk", "mask": "activation", "repair": "affine", "scope": "one-shot"}
+    flags = [part for key, value in options.items() for part in (f"--{key}", value)]
+    values = run_json(*DIGITS, *flags, "--seed", 5, "--out", out)
+    result = expected(digits, seed=5, **options)
+    assert values.keys() >= KEYS
+    assert values["sparsity"] == result.sparsity
+    assert values["kept"] == result.allocation.kept == sum(values["counts"].values())
+    assert values["total"] == result.allocation.total
+    assert {key: values[key] for key in options} == options
+    assert values["kl"] == pytest.approx(result.agreement.kl, rel=1e-6)
+    assert values["agreement"] == result.agreement.top1
+    assert values["heldout"] is True
+    assert values["added_biases"] == []
+    assert values["top1_dense"] == sm.evaluate(digits.model, digits.test).top1
+    assert values["top1_repaired"] == sm.evaluate(result.model, digits.test).top1
+    calibration = sm.calibrate(digits.model, images(5)[0])
+    pruned = sm.prune(digits.model, result.allocation, "activation", calibration=calibration)
+    assert values["top1_pruned"] == sm.evaluate(pruned, digits.test).top1
+    assert all(seconds >= 0 for seconds in values["seconds"].values())
+    assert {"allocate", "prune", "repair", "compare"} <= values["seconds"].keys()
+    assert (values["out"], values["seed"], values["calibration_size"]) == (str(out), 5, 96)
+    torch.testing.assert_close(load_file(out), result.model.state_dict(), rtol=0, atol=0)
+
+
+def test_checkpoint_evaluates_to_the_same(run_json, tmp_path):
+    values = run_json(*VARIANCE, "--rule", "rr", "--out", "s.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["s.safetensors"]
+    evaluated = run_json(
+        "evaluate", "--model", "digits", "--data", "digits", "--weights", "s.safetensors"
+    )
+    assert evaluated["top1"] == values["top1_repaired"]
+    metadata = sm.load_checkpoint(sm.models.create("digits"), tmp_path / "s.safetensors")
+    assert (metadata["architecture"], metadata["rule"]) == ("digits", "rr")
+    assert (metadata["seed"], metadata["calibration_size"]) == ("0", "96")
+    assert json.loads(metadata["counts"]) == values["counts"]
+
+
+def test_text(run, digits):
+    result = run(*VARIANCE, "--out", "s.safetensors")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    by_hand = expected(digits, repair="variance")
+    assert result.stdout.startswith(str(by_hand))
+    lines = [line.split() for line in result.stdout.splitlines()]
+    for stage, model in (("dense", digits.model), ("repaired", by_hand.model)):
+        top1 = 100 * sm.evaluate(model, digits.test).top1
+        assert ["top-1", stage, f"{top1:.2f}", "%"] in lines
+    assert result.stdout.endswith("wrote s.safetensors\n")
+
+
+def test_limit_applies_to_all_three_accuracies(run_json):
+    values = run_json(*VARIANCE, "--limit", 3)
+    assert all(values[f"top1_{x}"] * 3 in (0, 1, 2, 3) for x in ("dense", "pruned", "repaired"))
+    assert values["out"] is None
+
+
+def test_without_heldout_images(run_json):
+    values = run_json(*VARIANCE, "--heldout-size", 0)
+    assert values["heldout"] is False
+
+
+def test_data_without_labels(run_json, tmp_path):
+    torch.manual_seed(0)
+    arrays = {"x_train": torch.rand(200, 1, 8, 8), "x_test": torch.rand(20, 1, 8, 8)}
+    save_weights(tmp_path / "images.safetensors", arrays, {})
+    values = run_json(*VARIANCE, "--data", "images.safetensors")
+    assert {values[f"top1_{stage}"] for stage in ("dense", "pruned", "repaired")} == {None}
+    assert values["kl"] > 0
+
+
+def test_options_for_mean_and_std_are_in_the_checkpoint(run_json, tmp_path):
+    # Weights without metadata: a later evaluation needs the normalisation from the checkpoint.
+    save_weights(tmp_path / "plain.safetensors", sm.models.load("digits").model.state_dict(), {})
+    values = run_json(
+        *VARIANCE,
+        *("--weights", "plain.safetensors", "--mean", 0.3, "--std", 0.4),
+        *("--out", "s.safetensors"),
+    )
+    loaded = sm.models.load("digits", tmp_path / "s.safetensors")
+    assert (loaded.mean, loaded.std) == ((0.3,), (0.4,))
+    evaluated = run_json(
+        "evaluate", "--model", "digits", "--data", "digits", "--weights", "s.safetensors"
+    )
+    assert evaluated["top1"] == values["top1_repaired"]
+
+
+def test_compressing_a_network_that_got_biases(run_json, tmp_path):
+    (tmp_path / "no_biases.py").write_text(
+        "from torch import nn\n"
+        "def network():\n"
+        "    layers = [nn.Conv2d(1, 8, 3, bias=False), nn.ReLU(), nn.Flatten()]\n"
+        "    return nn.Sequential(*layers, nn.Linear(288, 10, bias=False))\n"
+    )
+    command = ("compress", "--model", "no_biases:network", "--data", "digits", *SIZES)
+    first = run_json(*command, "--sparsity", 0.5, "--repair", "mean", "--out", "a.safetensors")
+    assert first["added_biases"] == ["0", "3"]
+    again = ("--weights", "a.safetensors", "--sparsity", 0.7, "--out", "b.safetensors")
+    second = run_json(*command, *again, "--repair", "variance")
+    assert second["added_biases"] == []
+    evaluated = run_json(
+        *("evaluate", "--model", "no_biases:network", "--data", "digits"),
+        *("--weights", "b.safetensors"),
+    )
+    assert evaluated["top1"] == second["top1_repaired"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--sparsity", 1.5), "sparsity is out of range: got 1.5"),
+        (("--sparsity", -0.1), "sparsity is out of range: got -0.1"),
+        (("--sparsity", 0.9999), "the largest feasible sparsity is 0.99"),
+        (("--rule", "snip"), "unknown allocation rule: got 'snip'; allowed: 'uniform'"),
+        (("--mask", "random"), "unknown mask: got 'random'; allowed: magnitude, activation"),
+        (("--repair", "magic"), "unknown repair: got 'magic'; allowed: "),
+        (("--scope", "both"), "unknown repair scope: got 'both'; allowed: sequential, one-shot"),
+        (("--limit", 0), "limit is out of range: got 0"),
+        (("--calibration-size", 1300), "would overlap the calibration images"),
+        (("--heldout-size", -1), "held-out size is out of range: got -1"),
+        (("--data", "nowhere"), "data 'nowhere' does not exist"),
+        (("--weights", "no.safetensors"), "weights file 'no.safetensors' does not exist"),
+        (("--out", "s.pt"), "--out has another ending: got 's.pt'; allowed: .safetensors"),
+        (("--out", "no/s.safetensors"), "the folder of --out does not exist: got 'no'"),
+    ],
+)
+def test_bad_input(refused, arguments, text):
+    assert text in refused(*VARIANCE, "--out", "s.safetensors", *arguments)
+
+
+def test_images_that_do_not_fit_the_network(refused, tmp_path):
+    arrays = {"x_train": torch.rand(200, 3, 8, 8), "x_test": torch.rand(20, 3, 8, 8)}
+    save_weights(tmp_path / "images.safetensors", arrays, {})
+    text = refused(*VARIANCE, "--data", "images.safetensors")
+    assert "do not fit the mean and std: got '3 channels'" in text
+    save_weights(tmp_path / "plain.safetensors", sm.models.load("digits").model.state_dict(), {})
+    text = refused(*VARIANCE, "--data", "images.safetensors", "--weights", "plain.safetensors")
+    assert text.startswith("the network cannot run on this batch")

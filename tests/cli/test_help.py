@@ -1,0 +1,52 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+import sparsemend
+from sparsemend.cli import app
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+
+
+def test_commands():
+    assert COMMANDS == ["evaluate", "diagnose", "allocate", "compress", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout)
+    assert f"Example: sparsemend {command} " in " ".join(text.split())
+    assert "--json" in text
+
+
+def test_without_a_command_there_is_help(run):
+    result = run()
+    assert "Prune a trained network very hard without labels" in result.output
+    assert all(command in result.output for command in COMMANDS)
+
+
+def test_version(run):
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"sparsemend {sparsemend.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [("prune",), ("compress", "--speed", "9"), ("allocate",)])
+def test_misuse(run, arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr
+
+
+@pytest.mark.usefixtures("digits_cache")
+def test_as_a_program(tmp_path):
+    program = [sys.executable, "-c", "from sparsemend.cli import main; main()"]
+    arguments = ["allocate", "--model", "digits", "--sparsity", "0.9", "--rule", "erk"]
+    result = subprocess.run([*program, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("rule erk, sparsity 0.9")
+    assert not list(tmp_path.iterdir())

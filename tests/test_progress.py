@@ -1,0 +1,69 @@
+import sys
+
+import pytest
+
+from sparsemend._progress import progress_bar
+
+
+def run(description="work", total=3, show=None, steps=3):
+    with progress_bar(description, total, show) as advance:
+        for _ in range(steps):
+            advance()
+
+
+@pytest.fixture(autouse=True)
+def able_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def be_a_terminal(monkeypatch):
+    """To be called in the test itself, which has a stream of its own."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+@pytest.mark.parametrize("show", [None, False])
+def test_silent_where_nobody_looks(capsys, show):
+    run(show=show)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_silent_on_request_even_on_a_terminal(capsys, monkeypatch):
+    be_a_terminal(monkeypatch)
+    run(show=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_shown_on_standard_error(capsys):
+    run(show=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "work" in err
+    assert "3/3" in err
+
+
+def test_shown_on_a_terminal(capsys, monkeypatch):
+    be_a_terminal(monkeypatch)
+    run()
+    assert "work" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("total", [None, 0, 2])
+def test_any_number_of_steps_will_do(total):
+    run(total=total, show=True, steps=5)
+
+
+def test_inner_bars_join_the_outer_one(capsys):
+    with progress_bar("outer", 2, True) as advance:
+        for _ in range(2):
+            run("inner", show=True)
+            advance()
+    run("later", show=True)
+    err = capsys.readouterr().err
+    assert all(word in err for word in ("outer", "2/2", "later"))
+
+
+def test_a_new_bar_starts_after_an_error():
+    for _ in range(2):
+        bars = progress_bar("outer", 2, True), progress_bar("inner", 2, True)
+        with pytest.raises(KeyError), bars[0], bars[1]:
+            raise KeyError
