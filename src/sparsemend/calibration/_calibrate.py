@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from sparsemend.calibration.moments import (
 from sparsemend.calibration.offset_blocks import OffsetBlocks
 from sparsemend.execution.batches import (
     Batches,
+    batch_count,
     batch_size,
     call,
     check_unlabelled,
@@ -168,7 +169,7 @@ def calibrate(
                 handles.append(modules[path].register_forward_pre_hook(collectors[layer.name]))
         with (
             evaluation_mode(model),
-            progress_bar("calibrate", _count(batches), progress) as advance,
+            progress_bar("calibrate", batch_count(batches), progress) as advance,
         ):
             index, batch = 0, first
             while batch is not None:
@@ -181,16 +182,6 @@ def calibrate(
         for handle in handles:
             handle.remove()
     return Calibration(layers, {name: c.result() for name, c in collectors.items()}, inputs)
-
-
-def _count(batches: Batches) -> int | None:
-    """Number of batches, where it is known before the end."""
-    if isinstance(batches, Tensor):
-        return sum(1 for _ in iterate(batches))
-    try:
-        return len(batches) if isinstance(batches, Sized) else None
-    except TypeError:  # a data loader over a stream has no length
-        return None
 
 
 class _Collector:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from dataclasses import dataclass
 
 from torch import nn
@@ -10,7 +9,14 @@ from torch import nn
 from sparsemend._errors import SparsemendError
 from sparsemend._progress import progress_bar
 from sparsemend.evaluation._agreement import logits
-from sparsemend.execution.batches import Batches, call, evaluation_mode, no_batches, split_labels
+from sparsemend.execution.batches import (
+    Batches,
+    batch_count,
+    call,
+    evaluation_mode,
+    no_batches,
+    split_labels,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def evaluate(
         If there are no batches, or a batch has no integer labels, or as many as do not fit.
     """
     hits, count = 0, 0
-    total = len(labelled_batches) if isinstance(labelled_batches, Sized) else None
+    total = batch_count(labelled_batches)
     with evaluation_mode(model), progress_bar("evaluate", total, progress) as advance:
         for index, batch in enumerate(labelled_batches):
             inputs, labels = split_labels(batch, f"labelled_batches[{index}]")

@@ -6,7 +6,7 @@ arguments), or a pair ``(args, kwargs)`` of a tuple and a dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -131,6 +131,16 @@ def describe(batch: Batch) -> str:
     """Shapes and types of the tensors of a batch, for messages."""
     tensors = [leaf for leaf in tree_leaves(plain(batch)) if isinstance(leaf, Tensor)]
     return ", ".join(f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in tensors)
+
+
+def batch_count(batches: Batches) -> int | None:
+    """Number of batches, where it is known before the end."""
+    if isinstance(batches, Tensor):
+        return -(-len(batches) // _TENSOR_BATCH_SIZE)
+    try:
+        return len(batches) if isinstance(batches, Sized) else None
+    except TypeError:  # a data loader over a stream has no length
+        return None
 
 
 def batch_size(batch: Batch) -> int:

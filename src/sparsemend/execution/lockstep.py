@@ -14,7 +14,7 @@ module's input, open shortcuts), never the activations of all layers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -116,7 +116,7 @@ def _stops(workers: Mapping[int, _Worker], stops: Mapping[nn.Module, str]) -> It
             handle.remove()
 
 
-def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Iterator[Pause]:
+def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Generator[Pause]:
     """Advance all runs together and yield at every stop, before its module runs.
 
     The caller may change the paused module (its weights, a following module's statistics)
