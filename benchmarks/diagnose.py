@@ -108,6 +108,40 @@ def relative_error(found: Curves, expected: Curves) -> float:
     return worst
 
 
+def rates() -> dict[str, float]:
+    """Speeds that the cost of ours rests on: products in 10⁹ multiply-adds/s, copies in GB/s."""
+    wide, many = 512, 4608
+    weight, table = torch.randn(wide, many), torch.randn(many, 32)
+    columns = torch.arange(many, dtype=torch.int32).repeat(wide)
+    starts = torch.arange(0, wide * many, many // 24, dtype=torch.int32)
+    lines = torch.randn(30, 960, 64)
+    square = torch.randn(many, many)
+    images = torch.randn(32, 64, 32 * 32)
+    laid_out = torch.empty(32 * 32, 32 * 64)
+    work: dict[str, tuple[float, Callable[[], Any]]] = {
+        "dense product": (wide * many * many, lambda: weight @ square),
+        "product of shifted lines": (30 * 960 * 64**2, lambda: torch.bmm(lines.mT, lines)),
+        "sparse product": (
+            wide * many * 32,
+            lambda: nn.functional.embedding_bag(
+                columns, table, starts, mode="sum", per_sample_weights=weight.flatten()
+            ),
+        ),
+        "layout copy": (
+            4 * images.numel(),
+            lambda: laid_out.copy_(images.view(32 * 64, -1).t()),
+        ),
+        "plain copy": (4 * images.numel(), lambda: laid_out.view_as(images).copy_(images)),
+    }
+    found = {}
+    for name, (amount, call) in work.items():
+        seconds: list[float] = []
+        for _ in range(7):
+            _timed(call, seconds)
+        found[name] = amount / statistics.median(seconds) / 1e9
+    return found
+
+
 def _timed(work: Callable[[], Any], seconds: list[float]) -> Any:
     start = time.perf_counter()
     result = work()
@@ -129,9 +163,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rates", action="store_true", help="only measure machine rates")
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
+    if options.rates:
+        measured = rates() | {"threads": torch.get_num_threads()}
+        print(json.dumps(measured) if options.json else measured)
+        return
     if options.weights:
         model = sm.models.load(options.network, options.weights).model
     else:

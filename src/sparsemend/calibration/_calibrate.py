@@ -11,15 +11,9 @@ from torch import Tensor, nn
 
 from sparsemend._errors import SparsemendError
 from sparsemend._progress import progress_bar
-from sparsemend.calibration._choice import choose_way
 from sparsemend.calibration._grid import check_densities, kept_count
-from sparsemend.calibration.moments import (
-    ColumnMoments,
-    InputMoments,
-    PairedMoments,
-    accumulator_dtype,
-)
-from sparsemend.calibration.offset_blocks import OffsetBlocks
+from sparsemend.calibration.collector import MomentsCollector
+from sparsemend.calibration.moments import ColumnMoments, InputMoments, PairedMoments
 from sparsemend.execution.batches import (
     Batches,
     batch_count,
@@ -129,9 +123,10 @@ def calibrate(
 ) -> Calibration:
     """Accumulate the second moments of every layer's inputs in one pass (method, section 1).
 
-    Held in memory: the moments (d × d per group of each layer) and one layer's unfolded
-    inputs in chunks of 64 MiB. A layer whose fan-in exceeds ``max_fan_in`` keeps paired output
-    moments of its magnitude-pruned versions on the density grid instead: same diagnosis.
+    Held in memory: the moments (d × d per group of each layer, or its inputs where they are
+    fewer) and one layer's inputs, laid out or unfolded in chunks of at most 64 MiB. A layer
+    whose fan-in exceeds ``max_fan_in`` keeps paired output moments of its magnitude-pruned
+    versions on the density grid instead: same diagnosis.
 
     Parameters
     ----------
@@ -193,16 +188,13 @@ class _Collector:
         self._layer = layer
         weight: Tensor = module.weight  # type: ignore[assignment]
         device = weight.device
-        self._blocks: OffsetBlocks | None = None
-        self._chosen = ""
-        self._chosen_for: tuple[int, ...] = ()
-        self._moments: LayerMoments
+        self._narrow: MomentsCollector | None = None
         if layer.fan_in <= max_fan_in:
-            self._moments = InputMoments.empty(layer.groups, layer.fan_in, device)
+            self._narrow = MomentsCollector(layer, device, keep_few=True)
             return
         self._dense = weight_matrix(weight.detach(), layer).float()
         self._ranks = MASKS["magnitude"](self._dense, None)
-        self._moments = WideLayerMoments(
+        self._wide = WideLayerMoments(
             ColumnMoments.empty((layer.groups, layer.fan_in), device),
             PairedMoments.empty(len(grid), layer.rows, device),
             grid,
@@ -214,33 +206,12 @@ class _Collector:
                 f"layer {self._layer.name!r} is called without a positional tensor",
                 allowed="layers called as layer(x)",
             )
-        x = args[0]
         with torch.no_grad():
-            if isinstance(self._moments, WideLayerMoments):
-                for part in unfold(module, x):
-                    self._update_wide(self._moments, part.float())
-            elif self._way(module, x) == "offsets":
-                self._add_offsets(module, x)
-            else:
-                self._moments.update_inputs(module, x)
-
-    def _way(self, module: nn.Module, x: Tensor) -> str:
-        if x.shape != self._chosen_for:
-            self._chosen_for = x.shape
-            self._chosen = choose_way(module, self._layer, tuple(x.shape), self._layer.fan_in)
-        return self._chosen
-
-    def _add_offsets(self, module: nn.Module, x: Tensor) -> None:
-        if self._blocks is None or self._blocks.shape != x.shape[1:]:
-            self._flush()
-            kind = accumulator_dtype(self._layer.fan_in, x.device)
-            self._blocks = OffsetBlocks(module, x, kind)
-        self._blocks.add(x)
-
-    def _flush(self) -> None:
-        if self._blocks is not None and isinstance(self._moments, InputMoments):
-            self._moments.add(*self._blocks.moments())
-        self._blocks = None
+            if self._narrow is not None:
+                self._narrow.add(module, args[0])
+                return
+            for part in unfold(module, args[0]):
+                self._update_wide(self._wide, part.float())
 
     def _update_wide(self, moments: WideLayerMoments, x: Tensor) -> None:
         moments.columns.update(x, dim=1)
@@ -252,10 +223,14 @@ class _Collector:
         moments.outputs.update(dense, torch.stack(pruned))
 
     def result(self) -> LayerMoments:
-        self._flush()
-        moments = self._moments
-        mean = moments.mean if isinstance(moments, InputMoments) else moments.columns.mean
-        scatter = moments.scatter if isinstance(moments, InputMoments) else moments.columns.scatter
+        moments: LayerMoments
+        if self._narrow is None:
+            moments = self._wide
+            mean, scatter = moments.columns.mean, moments.columns.scatter
+        else:
+            moments = self._narrow.result()
+            # What is not finite in the inputs shows in the diagonal of their scatter.
+            mean, scatter = moments.mean, moments.column_scatter
         if not (mean.isfinite().all() and scatter.isfinite().all()):
             raise SparsemendError(
                 f"the inputs of layer {self._layer.name!r} hold NaN or infinity on the "

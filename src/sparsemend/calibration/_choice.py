@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparsemend.calibration._taps import Axis, axes_of, families
 from sparsemend.calibration.offset_blocks import NARROW, images_per_chunk
@@ -24,6 +24,7 @@ from sparsemend.layers import Layer
 Way = Literal["offsets", "unfolding", "paired"]
 
 _COPY = 32
+_UNFOLD = 64
 _CALL = 450_000
 _NARROW = 16
 # Offsets of larger kernels are too many to list, and cost more than unfolding few channels.
@@ -52,6 +53,18 @@ def choose_way(module: nn.Module, layer: Layer, shape: tuple[int, ...], max_fan_
     return "offsets" if offset_cost(axes, shape) < unfolding_cost(axes, shape) else "unfolding"
 
 
+def count_positions(module: Any, x: Tensor) -> int:
+    """Number of positions that unfolding a module's input gives; for transposed ones, at least."""
+    if isinstance(module, nn.Linear):
+        return x.numel() // max(1, x.shape[-1])
+    spatial = tuple(x.shape[-len(module.kernel_size) :])
+    stride: tuple[int, ...] = module.stride
+    count: int = x.shape[0] if x.dim() == len(spatial) + 2 else 1
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return count * math.prod(axis.positions for axis in axes_of(module, spatial, padded=False))
+    return count * math.prod(n * step for n, step in zip(spatial, stride, strict=True))
+
+
 def has_offsets(module: Any, shape: tuple[int, ...]) -> bool:
     """Whether offset blocks apply: a batched plain convolution with a kernel to speak of."""
     return (
@@ -67,7 +80,7 @@ def unfolding_cost(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> float:
     """Estimated cost of unfolding inputs [N, C, *spatial]."""
     positions = shape[0] * math.prod(axis.positions for axis in axes)
     fan_in = shape[1] * math.prod(axis.kernel for axis in axes)
-    return positions * fan_in * (max(fan_in, _NARROW) + _COPY) + _CALL
+    return positions * fan_in * (max(fan_in, _NARROW) + _UNFOLD) + _CALL
 
 
 def offset_cost(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> float:

@@ -32,9 +32,11 @@ def _mean_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-@dataclass
 class InputMoments:
     """First and second moments of a layer's unfolded inputs.
+
+    Where there are far fewer positions than columns, the inputs themselves can be held instead of
+    the sums, which are then computed when they are first asked for.
 
     Attributes
     ----------
@@ -46,16 +48,45 @@ class InputMoments:
         Σ (x − mu)(x − mu)ᵀ over positions, [groups, d, d].
     """
 
-    count: int
-    mean: Tensor
-    scatter: Tensor
+    def __init__(self, count: int, mean: Tensor, scatter: Tensor | None) -> None:
+        self.count = count
+        self.mean = mean
+        self._scatter = scatter
+        self._rows: Tensor | None = None
 
     @classmethod
     def empty(cls, groups: int, fan_in: int, device: torch.device) -> InputMoments:
-        dtype = accumulator_dtype(fan_in, device)
-        mean = torch.zeros(groups, fan_in, dtype=_mean_dtype(device), device=device)
-        scatter = torch.zeros(groups, fan_in, fan_in, dtype=dtype, device=device)
-        return cls(0, mean, scatter)
+        return cls(0, torch.zeros(groups, fan_in, dtype=_mean_dtype(device), device=device), None)
+
+    @classmethod
+    def holding(cls, rows: Tensor) -> InputMoments:
+        """Moments of these positions [groups, positions, d], which are kept."""
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        moments = cls(rows.shape[1], rows.mean(dim=1, dtype=_mean_dtype(rows.device)), None)
+        moments._rows = rows
+        return moments
+
+    def centred_rows(self) -> Tensor | None:
+        """x − mu of every position, [groups, positions, d], if the positions are held."""
+        if self._rows is None:
+            return None
+        return self._rows - self.mean.to(self._rows.dtype).unsqueeze(1)
+
+    @property
+    def scatter(self) -> Tensor:
+        if self._rows is not None:
+            rows, self._rows = self._rows, None
+            self.count = 0
+            self.update(rows, overwrite=True)
+        if self._scatter is None:
+            groups, fan_in = self.mean.shape
+            dtype, device = accumulator_dtype(fan_in, self.mean.device), self.mean.device
+            self._scatter = torch.zeros(groups, fan_in, fan_in, dtype=dtype, device=device)
+        return self._scatter
+
+    @scatter.setter
+    def scatter(self, value: Tensor) -> None:
+        self._scatter, self._rows = value, None
 
     def update(self, x: Tensor, *, overwrite: bool = False) -> None:
         """Add positions [groups, positions, d]; half precision is computed in float32.
@@ -86,15 +117,15 @@ class InputMoments:
     def update_inputs(self, module: nn.Module, x: Tensor) -> None:
         """Add a module's inputs, unfolded in chunks."""
         for part in unfold(module, x):
-            # What unfolding copied is ours to overwrite.
+            # What unfolding copied is ours to overwrite, unless its windows still overlap.
             copied = part.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
-            self.update(part, overwrite=copied)
+            self.update(part, overwrite=copied and part.is_contiguous())
 
     def add(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         """Add the moments of ``count`` positions; ``scatter`` may be kept, not copied."""
-        if not self.count and count:
-            self.count, self.mean = count, mean.to(self.mean)
-            self.scatter = scatter.to(self.scatter)
+        if not self.count:
+            dtype = accumulator_dtype(self.mean.shape[1], self.mean.device)
+            self.count, self.mean, self.scatter = count, mean.to(self.mean), scatter.to(dtype)
             return
         self.scatter += scatter.to(self.scatter)
         self._pool(count, mean.to(self.mean))
@@ -126,8 +157,15 @@ class InputMoments:
     @property
     def column_square(self) -> Tensor:
         """E[x_j²] of every input column, [groups, d]."""
-        variance = self.scatter.diagonal(dim1=1, dim2=2) / self.count
-        return variance.to(self.mean.dtype) + self.mean.square()
+        return self.column_scatter / self.count + self.mean.square()
+
+    @property
+    def column_scatter(self) -> Tensor:
+        """Diagonal of the scatter, [groups, d]."""
+        rows = self.centred_rows()
+        if rows is not None:
+            return rows.square().sum(dim=1, dtype=self.mean.dtype)
+        return self.scatter.diagonal(dim1=1, dim2=2).to(self.mean.dtype)
 
 
 @dataclass

@@ -119,8 +119,8 @@ class OffsetBlocks:
     def _add_chunk(self, x: Tensor) -> None:
         planes = {}
         for r, total in self._sums.items():
-            steps = (slice(p, None, a.stride) for p, a in zip(r, self._axes, strict=True))
-            plane = _positions_outermost(x[(..., *steps)])
+            steps = tuple(slice(p, None, a.stride) for p, a in zip(r, self._axes, strict=True))
+            plane = _positions_outermost(x[(slice(None), slice(None), *steps)])
             plane -= self._shift
             total += plane.sum(dim=-2)
             planes[r] = plane

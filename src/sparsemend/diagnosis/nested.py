@@ -14,7 +14,7 @@ terms, and so are the errors where few weights are pruned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from sparsemend.calibration import InputMoments, OutputStatistics
 
-# Columns of Sigma at a time: so many of them stay in a core's second-level cache.
-_COLUMNS = 64
+# Elements of the columns of Sigma that are read at a time: they stay in a core's second-level
+# cache, from where every weight fetches one row of them.
+_TABLE = 3 << 16
 
 
 def nested_statistics(
@@ -52,33 +53,34 @@ def nested_statistics(
     """
     counts = torch.tensor(kept, device=ranks.device)
     groups = torch.bucketize(ranks, counts, right=True)  # K where a weight is never kept
-    parts = [
-        torch.stack(_gains(weight, group, len(kept) + 1, mean, scatter))
-        for weight, group, mean, scatter in zip(
-            dense, groups, moments.mean, moments.scatter, strict=True
-        )
-    ]
-    gained, lost, means = torch.cat(parts, dim=2)  # each [K + 1, C]
-    pruned = gained.cumsum(0) / moments.count
-    error = _after(lost) / moments.count
+    size = len(kept) + 1
+    rest = moments.centred_rows()
+    sums, means = [], []
+    for g, (weight, group) in enumerate(zip(dense, groups, strict=True)):
+        cells = _Cells(weight, group, size)
+        if rest is None:
+            sums.append(_from_scatter(cells, moments.scatter[g]))
+        else:
+            sums.append(_from_rows(cells, rest[g]))
+        means.append(cells.add(weight.to(moments.mean) * moments.mean[g], slice(None)))
+    pruned, error = torch.cat(sums, dim=2) / moments.count
+    parts = torch.cat(means, dim=1)
     return OutputStatistics(
-        dense_mean=means.sum(dim=0),
+        dense_mean=parts.sum(dim=0),
         dense_variance=pruned[-1].clamp(min=0),
         pruned_variance=pruned[:-1].clamp(min=0),
-        error_mean=-_after(means),
-        error_variance=error.clamp(min=0),
+        error_mean=-_after(parts)[:-1],
+        error_variance=error[:-1].clamp(min=0),
     )
 
 
 def _after(steps: Tensor) -> Tensor:
-    """Σ of the later steps, for all but the last: [K + 1, C] → [K, C]."""
-    return steps.flip(0).cumsum(0).flip(0)[1:]
+    """Σ of the later steps, [K + 1, C]."""
+    return torch.cat([steps.flip(0).cumsum(0).flip(0)[1:], torch.zeros_like(steps[:1])])
 
 
-def _gains(
-    weight: Tensor, group: Tensor, size: int, mean: Tensor, scatter: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What every group of weights adds to v', takes from the error, and adds to the mean.
+class _Cells:
+    """One group's weights [rows, d], sorted into cells (group of the grid, row).
 
     Parameters
     ----------
@@ -86,44 +88,81 @@ def _gains(
         [rows, d]; the group of every weight.
     size
         Number of groups.
-    mean, scatter
-        [d], [d, d].
-
-    Returns
-    -------
-    tuple
-        Each [size, rows], float64; the first two times the number of positions.
     """
-    rows, fan_in = weight.shape
-    cells = group * rows + torch.arange(rows, device=group.device).unsqueeze(1)
-    columns, values, starts = _by_cell(weight, group, cells, size * rows)
-    wide = mean.dtype
-    gained, lost, means = (
-        torch.zeros(size * rows, dtype=wide, device=weight.device) for _ in range(3)
-    )
-    means.index_add_(0, cells.flatten(), (weight.to(wide) * mean).flatten())
-    for start in range(0, fan_in, _COLUMNS):
-        block = slice(start, start + _COLUMNS)
-        table = scatter[:, block].to(values.dtype, memory_format=torch.contiguous_format)
-        own = F.embedding_bag(
-            columns, table.contiguous(), starts, mode="sum", per_sample_weights=values
+
+    def __init__(self, weight: Tensor, group: Tensor, size: int) -> None:
+        self.weight, self.size, self.rows = weight, size, weight.shape[0]
+        rows = torch.arange(self.rows, device=group.device)
+        self.number = group * self.rows + rows.unsqueeze(1)  # [rows, d]
+        self._columns, self._values, self._starts = _by_cell(
+            weight, group, self.number, size * self.rows
         )
-        width = own.shape[1]
-        place = cells[:, block] * width + torch.arange(width, device=cells.device)
+
+    def blocks(self, columns: int) -> Iterator[slice]:
+        """Cut so many columns into blocks that fit the cache."""
+        width = max(16, min(256, _TABLE // self.weight.shape[1] // 16 * 16))
+        yield from (slice(start, start + width) for start in range(0, columns, width))
+
+    def multiply(self, table: Tensor) -> Tensor:
+        """Each cell's weights times a table [d, width] → [size, rows, width]."""
+        table = table.to(self._values.dtype).contiguous()
+        found = F.embedding_bag(
+            self._columns, table, self._starts, mode="sum", per_sample_weights=self._values
+        )
+        return found.view(self.size, self.rows, -1)
+
+    def add(self, values: Tensor, block: slice) -> Tensor:
+        """Sum values of a block of columns [rows, width] over each cell, [size, rows]."""
+        total = values.new_zeros(self.size * self.rows)
+        total.index_add_(0, self.number[:, block].flatten(), values.flatten())
+        return total.view(self.size, self.rows)
+
+
+def _running(own: Tensor) -> tuple[Tensor, Tensor]:
+    """Prefix and suffix sums over the first dimension, both inclusive; ``own`` is overwritten."""
+    before = own.clone()
+    for k in range(1, len(own)):
+        before[k] += before[k - 1]
+    for k in reversed(range(len(own) - 1)):
+        own[k] += own[k + 1]
+    return before, own
+
+
+def _from_rows(cells: _Cells, rows: Tensor) -> Tensor:
+    """Σ of squares of W'_k x and of delta_k x over few positions x; [2, K + 1, rows].
+
+    Parameters
+    ----------
+    cells
+        The weights.
+    rows
+        Centred inputs [positions, d].
+    """
+    total = torch.zeros(2, cells.size, cells.rows, dtype=torch.float64, device=rows.device)
+    for block in cells.blocks(len(rows)):
+        before, after = _running(cells.multiply(rows[block].mT))
+        total[0] += before.square_().sum(dim=2)
+        total[1, :-1] += after[1:].square_().sum(dim=2)
+    return total
+
+
+def _from_scatter(cells: _Cells, scatter: Tensor) -> Tensor:
+    """The same from the scatter [d, d]; [2, K + 1, rows]."""
+    gained = torch.zeros(cells.size, cells.rows, dtype=torch.float64, device=scatter.device)
+    lost = torch.zeros_like(gained)
+    for block in cells.blocks(scatter.shape[1]):
+        own = cells.multiply(scatter[:, block])
+        width = own.shape[2]
+        place = cells.number[:, block] * width + torch.arange(width, device=own.device)
         own_here = own.take(place)
-        running = own.view(size, rows, width)
-        before = running.clone()
-        for k in range(1, size):
-            before[k] += before[k - 1]
-        for k in reversed(range(size - 1)):
-            running[k] += running[k + 1]
+        before, after = _running(own)
         # 2 E_k − Y_k = E_k + E_{k−1}, and 2 F_k + Y_k with F_k + Y_k the suffix sum from k on.
         first = 2 * before.take(place) - own_here
-        second = 2 * running.take(place) - own_here
-        factor, index = weight[:, block].to(wide), cells[:, block].flatten()
-        gained.index_add_(0, index, (factor * first).flatten())
-        lost.index_add_(0, index, (factor * second).flatten())
-    return gained.view(size, rows), lost.view(size, rows), means.view(size, rows)
+        second = 2 * after.take(place) - own_here
+        factor = cells.weight[:, block].double()
+        gained += cells.add(factor * first, block)
+        lost += cells.add(factor * second, block)
+    return torch.stack([gained.cumsum(0), _after(lost)])
 
 
 def _by_cell(

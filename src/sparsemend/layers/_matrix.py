@@ -6,6 +6,7 @@ The weight of a layer is seen as [groups, rows per group, fan-in]; its inputs ar
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -68,6 +69,35 @@ def unfold(module: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
     per_input = _unfolded_elements(module, inputs)
     for part in inputs.split(max(1, _CHUNK_ELEMENTS // per_input)):
         yield _unfold_convolution(module, part)
+
+
+def mean_patch(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Unfolded inputs of a convolution, averaged over the positions of every input.
+
+    Parameters
+    ----------
+    module
+        A convolution, not transposed.
+    inputs
+        [N, C_in, *spatial].
+
+    Returns
+    -------
+    Tensor
+        [groups, N, fan-in], found tap by tap without unfolding.
+    """
+    conv: Any = module
+    padded = pad_input(module, inputs)
+    taps = []
+    for tap in itertools.product(*(range(size) for size in conv.kernel_size)):
+        window: list[slice] = [slice(None), slice(None)]
+        for dim, k in enumerate(tap):
+            reach = conv.dilation[dim] * (conv.kernel_size[dim] - 1)
+            start = k * conv.dilation[dim]
+            window.append(slice(start, start + padded.shape[2 + dim] - reach, conv.stride[dim]))
+        taps.append(padded[tuple(window)].mean(dim=tuple(range(2, padded.dim()))))
+    patches = torch.stack(taps, dim=2)  # [N, C_in, kernel]
+    return patches.reshape(len(patches), conv.groups, -1).transpose(0, 1)
 
 
 def _unfolded_elements(module: Any, inputs: Tensor) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration import InputMoments
+from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
-from sparsemend.layers import Layer, channel_last, stored_weight, unfold, weight_matrix
+from sparsemend.layers import Layer, channel_last, mean_patch, stored_weight, weight_matrix
 from sparsemend.repair._targets import Targets, channel_shape
 from sparsemend.solvers import Schedule, choose_support, solve_on_support
 
@@ -64,25 +63,19 @@ class InputCovariance:
         self, module: nn.Module, layer: Layer, inputs: Sequence[Tensor], pooled_weight: float
     ) -> None:
         self._module, self._layer, self._inputs = module, layer, inputs
-        moments = InputMoments.empty(layer.groups, layer.fan_in, inputs[0].device)
-        means = []
-        positions = 0
-        if pooled_weight:
-            output = module.forward(inputs[0][:1])
-            positions = math.prod(output.shape[-len(layer.kernel_size) :])
+        collector = MomentsCollector(layer, inputs[0].device, keep_few=False)
         for x in inputs:
-            for chunk in unfold(module, x):
-                moments.update(chunk)
-                if positions:
-                    means.append(chunk.unflatten(1, (-1, positions)).mean(dim=2))
+            collector.add(module, x)
+        moments = collector.result()
         self.count = moments.count
         self.mean = moments.mean
         covariance = moments.covariance
-        self._emphasis = pooled_weight * positions
-        if positions:
-            self._means = torch.cat(means, dim=1).to(covariance.dtype)
-            self._means -= self._means.mean(dim=1, keepdim=True)
-            covariance += self._emphasis * (self._means.mT @ self._means) / self._means.shape[1]
+        self._emphasis = 0.0
+        if pooled_weight:
+            means = torch.cat([mean_patch(module, x) for x in inputs], dim=1)
+            self._means = (means - means.mean(dim=1, keepdim=True)).to(covariance.dtype)
+            self._emphasis = pooled_weight * self.count / means.shape[1]
+            covariance += self._emphasis * (self._means.mT @ self._means) / means.shape[1]
         diagonal = covariance.diagonal(dim1=1, dim2=2).clone()
         self.dead = diagonal <= _DEAD * diagonal.amax()
         self.scale = torch.where(self.dead, 1.0, diagonal.clamp(min=0)).sqrt()
