@@ -70,7 +70,7 @@ class Residual(nn.Module):
     def forward(self, x):
         x = self.bn1(self.conv1(x)).relu()
         x = x + self.batch_only(self.group(self.bn2(self.conv2(x))))
-        return self.drop(self.bn3(self.fc(x.mean(dim=(2, 3)))))
+        return self.bn3(self.fc(self.drop(x.mean(dim=(2, 3)))))
 
 
 def residual(seed=0):
