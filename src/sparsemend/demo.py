@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 
 from sparsemend import data, models
 from sparsemend._compress import CompressionResult, compress
-from sparsemend._errors import SparsemendError
+from sparsemend._errors import SparsemendError, SparsemendWarning
 from sparsemend._files import atomic_write
 from sparsemend._progress import progress_bar
 from sparsemend.allocation import rule_names
@@ -98,7 +99,9 @@ def run(
     progress
         Show progress bars; default on a terminal.
     """
-    with _one_thread():
+    with _one_thread(), warnings.catch_warnings():
+        # Whole channels die at these sparsities; in a table of all rules that is no news.
+        warnings.simplefilter("ignore", SparsemendWarning)
         return _run(folder, sparsities, rule_names() if rules is None else rules, repairs, progress)
 
 

@@ -38,6 +38,9 @@ class Operator:
         (layer, whether it is the first convolution) → whether a repair touches the layer.
     refits
         Whether the kept weights get other values altogether, from the input moments.
+    positive
+        Whether g is never negative, so that pooled BatchNorm statistics behind the layer
+        cancel the repair up to their eps.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Operator:
     matches_mean: bool = True
     covers: Callable[[Layer, bool], bool] = any_layer
     refits: bool = False
+    positive: bool = True
 
     def residual(self, statistics: OutputStatistics) -> Tensor:
         """D_rep per channel, [..., C]: E(g z' + h − z)² in closed form."""

@@ -14,4 +14,4 @@ def scale(statistics: OutputStatistics) -> Tensor:
     return 1 - excess.where(alive, present.new_zeros(()))
 
 
-AFFINE = Operator("affine", scale)
+AFFINE = Operator("affine", scale, positive=False)

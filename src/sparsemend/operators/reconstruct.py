@@ -5,4 +5,6 @@ import torch
 from sparsemend.operators._operator import Operator
 
 # It has no scale of its own: its values come from the layer's input moments.
-RECONSTRUCT = Operator("reconstruct", lambda s: torch.ones_like(s.pruned_variance), refits=True)
+RECONSTRUCT = Operator(
+    "reconstruct", lambda s: torch.ones_like(s.pruned_variance), refits=True, positive=False
+)

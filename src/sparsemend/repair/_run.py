@@ -69,7 +69,7 @@ def run_plan(
     if plan.reconstructs:
         done = reconstruct(pruned, dense, batches, layers, masks, support.counts, None, progress)
         masks, added = done.masks, done.added_biases
-    elif plan.operator is not None and plan.operator.matches_mean:
+    elif plan.operator is not None and plan.operator.matches_mean and not _cancelled(plan):
         chosen = covered_layers(pruned, layers, plan)
         repaired = repair_channelwise(
             pruned, dense, batches, chosen, plan.operator, scope, progress
@@ -79,6 +79,17 @@ def run_plan(
         recalibrate(pruned, batches, plan.batchnorm, progress=progress)
     assert masks is not None, "only a reconstruction chooses masks"
     return Outcome(masks, added)
+
+
+def _cancelled(plan: RepairPlan) -> bool:
+    """Whether the recalibration would undo all that the operator does (method, section 4).
+
+    With recalibration an operator covers the layers in front of a BatchNorm only, and pooled
+    statistics cancel a positive scale and a shift there up to BatchNorm's eps: all that running
+    the operator would add is that eps, weighing less or more.
+    """
+    assert plan.operator is not None
+    return plan.batchnorm == "exact" and plan.operator.positive
 
 
 def covered_layers(model: nn.Module, layers: LayerSet, plan: RepairPlan) -> list[Layer]:
