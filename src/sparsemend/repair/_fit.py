@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
-from sparsemend.layers import Layer, channel_last, mean_patch, stored_weight, weight_matrix
+from sparsemend.layers import Layer, mean_patch, stored_weight, weight_matrix
 from sparsemend.repair._targets import Targets, channel_shape
 from sparsemend.solvers import Schedule, choose_support, solve_on_support
 
@@ -88,19 +88,20 @@ class InputCovariance:
         layer, shape = self._layer, channel_shape(self._layer)
         wide = self.mean.dtype
         held = [targets(index) for index in range(len(self._inputs))]
-        flat = [channel_last(self._module, t) for t in held]
-        mean = sum(t.sum(dim=0, dtype=wide) for t in flat) / self.count
-        assert isinstance(mean, Tensor)
+        sums = [_per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
+        mean = torch.stack(sums).sum(dim=0) / self.count
         square = torch.zeros_like(mean)
         total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
         total = total.to(mean.device)
         pooled = []
         for x, t in zip(self._inputs, held, strict=True):
             centred = t - mean.to(t.dtype).reshape(shape)
-            square += channel_last(self._module, centred).square().sum(dim=0, dtype=wide)
+            parts = _per_input(layer, centred)
+            norms = torch.linalg.vector_norm(parts, dim=2).to(wide)
+            square += norms.square().sum(dim=0)
             total += cross_sum(self._module, layer, x, centred)
             if self._emphasis:
-                pooled.append(centred.flatten(2).mean(dim=2))
+                pooled.append(parts.mean(dim=2))
         covariance = total / self.count
         if self._emphasis:
             averages = torch.cat(pooled).to(self._means.dtype)  # [N, C]
@@ -109,6 +110,13 @@ class InputCovariance:
             covariance += self._emphasis * product
         covariance = (covariance / self.scale.unsqueeze(1)).to(self.matrix.dtype)
         return covariance, mean, (square / self.count).sqrt()
+
+
+def _per_input(layer: Layer, output: Tensor) -> Tensor:
+    """A layer's output as [inputs, channels, positions of one input], without a copy."""
+    if layer.is_convolution:
+        return output.flatten(2)
+    return output.reshape(-1, output.shape[-1], 1)
 
 
 def fit_layer(
@@ -153,13 +161,14 @@ def fit_layer(
     ridge = settings.ridge
     dense = weight_matrix(module.weight.detach(), layer).to(covariance.matrix.dtype)
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
+    # Enough for a choice; the values on the chosen support are solved for exactly.
+    rough = covariance.matrix.float()
 
     def select(cross: Tensor, deviation: Tensor) -> Tensor:
         rows = _row_units(deviation, targets.slope, importance)
         rows = rows.reshape(layer.groups, -1, 1).to(cross.dtype)
-        return choose_support(
-            covariance.matrix, cross / rows, start / rows, kept, ridge, settings.schedule
-        )
+        target, dense = (cross / rows).float(), (start / rows).float()
+        return choose_support(rough, target, dense, kept, ridge, settings.schedule)
 
     def solve(cross: Tensor, mean: Tensor, support: Tensor) -> Fit:
         scaled = solve_on_support(covariance.matrix, cross, support, ridge)

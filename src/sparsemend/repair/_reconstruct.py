@@ -150,8 +150,8 @@ class _Walk:
         layer = self._layers[name]
         around = self._around.get(name, Surroundings())
         order = [i for i in range(self._batches) if i in calls and self._batches + i in calls]
-        dense_inputs = [calls[i][1] for i in order]
-        inputs = [calls[self._batches + i][1] for i in order]
+        dense_inputs = [_batched(layer, calls[i][1]) for i in order]
+        inputs = [_batched(layer, calls[self._batches + i][1]) for i in order]
         if name in self._sources:
             self._held[name] = (dense_inputs, inputs)
         module: Any = self._pruned.get_submodule(name)
@@ -244,6 +244,11 @@ class _Walk:
                 SparsemendWarning,
                 stacklevel=3,
             )
+
+
+def _batched(layer: Layer, x: Tensor) -> Tensor:
+    """Convolutions also take one input without its batch dimension."""
+    return x.unsqueeze(0) if layer.is_convolution and x.dim() == len(layer.shape) - 1 else x
 
 
 def _refit_logits(
