@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no ReLU-aware refits": {"refits": 0},
     "refits on a fixed mask": {"reselections": 0},
     "twice the refits": {"refits": 8, "reselections": 4},
+    "rows of equal importance": {"importance": False},
     "no pooled weight": {"pooled_weight": 0.0},
     "pooled weight 1": {"pooled_weight": 1.0},
     "no logit refits": {"logit_refits": 0},
@@ -68,7 +69,10 @@ class Bench:
         heldout = self.images.heldout(HELDOUT, calibration_size=CALIBRATION, seed=seed)
         allocation = sm.allocate(self.model, sparsity, "global")
         layers = discover(self.model, batches[0])
-        importance = None
+        constants = dict(settings)
+        importance: Mapping[str, torch.Tensor] | None = None
+        if not constants.pop("importance", True):
+            importance = {}
         found: dict[str, Any] = {}
         for index in range(passes):
             model, start = copy.deepcopy(self.model), time.perf_counter()
@@ -79,7 +83,7 @@ class Bench:
                 layers,
                 None,
                 allocation,
-                Settings(**settings),
+                Settings(**constants),
                 importance=importance,
             )
             importance = channel_importance(model, layers)

@@ -137,6 +137,9 @@ class _Finder:
         if len(join.inputs) != 2 or len(others) != 1:
             return None
         other = others[0]
+        shapes = {self._graph.nodes[index].shape for index in (tail, other)}
+        if shapes != {join.shape}:  # broadcast: not every output meets a value of its own
+            return None
         here = self._node[name].index
         source = self._first_input.get(other)
         if source is not None and self._node[source].index < here:

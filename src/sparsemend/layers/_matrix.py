@@ -77,7 +77,7 @@ def mean_patch(module: nn.Module, inputs: Tensor) -> Tensor:
     Parameters
     ----------
     module
-        A convolution, not transposed.
+        A convolution or transposed convolution.
     inputs
         [N, C_in, *spatial].
 
@@ -87,15 +87,19 @@ def mean_patch(module: nn.Module, inputs: Tensor) -> Tensor:
         [groups, N, fan-in], found tap by tap without unfolding.
     """
     conv: Any = module
-    padded = pad_input(module, inputs)
+    transposed = isinstance(module, _TRANSPOSED)
+    padded = _insert_zeros(inputs, conv) if transposed else pad_input(conv, inputs)
+    stride = (1,) * len(conv.kernel_size) if transposed else conv.stride
     taps = []
     for tap in itertools.product(*(range(size) for size in conv.kernel_size)):
         window: list[slice] = [slice(None), slice(None)]
         for dim, k in enumerate(tap):
             reach = conv.dilation[dim] * (conv.kernel_size[dim] - 1)
             start = k * conv.dilation[dim]
-            window.append(slice(start, start + padded.shape[2 + dim] - reach, conv.stride[dim]))
+            window.append(slice(start, start + padded.shape[2 + dim] - reach, stride[dim]))
         taps.append(padded[tuple(window)].mean(dim=tuple(range(2, padded.dim()))))
+    if transposed:  # the kernel meets its inputs in reverse order
+        taps.reverse()
     patches = torch.stack(taps, dim=2)  # [N, C_in, kernel]
     return patches.reshape(len(patches), conv.groups, -1).transpose(0, 1)
 

@@ -198,8 +198,10 @@ def _row_units(deviation: Tensor, slope: Tensor, importance: Tensor | None) -> T
     error that matters equally for every row.
     """
     tiny = torch.finfo(torch.float32).tiny
+    if not deviation.any():  # constant targets: nothing tells the rows apart
+        return torch.ones_like(deviation)
     units = deviation.clamp(min=float(deviation.max()) * 1e-6).clamp(min=tiny)
-    if importance is None:
+    if importance is None or not importance.any():
         return units
     weight = importance.to(units) / importance.mean().to(units)
     steep = slope.flatten().to(units).abs().expand_as(units)

@@ -41,16 +41,20 @@ class _Backward:
     def run(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         nodes = self._layers.graph.nodes
-        tails = {layer.norm or layer.name: layer.name for layer in self._layers}
+        tails = {layer.norm or layer.name: layer for layer in self._layers}
         for node in reversed(nodes):
+            layer = None
+            if node.kind == "module":
+                layer = tails.get(node.name, self._names.get(node.name))
+            widths = _widths(node) if layer is None else (layer.rows,)
             energy = self._energy.pop(node.index, None)
-            if energy is None or len(energy) != _channels(node):
-                energy = torch.ones(_channels(node), dtype=torch.float64)
-            if node.kind == "module" and node.name in tails:
-                found[tails[node.name]] = energy + found.get(tails[node.name], 0)
+            if energy is None or len(energy) not in widths:
+                energy = torch.ones(widths[0], dtype=torch.float64)
+            if layer is not None and node.name in tails:
+                found[layer.name] = energy + found.get(layer.name, 0)
             passed = self._through(node, energy)
             for source in set(node.inputs):
-                self._hand_on(nodes[source], node, passed)
+                self._hand_on(nodes[source], passed, _positions(node, len(energy)))
         return found
 
     def _through(self, node: Node, energy: Tensor) -> Tensor:
@@ -73,17 +77,23 @@ class _Backward:
             return energy * slope.cpu()
         return energy
 
-    def _hand_on(self, source: Node, node: Node, energy: Tensor) -> None:
-        channels = _channels(source)
-        if len(energy) != channels:
-            if not channels or len(energy) % channels:
+    def _hand_on(self, source: Node, energy: Tensor, positions: float) -> None:
+        """Add energy to a source; ``positions`` are those of the node that it comes from."""
+        widths = _widths(source)
+        if len(energy) not in widths:
+            if not widths[0] or len(energy) % widths[0]:
                 return
-            energy = energy.unflatten(0, (channels, -1)).sum(dim=1)  # a flattened grid
-        if len(source.shape) > 2 and len(node.shape) >= 2:
-            energy = energy * (math.prod(node.shape[2:]) / max(1, math.prod(source.shape[2:])))
+            energy = energy.unflatten(0, (widths[0], -1)).sum(dim=1)  # a flattened grid
+        energy = energy * (positions / _positions(source, len(energy)))
         before = self._energy.get(source.index)
-        self._energy[source.index] = energy if before is None else before + energy
+        if before is None or len(before) == len(energy):
+            self._energy[source.index] = energy if before is None else before + energy
 
 
-def _channels(node: Node) -> int:
-    return node.shape[1] if len(node.shape) > 1 else 0
+def _widths(node: Node) -> tuple[int, ...]:
+    """How many channels an output may have: they come second, or last behind a linear layer."""
+    return (node.shape[1], node.shape[-1]) if len(node.shape) > 1 else (0,)
+
+
+def _positions(node: Node, channels: int) -> float:
+    return max(1, math.prod(node.shape[1:])) / max(1, channels)

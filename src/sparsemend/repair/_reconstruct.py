@@ -33,6 +33,7 @@ from sparsemend.layers import (
 from sparsemend.repair._channelwise import paired_runs
 from sparsemend.repair._fit import Fit, InputCovariance, Settings, fit_layer
 from sparsemend.repair._fold import fold
+from sparsemend.repair._importance import channel_importance
 from sparsemend.repair._targets import Targets, norm_affine
 from sparsemend.solvers import solve_on_support
 
@@ -91,10 +92,12 @@ def reconstruct(
     progress
         Show a progress bar; default on a terminal.
     importance
-        Layer name → weight of each channel's error where the support is free; see
-        ``_importance``.
+        Layer name → weight of each channel's error where the support is free; by default that
+        of the dense network's weights, see ``_importance``.
     """
     settings = settings or Settings()
+    if importance is None and masks is None:
+        importance = channel_importance(dense, layers)
     walk = _Walk(pruned, dense, len(batches), layers, masks, allocation, settings, importance or {})
     runs, stops = paired_runs(pruned, dense, batches, layers)
     with (
