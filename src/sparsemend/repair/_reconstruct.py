@@ -177,7 +177,8 @@ class _Walk:
             pooled=around.pooled,
             importance=self._importance.get(name),
         )
-        if around.final and layer.kind == "Linear" and outputs[0].dim() == 2:
+        # A single output has no class probabilities.
+        if around.final and layer.kind == "Linear" and outputs[0].dim() == 2 and layer.rows > 1:
             fit = _refit_logits(fit, covariance, inputs, outputs, self._settings)
         self._finish(layer, module, fit, covariance)
         if around.shortcut is not None:

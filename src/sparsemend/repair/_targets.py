@@ -60,8 +60,9 @@ class Targets:
         """Targets of one batch that only a ReLU behind the layer will see.
 
         Where the dense unit is off, anything below zero is as good: the target is the present
-        value if that is negative, else zero. Least squares on these targets never increases
-        E(relu(u) − relu(u_dense))²: they majorise it at the present outputs.
+        value if that is negative, else zero. Least squares on these targets never increases the
+        mean of (u − u_dense)² where the dense unit is on and relu(u)² where it is off, which
+        bounds E(relu(u) − relu(u_dense))² from above: they majorise it at the present outputs.
         """
         joined, z = self.dense_joined[index], self.dense[index]
         present = self.slope * output + self.offset

@@ -1,0 +1,112 @@
+"""Exact counts, obvious choices and repeatability of the operator splitting."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsemend.solvers import Schedule, choose_support, largest_entries, solve_on_support
+
+from .test_least_squares import problem
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.data())
+def test_largest_entries_are_exact_and_ties_go_by_index(values, data):
+    kept = data.draw(st.integers(0, len(values)))
+    order = sorted(range(len(values)), key=lambda i: (-abs(values[i]), i))
+    mask = largest_entries(torch.tensor(values, dtype=torch.float32), kept)
+    assert mask.dtype == torch.bool
+    assert mask.nonzero().flatten().tolist() == sorted(order[:kept])
+
+
+def test_largest_entries_keep_the_shape():
+    values = torch.arange(24.0).reshape(2, 3, 4)
+    mask = largest_entries(values, 5)
+    assert mask.shape == values.shape
+    assert int(mask.sum()) == 5
+    assert mask[1, 2].all()
+    assert largest_entries(values, 24).all()
+    assert largest_entries(values, 99).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_count_is_exact(dtype):
+    _, _, covariance, cross = (t.to(dtype) for t in problem(2, 3, 4, positions=40, seed=0))
+    start = torch.linalg.solve(covariance, cross.mT).mT
+    for kept in range(25):
+        mask = choose_support(covariance, cross, start, kept, 1e-2)
+        assert mask.shape == cross.shape
+        assert mask.dtype == torch.bool
+        assert int(mask.sum()) == kept
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 29))
+def test_orthogonal_columns_leave_no_choice(seed, kept):
+    generator = torch.Generator().manual_seed(seed)
+    # Far enough apart that no rounding can swap them.
+    weights = (1.3 ** torch.randperm(30, generator=generator)).double().reshape(1, 5, 6)
+    signs = torch.randint(0, 2, weights.shape, generator=generator) * 2 - 1
+    covariance, target = torch.eye(6, dtype=torch.float64).unsqueeze(0), weights * signs
+    mask = choose_support(covariance, target, target, kept, 1e-3)
+    assert torch.equal(mask, largest_entries(target, kept))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 12), st.floats(0.5, 2))
+def test_equal_weights_are_counted_exactly_and_chosen_alike(kept, size):
+    target, covariance = torch.full((1, 3, 4), size), torch.eye(4).unsqueeze(0)
+    masks = [choose_support(covariance, target, target, kept, 1e-3) for _ in range(2)]
+    assert int(masks[0].sum()) == kept
+    assert torch.equal(*masks)
+
+
+def error(covariance, cross, mask):
+    """Residual variance up to a constant."""
+    w = solve_on_support(covariance, cross, mask, 1e-9)
+    return float(((w @ covariance) * w - 2 * cross * w).sum())
+
+
+def test_beats_magnitude_and_comes_close_to_the_best_of_all():
+    for seed in range(5):
+        _, _, covariance, cross = problem(1, 2, 5, positions=200, seed=seed)
+        dense = torch.linalg.solve(covariance, cross.mT).mT
+        chosen = error(covariance, cross, choose_support(covariance, cross, dense, 4, 1e-3))
+        naive = error(covariance, cross, largest_entries(dense, 4))
+        best, nothing = 0.0, 0.0
+        for support in itertools.combinations(range(10), 4):
+            mask = torch.zeros(10, dtype=torch.bool)
+            mask[list(support)] = True
+            best = min(best, error(covariance, cross, mask.reshape(1, 2, 5)))
+        assert best <= chosen <= naive + 1e-9
+        assert chosen - best <= 0.1 * (nothing - best)
+
+
+def test_groups_compete_but_do_not_mix():
+    _, _, covariance, cross = problem(2, 3, 6, positions=80, seed=4)
+    cross[1] *= 1e-6
+    mask = choose_support(covariance, cross, cross, 10, 1e-3)
+    assert int(mask[0].sum()) == 10
+    alone = choose_support(covariance[:1], cross[:1], cross[:1], 10, 1e-3, Schedule(shrink=1))
+    assert int(alone.sum()) == 10
+
+
+@pytest.mark.parametrize("schedule", [None, Schedule(iterations=1), Schedule(shrink=1)])
+def test_singular_moments_and_repeatability(schedule):
+    x, z, _, _ = problem(1, 4, 8, positions=40, seed=1)
+    x[..., 3], x[..., 5] = x[..., 2], 0
+    covariance, cross = (x.mT @ x / 40).float(), (z.mT @ x / 40).float()
+    before = [covariance.clone(), cross.clone()]
+    masks = [choose_support(covariance, cross, cross, 9, 0.0, schedule) for _ in range(2)]
+    assert torch.equal(*masks)
+    assert int(masks[0].sum()) == 9
+    assert not masks[0][..., 5].any()
+    assert all(map(torch.equal, before, (covariance, cross)))
+
+
+def test_nothing_to_choose_by_still_gives_the_count():
+    zeros = torch.zeros(1, 3, 4)
+    assert int(choose_support(torch.zeros(1, 4, 4), zeros, zeros, 7, 1e-3).sum()) == 7
