@@ -1,0 +1,116 @@
+"""What a sweep computes: cells of a grid, the record of each, and the transitions they show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Measure = Literal["accuracy", "agreement"]
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One configuration of a sweep.
+
+    Attributes
+    ----------
+    network
+        Name of the network.
+    rule, mask, repair
+        As in :func:`sparsemend.compress`, the mask spelled out.
+    sparsity
+        Fraction of all prunable weights to remove, in [0, 1).
+    seed
+        Draws the calibration inputs.
+    """
+
+    network: str
+    rule: str
+    mask: str
+    repair: str
+    sparsity: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one cell gave.
+
+    Attributes
+    ----------
+    cell
+        The configuration.
+    achieved_sparsity
+        Of the exact integer counts.
+    top1_dense, top1_pruned, top1_repaired
+        Accuracy as a fraction, of the dense network, pruned before repair, and repaired; None
+        where there are no labels.
+    chance
+        Accuracy of guessing: 1 / number of classes.
+    kl
+        Mean KL(dense ‖ repaired) on inputs that the repair did not see, in nats.
+    agreement
+        Fraction of these inputs on which both networks choose the same class.
+    seconds
+        Wall-clock time of the cell.
+    versions
+        Package → version that computed it.
+    """
+
+    cell: Cell
+    achieved_sparsity: float
+    top1_dense: float | None
+    top1_pruned: float | None
+    top1_repaired: float | None
+    chance: float
+    kl: float
+    agreement: float
+    seconds: float
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def recovery(self, measure: Measure) -> float | None:
+        """R = (A − chance) / (A_dense − chance); A_dense = 1 for agreement (method, section 6)."""
+        if measure == "agreement":
+            return (self.agreement - self.chance) / (1 - self.chance)
+        if self.top1_repaired is None or self.top1_dense is None:
+            return None
+        return (self.top1_repaired - self.chance) / (self.top1_dense - self.chance)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over calibration seeds; ``count`` seeds had a value.
+
+    ``mean`` is None where no seed had one, ``std`` where fewer than two had.
+    """
+
+    mean: float | None
+    std: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Transition:
+    """The recoverability transition of one (network, rule, mask, repair) (method, section 6).
+
+    Attributes
+    ----------
+    network, rule, mask, repair
+        Whose transition it is.
+    measure
+        ``"accuracy"`` or, without labels, ``"agreement"``.
+    midpoint
+        Sparsity at which the recovery is 0.5, by monotone interpolation over the sweep.
+    start, end
+        Sparsities at which the recovery falls to 0.8 and to 0.2: the band.
+    """
+
+    network: str
+    rule: str
+    mask: str
+    repair: str
+    measure: Measure
+    midpoint: Spread
+    start: Spread
+    end: Spread
