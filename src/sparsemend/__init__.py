@@ -18,6 +18,7 @@ from sparsemend.export import load_checkpoint, save_checkpoint
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
 from sparsemend.repair import recalibrate, repair_names
+from sparsemend.report import Report, report
 
 # Last: importing the package sparsemend.repair set this name to the package.
 from sparsemend._repair import repair  # isort: skip
@@ -33,6 +34,7 @@ __all__ = [
     "Evaluation",
     "Layer",
     "LayerSet",
+    "Report",
     "SparsemendError",
     "SparsemendWarning",
     "__version__",
@@ -51,6 +53,7 @@ __all__ = [
     "recalibrate",
     "repair",
     "repair_names",
+    "report",
     "rule_names",
     "save_checkpoint",
 ]

@@ -1,0 +1,93 @@
+"""What forcing some layers to another rule's densities does to the repaired network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sparsemend.report._contents import Ablation, Contents
+from sparsemend.report._figure import Axis, Figure, Label, Line, Mark, Panel, Plate, Table
+from sparsemend.report._scale import Linear, nice_end, sparsity_scale
+from sparsemend.report._series import curves, measure_of, setting_title
+from sparsemend.report._text import numbered, percent
+from sparsemend.report.recovery import RIGHT, WIDTH, curve_marks
+from sparsemend.sweep.records import Measure, Record
+
+_STYLE = (("orange", "square"), ("ink", "circle"), ("green", "triangle"))
+
+
+def figures(contents: Contents) -> Iterator[Figure]:
+    """One figure for every ablation."""
+    for index, ablation in enumerate(contents.ablations):
+        if ablation.records:
+            yield forced(ablation, numbered("ablation", index, len(contents.ablations)))
+
+
+def forced(ablation: Ablation, key: str = "ablation") -> Figure:
+    """Base, forced and other rule against sparsity; the gain of forcing is written out."""
+    measure = measure_of(ablation.records)
+    found = curves(ablation.records, lambda record: _value(record, measure))
+    names = (ablation.base, ablation.forced, ablation.other)
+    style = dict(zip(names, _STYLE, strict=True))
+    plates, rows = [], []
+    for key_, rules in found.items():
+        x = sparsity_scale([p.sparsity for curve in rules.values() for p in curve])
+        highest = max(p.mean + p.std for curve in rules.values() for p in curve)
+        y = Linear(0, nice_end(highest * 1.06), as_percent=True)
+        marks: list[Mark] = [Line(((x.low, 0), (x.high, 0)), "axis", 1)]
+        for place, rule in enumerate(name for name in names if name in rules):
+            marks.extend(curve_marks(rule, rules[rule], *style[rule], measure))
+            marks.append(
+                Label(x.high, y.high, rule, style[rule][0], dx=8, dy=10 + 17 * place, bold=True)
+            )
+        title = setting_title(key_, found)
+        panel = Panel(
+            Axis(x, "sparsity: weights removed from the network"),
+            Axis(y, "top-1 accuracy" if measure == "accuracy" else "agreement"),
+            tuple(marks),
+            WIDTH,
+            190,
+            right=RIGHT + 40,
+        )
+        plates.append(Plate(((panel,),), f"Ablation, {title}", title))
+        for rule, curve in rules.items():
+            rows += [(*key_, rule, p.sparsity, p.mean, p.std, p.count) for p in curve]
+    return Figure(
+        key,
+        f"Forcing {ablation.layers} to the densities of {ablation.other}",
+        f"'{ablation.forced}' is {ablation.base} with {ablation.layers} at the densities of "
+        f"{ablation.other} and the rest rescaled to the same budget. " + " ".join(gains(ablation)),
+        tuple(plates),
+        Table(
+            ("network", "mask", "repair", "rule", "sparsity", measure, "std", "seeds"),
+            tuple(rows),
+        ),
+        columns=2,
+    )
+
+
+def gains(ablation: Ablation) -> Iterator[str]:
+    """For every setting, what forcing gains or costs, in plain words."""
+    measure = measure_of(ablation.records)
+    found = curves(ablation.records, lambda record: _value(record, measure))
+    for key, rules in found.items():
+        base = {p.sparsity: p.mean for p in rules.get(ablation.base, ())}
+        changes = {
+            p.sparsity: p.mean - base[p.sparsity]
+            for p in rules.get(ablation.forced, ())
+            if p.sparsity in base
+        }
+        if not changes:
+            continue
+        better = sum(change > 0 for change in changes.values())
+        best = max(changes, key=lambda s: changes[s])
+        worst = min(changes, key=lambda s: changes[s])
+        yield (
+            f"{setting_title(key, found)}: forcing raises {measure} at {better} of "
+            f"{len(changes)} sparsities, between {100 * changes[worst]:+.1f} points (at "
+            f"{percent(worst)} sparsity) and {100 * changes[best]:+.1f} points (at "
+            f"{percent(best)})."
+        )
+
+
+def _value(record: Record, measure: Measure) -> float | None:
+    return record.top1_repaired if measure == "accuracy" else record.agreement

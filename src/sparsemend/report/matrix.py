@@ -1,0 +1,90 @@
+"""Every rule with every repair at a few sparsities, as a table of accuracies."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+from sparsemend.report._contents import Contents
+from sparsemend.report._figure import Axis, Box, Figure, Group, Label, Panel, Plate, Table
+from sparsemend.report._palette import STEPS
+from sparsemend.report._scale import Categories
+from sparsemend.report._series import measure_of
+from sparsemend.report._text import number, percent
+from sparsemend.report.recovery import has_curves
+from sparsemend.sweep.records import Record
+
+
+def figures(contents: Contents) -> Iterator[Figure]:
+    """One figure where there are records but too few sparsities for curves."""
+    if contents.records and not has_curves(contents.records):
+        yield rules_by_repairs(contents.records)
+
+
+def rules_by_repairs(records: Sequence[Record]) -> Figure:
+    """Rules down, repairs across, one plate a network, mask and sparsity; means over seeds."""
+    measure = measure_of(records)
+    values: dict[tuple[str, str, float], dict[tuple[str, str], list[float]]] = {}
+    for record in records:
+        value = record.top1_repaired if measure == "accuracy" else record.agreement
+        if value is not None:
+            cell = record.cell
+            grid = values.setdefault((cell.network, cell.mask, cell.sparsity), {})
+            grid.setdefault((cell.rule, cell.repair), []).append(value)
+    means = {
+        key: {cell: statistics.fmean(found) for cell, found in grid.items()}
+        for key, grid in values.items()
+    }
+    top = max(max(grid.values()) for grid in means.values())
+    name = "Top-1 accuracy" if measure == "accuracy" else "Agreement with the dense network"
+    several = len({key[1] for key in means}) > 1
+    return Figure(
+        "rules-and-repairs",
+        f"{name} of every rule with every repair",
+        f"In percent; the stronger the colour, the higher (from 0 to {percent(top)}). The best "
+        "of each sparsity is framed.",
+        tuple(
+            _plate(
+                f"{network}{f', mask {mask}' if several else ''}, {percent(sparsity)} sparsity",
+                grid,
+                top or 1.0,
+            )
+            for (network, mask, sparsity), grid in means.items()
+        ),
+        Table(
+            ("network", "mask", "sparsity", "rule", "repair", measure),
+            tuple((*key, *cell, v) for key, grid in means.items() for cell, v in grid.items()),
+        ),
+        columns=1,
+    )
+
+
+def _plate(title: str, grid: dict[tuple[str, str], float], top: float) -> Plate:
+    rules = tuple(dict.fromkeys(rule for rule, _ in grid))
+    repairs = tuple(dict.fromkeys(repair for _, repair in grid))
+    best = max(grid, key=lambda cell: grid[cell])
+    rows = []
+    for r, rule in enumerate(rules):
+        marks: list[Box | Label] = []
+        for c, repair in enumerate(repairs):
+            value = grid.get((rule, repair))
+            if value is None:
+                continue
+            # The lower half of the diverging scale, from its neutral middle to its end.
+            step = round((STEPS - 1) / 2 * (1 - 0.75 * value / top))
+            outline = "ink" if (rule, repair) == best else ""
+            box = (c - 0.5, c + 0.5, r - 0.5, r + 0.5)
+            tip = f"repair {repair}: {percent(value)}"
+            marks.append(Box(*box, f"d{step}", gap=1, outline=outline, tip=tip))
+            bold = (rule, repair) == best
+            marks.append(Label(c, r, number(100 * value), "ink", "middle", bold=bold))
+        rows.append(Group(f"rule {rule}", tuple(marks)))
+    wrapped = Categories(tuple(r.replace("batchnorm", "bn") for r in repairs), longest=17)
+    panel = Panel(
+        Axis(wrapped, "repair (bn: BatchNorm recalibration)", grid=False),
+        Axis(Categories(rules), grid=False),
+        tuple(rows),
+        92.0 * len(repairs),
+        22.0 * len(rules),
+    )
+    return Plate(((panel,),), f"Rules by repairs, {title}", title)
