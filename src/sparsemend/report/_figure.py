@@ -141,7 +141,10 @@ class Table:
     rows: tuple[tuple[Value, ...], ...]
 
     def csv(self) -> str:
-        """As comma-separated values with a header; full precision, empty where undefined."""
+        """As comma-separated values with a header, empty where undefined.
+
+        Numbers have nine significant digits, more than the float32 measurements behind them.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
@@ -181,7 +184,7 @@ class Figure:
 def _cell(value: Value) -> Value:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return repr(float(value)) if isinstance(value, float) else value
+    return f"{value:.9g}" if isinstance(value, float) else value
 
 
 def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

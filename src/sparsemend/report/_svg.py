@@ -15,6 +15,8 @@ FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 _SIZE = 12.0
 _TITLE = 13.5
 _BETWEEN = 14.0
+# How much wider bold text is.
+_BOLDER = 1.12
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def _plate(plate: Plate, placed: Layout, paint: Paint) -> Iterator[str]:
 def _left(axis: Axis) -> float:
     """Room for the labels and the title of a vertical axis."""
     labels = max((text_width(t.label, _SIZE) for t in axis.scale.ticks()), default=0.0)
+    labels *= _BOLDER if axis.inks else 1.0
     return 6.0 + (labels + 4.0 if axis.labels else 0.0) + (20.0 if axis.title else 0.0)
 
 
@@ -237,16 +240,24 @@ def _dot(mark: Dot, frame: Frame, paint: Paint) -> str:
         case "bar":
             shape = f"M{_n(x - 1)} {_n(y - r)}h2v{_n(2 * r)}h-2Z"
         case _:
-            a = f"a{_n(r)} {_n(r)} 0 1 0"
-            shape = f"M{_n(x - r)} {_n(y)}{a} {_n(2 * r)} 0{a} {_n(-2 * r)} 0Z"
+            shape = ""
     colour = paint(mark.colour)
     more = f' stroke="{colour}" stroke-width="1.6"' if mark.hollow else ""
-    return _shape(shape, paint("ground") if mark.hollow else colour, more, mark.tip)
+    fill = paint("ground") if mark.hollow else colour
+    if not shape:
+        place = f'cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}"'
+        return _element(f'circle {place} fill="{fill}"{more}', mark.tip)
+    return _shape(shape, fill, more, mark.tip)
 
 
 def _shape(shape: str, fill: str, more: str, tip: str) -> str:
-    head = f'<path d="{shape}" fill="{fill}"{more}'
-    return f"{head}><title>{escape(tip)}</title></path>" if tip else f"{head}/>"
+    return _element(f'path d="{shape}" fill="{fill}"{more}', tip)
+
+
+def _element(head: str, tip: str) -> str:
+    if not tip:
+        return f"<{head}/>"
+    return f"<{head}><title>{escape(tip)}</title></{head.split(' ', 1)[0]}>"
 
 
 def _text(

@@ -43,10 +43,9 @@ def tenths(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def points(difference: float, digits: int = 2) -> str:
-    """A difference of fractions in percentage points, with its sign."""
-    sign = "+" if difference > 0 else ""
-    return f"{sign}{number(100 * difference, digits)} points"
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points to one decimal, with its sign."""
+    return f"{100 * difference:+.1f} points".replace("-", "−")
 
 
 def listed(items: Sequence[str]) -> str:

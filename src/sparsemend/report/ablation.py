@@ -8,7 +8,7 @@ from sparsemend.report._contents import Ablation, Contents
 from sparsemend.report._figure import Axis, Figure, Label, Line, Mark, Panel, Plate, Table
 from sparsemend.report._scale import Linear, nice_end, sparsity_scale
 from sparsemend.report._series import curves, measure_of, setting_title
-from sparsemend.report._text import numbered, percent
+from sparsemend.report._text import numbered, percent, points
 from sparsemend.report.recovery import RIGHT, WIDTH, curve_marks
 from sparsemend.sweep.records import Measure, Record
 
@@ -83,8 +83,8 @@ def gains(ablation: Ablation) -> Iterator[str]:
         worst = min(changes, key=lambda s: changes[s])
         yield (
             f"{setting_title(key, found)}: forcing raises {measure} at {better} of "
-            f"{len(changes)} sparsities, between {100 * changes[worst]:+.1f} points (at "
-            f"{percent(worst)} sparsity) and {100 * changes[best]:+.1f} points (at "
+            f"{len(changes)} sparsities, between {points(changes[worst])} (at "
+            f"{percent(worst)} sparsity) and {points(changes[best])} (at "
             f"{percent(best)})."
         )
 

@@ -29,7 +29,7 @@ def side_by_side(allocations: Sequence[Allocation]) -> Figure:
     scale = Logarithmic(min(kept) / 1.25, 1.12, sparse=True)
     rows = Categories(layers)
     step = 17.0 if len(layers) <= 30 else 12.5
-    width = max(86.0, min(230.0, 760.0 / len(allocations) - 14))
+    width = max(86.0, min(230.0, 960.0 / len(allocations) - 14))
     style = series_style(a.rule for a in allocations)
     panels = tuple(
         _panel(allocation, layers, Axis(scale), Axis(rows, labels=not index, grid=False), style,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from sparsemend.diagnosis import Diagnosis
@@ -61,11 +60,9 @@ def _plate(diagnosis: Diagnosis, index: int, x: Logarithmic, y: Root) -> Plate:
     worse = tuple(map(max, left, raw))
     dots: list[Dot] = []
     for density, before, after in zip(densities, raw, left, strict=True):
-        ratio = after / before if before > 0 else math.nan
-        tip = f"density {percent(density)}: damage {number(before)}, after repair "
-        dots.append(Dot(density, after, "blue", radius=1.7, tip=f"{tip}{number(after)}"))
-        if ratio > 1:
-            dots[-1] = Dot(density, after, "red", radius=1.7, tip=f"{tip}{number(after)}")
+        colour = "red" if after > before else "blue"
+        tip = f"density {percent(density)}: damage {number(before)}, repaired {number(after)}"
+        dots.append(Dot(density, after, colour, radius=1.7, tip=tip))
     marks: tuple[Area | Line | Dot, ...] = (
         Area(densities, better, raw, "blue"),
         Area(densities, raw, worse, "red", 0.3),

@@ -112,7 +112,7 @@ def _key(top: float) -> Panel:
         low, high = step * width, (step + 1) * width
         marks.append(Box(low, high, 0, 1, f"d{step}", gap=-0.2))
     for value, text, anchor in (
-        (0.0, "0: fully repairable", "start"),
+        (0.0, "RR 0: fully repairable", "start"),
         (1.0, "1: repair changes nothing", "middle"),
         (2.0, f"{number(top)}: repair makes it worse", "end"),
     ):

@@ -22,41 +22,46 @@ def figures(contents: Contents) -> Iterator[Figure]:
 
 
 def rules_by_repairs(records: Sequence[Record]) -> Figure:
-    """Rules down, repairs across, one plate a network, mask and sparsity; means over seeds."""
+    """Rules down, repairs across, one plate a network and sparsity; means over seeds."""
     measure = measure_of(records)
-    values: dict[tuple[str, str, float], dict[tuple[str, str], list[float]]] = {}
+    name_repair = _repair_names(records)
+    values: dict[tuple[str, float], dict[tuple[str, str], list[float]]] = {}
     for record in records:
         value = record.top1_repaired if measure == "accuracy" else record.agreement
         if value is not None:
             cell = record.cell
-            grid = values.setdefault((cell.network, cell.mask, cell.sparsity), {})
-            grid.setdefault((cell.rule, cell.repair), []).append(value)
+            grid = values.setdefault((cell.network, cell.sparsity), {})
+            grid.setdefault((cell.rule, name_repair[cell.repair, cell.mask]), []).append(value)
     means = {
         key: {cell: statistics.fmean(found) for cell, found in grid.items()}
         for key, grid in values.items()
     }
     top = max(max(grid.values()) for grid in means.values())
     name = "Top-1 accuracy" if measure == "accuracy" else "Agreement with the dense network"
-    several = len({key[1] for key in means}) > 1
     return Figure(
         "rules-and-repairs",
         f"{name} of every rule with every repair",
         f"In percent; the stronger the colour, the higher (from 0 to {percent(top)}). The best "
         "of each sparsity is framed.",
         tuple(
-            _plate(
-                f"{network}{f', mask {mask}' if several else ''}, {percent(sparsity)} sparsity",
-                grid,
-                top or 1.0,
-            )
-            for (network, mask, sparsity), grid in means.items()
+            _plate(f"{network}, {percent(sparsity)} sparsity", grid, top or 1.0)
+            for (network, sparsity), grid in means.items()
         ),
         Table(
-            ("network", "mask", "sparsity", "rule", "repair", measure),
+            ("network", "sparsity", "rule", "repair", measure),
             tuple((*key, *cell, v) for key, grid in means.items() for cell, v in grid.items()),
         ),
-        columns=1,
     )
+
+
+def _repair_names(records: Sequence[Record]) -> dict[tuple[str, str], str]:
+    """(repair, mask) → name of its column: the mask only where a repair was run with several."""
+    found = dict.fromkeys((record.cell.repair, record.cell.mask) for record in records)
+    repairs = [repair for repair, _ in found]
+    return {
+        (repair, mask): repair if repairs.count(repair) == 1 else f"{repair}, {mask}"
+        for repair, mask in found
+    }
 
 
 def _plate(title: str, grid: dict[tuple[str, str], float], top: float) -> Plate:

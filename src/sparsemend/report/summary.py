@@ -191,7 +191,7 @@ def _best_of_matrix(records: Sequence[Record]) -> Iterator[str]:
     what = "top-1" if measure == "accuracy" else "agreement"
     for network in dict.fromkeys(key[0] for key in found):
         own = [value for value in values if value[2][0] == network]
-        for sparsity in sorted({value[0] for value in own}):
+        for sparsity in sorted({value[0] for value in own}, reverse=True):
             best = max((v for v in own if v[0] == sparsity), key=lambda v: v[1])
             yield (
                 f"{network} at {percent(sparsity)} sparsity: best is rule {best[3]} with repair "
