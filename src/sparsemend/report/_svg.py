@@ -218,7 +218,7 @@ def _box(mark: Box, frame: Frame, paint: Paint) -> str:
     x0, x1 = sorted((frame.x(mark.x0), frame.x(mark.x1)))
     y0, y1 = sorted((frame.y(mark.y0), frame.y(mark.y1)))
     x0, x1, y0, y1 = x0 + mark.gap, x1 - mark.gap, y0 + mark.gap, y1 - mark.gap
-    shape = f"M{_n(x0)} {_n(y0)}H{_n(x1)}V{_n(y1)}H{_n(x0)}Z"
+    shape = f"M{_n(x0)} {_n(y0)}H{_n(x1)}v{_n(y1 - y0)}H{_n(x0)}Z"
     more = f' stroke="{paint(mark.outline)}"' if mark.outline else ""
     if mark.opacity != 1:
         more += f' fill-opacity="{_n(mark.opacity)}"'

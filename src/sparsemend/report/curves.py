@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from sparsemend.diagnosis import Diagnosis
@@ -11,6 +12,8 @@ from sparsemend.report._scale import Logarithmic, Root, nice_end
 from sparsemend.report._text import number, numbered, percent, shorten
 
 _SIZE = (150.0, 84.0)
+# Up to so many layers every density has a dot with its values.
+_MOST_LAYERS = 60
 
 
 def figures(contents: Contents) -> Iterator[Figure]:
@@ -59,9 +62,12 @@ def _plate(diagnosis: Diagnosis, index: int, x: Logarithmic, y: Root) -> Plate:
     better = tuple(map(min, left, raw))
     worse = tuple(map(max, left, raw))
     dots: list[Dot] = []
-    for density, before, after in zip(densities, raw, left, strict=True):
+    # Many layers get fewer dots each, or the page would grow too large for a mail.
+    stride = math.ceil(len(diagnosis.layers) / _MOST_LAYERS)
+    points = list(zip(densities, raw, left, strict=True))
+    for density, before, after in points[::stride]:
         colour = "red" if after > before else "blue"
-        tip = f"density {percent(density)}: damage {number(before)}, repaired {number(after)}"
+        tip = f"density {percent(density)}: {number(before)}, repaired {number(after)}"
         dots.append(Dot(density, after, colour, radius=1.7, tip=tip))
     marks: tuple[Area | Line | Dot, ...] = (
         Area(densities, better, raw, "blue"),

@@ -44,6 +44,18 @@
     current = null;
   };
 
+  // Above the mark, or below it where there is no room; gone when the mark is out of sight.
+  const place = () => {
+    if (!current) return;
+    const { x, box } = centre(current);
+    tip.hidden = box.bottom < 0 || box.top > innerHeight;
+    const size = tip.getBoundingClientRect();
+    const above = box.top - size.height - 8;
+    const below = Math.min(box.bottom + 8, innerHeight - size.height);
+    tip.style.left = Math.max(4, Math.min(x - size.width / 2, innerWidth - size.width - 4)) + "px";
+    tip.style.top = (above > 4 ? above : below) + "px";
+  };
+
   const show = (mark, aloud) => {
     if (mark === current) return;
     hide();
@@ -58,12 +70,7 @@
     }
     tip.append(body);
     tip.hidden = false;
-    const { box } = centre(mark);
-    const size = tip.getBoundingClientRect();
-    const above = box.top - size.height - 8;
-    const left = box.left + box.width / 2 - size.width / 2;
-    tip.style.left = Math.max(4, Math.min(left, innerWidth - size.width - 4)) + "px";
-    tip.style.top = (above > 4 ? above : Math.min(box.bottom + 8, innerHeight - size.height)) + "px";
+    place();
     if (aloud) said.textContent = (head ? head + ", " : "") + body;
   };
 
@@ -128,7 +135,7 @@
       show(mark, true);
     });
   }
-  addEventListener("scroll", hide, { passive: true });
+  addEventListener("scroll", place, { passive: true, capture: true });
 
   for (const button of document.querySelectorAll(".copy")) {
     const details = button.parentNode.querySelector("details");

@@ -1,0 +1,100 @@
+import dataclasses
+
+import pytest
+from tests.report.samples import (
+    MadeUpSweep,
+    make_ablation,
+    make_allocation,
+    make_compression,
+    make_diagnosis,
+    make_records,
+    make_transitions,
+)
+
+import sparsemend as sm
+from sparsemend.report import FIGURES, Report
+
+
+def keys(report):
+    return [figure.key for figure in report.figures]
+
+
+def test_figures_by_source():
+    assert keys(sm.report(make_diagnosis())) == ["repairability", "damage"]
+    assert keys(sm.report(MadeUpSweep(make_records(), make_transitions()))) == [
+        "recovery",
+        "accuracy",
+        "label-free",
+    ]
+    assert keys(sm.report(make_ablation())) == ["ablation"]
+    assert keys(sm.report(make_compression())) == [
+        "before-and-after",
+        "tried",
+        "seconds",
+        "allocations",
+    ]
+    few = make_records(sparsities=(0.9,))
+    assert keys(sm.report(*few)) == ["rules-and-repairs"]
+
+
+def test_a_result_of_compress(digits):
+    result = sm.compress(digits.model, digits.calibration, 0.9, "rr", repair="variance")
+    report = sm.report(result)
+    assert keys(report) == ["seconds", "repairability", "allocations", "damage"]
+    rules = dict.fromkeys(row[0] for row in report.figures[2].table.rows)
+    assert list(rules) == ["rr", "uniform", "erk"]
+    assert report.summary[0].startswith("90\u00a0% of 77,072 weights removed")
+    assert any("Compared with ERK" in sentence for sentence in report.summary)
+    assert str(report) == "\n".join(report.summary)
+
+
+def test_titles_and_what_was_measured():
+    sweep = MadeUpSweep(make_records(), make_transitions())
+    report = sm.report(sweep, make_compression(), make_diagnosis())
+    assert report.title == "Sweep of net · Compression · Diagnosis"
+    assert "72 cells, calibration seeds 0 to 2 · torch 2.13.0" in report.subtitle
+    assert "repair variance, mask magnitude" in report.subtitle
+    assert sm.report(sweep, title="Mine").title == "Mine"
+
+
+def test_names_of_diagnoses():
+    one, two = make_diagnosis(), dataclasses.replace(make_diagnosis(), repair="affine")
+    titles = [f.title for f in sm.report(named={"a": one, "b": two}).figures]
+    assert [t.rsplit(": ", 1)[1] for t in titles] == ["a", "b", "a", "b"]
+    titles = [f.title for f in sm.report(one, two, two).figures[:3]]
+    assert [t.rsplit(": ", 1)[-1] for t in titles[1:]] == ["repair affine", "repair affine (again)"]
+
+
+def test_saving(tmp_path):
+    report = sm.report(make_diagnosis())
+    report.save(tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text(encoding="utf-8") == report.html()
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+    with pytest.raises(sm.SparsemendError, match="cannot write there"):
+        report.save(tmp_path / "no" / "r.html")
+
+
+def test_the_same_twice():
+    assert sm.report(make_diagnosis()).html() == sm.report(make_diagnosis()).html()
+
+
+def test_bad_sources():
+    with pytest.raises(sm.SparsemendError, match="needs at least one result"):
+        sm.report()
+    with pytest.raises(sm.SparsemendError, match="cannot show this: got 'int'; allowed: a Diagn"):
+        sm.report(3)
+    with pytest.raises(sm.SparsemendError, match="one compression"):
+        sm.report(make_compression(), make_compression())
+    with pytest.raises(sm.SparsemendError, match="something to show"):
+        sm.report(MadeUpSweep(()))
+
+
+def test_order_of_the_page():
+    assert next(iter(FIGURES)) == "recovery"
+    everything = sm.report(
+        make_diagnosis(),
+        make_allocation("erk", 40, 10, 50),
+        MadeUpSweep(make_records(), make_transitions()),
+    )
+    assert isinstance(everything, Report)
+    assert keys(everything)[:3] == ["recovery", "repairability", "allocations"]
