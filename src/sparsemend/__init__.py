@@ -18,9 +18,11 @@ from sparsemend.export import load_checkpoint, save_checkpoint
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
 from sparsemend.repair import recalibrate, repair_names
+from sparsemend.sweep import SweepResult
 
-# Last: importing the package sparsemend.repair set this name to the package.
+# Last: importing the packages of the same names set these names to the packages.
 from sparsemend._repair import repair  # isort: skip
+from sparsemend._sweep import sweep  # isort: skip
 
 __version__ = version("sparsemend")
 
@@ -35,6 +37,7 @@ __all__ = [
     "LayerSet",
     "SparsemendError",
     "SparsemendWarning",
+    "SweepResult",
     "__version__",
     "agreement",
     "allocate",
@@ -53,4 +56,5 @@ __all__ = [
     "repair_names",
     "rule_names",
     "save_checkpoint",
+    "sweep",
 ]

@@ -161,11 +161,7 @@ def compress(
     SparsemendError
         For bad input; see the functions named above.
     """
-    plan = parse_repair(repair)
-    get_rule(rule)
-    kept_total(sparsity, 1)  # refuses a sparsity out of range before any work
-    mask = _check_mask(mask, plan)
-    check_plan(model, plan, scope)
+    plan, mask = check_choices(model, sparsity, rule, mask, repair, scope)
     held = materialise(batches)
     unseen = materialise(heldout, "heldout") if heldout is not None else None
     if plan.best and unseen is None and len(held) > 1:
@@ -220,6 +216,23 @@ def compress(
         tried=tried,
         seconds=seconds,
     )
+
+
+def check_choices(
+    model: nn.Module, sparsity: float, rule: str, mask: str | None, repair: str, scope: str
+) -> tuple[RepairPlan, str]:
+    """Refuse what :func:`compress` cannot do, before any work.
+
+    Returns
+    -------
+    The parsed repair, and the mask rule that is meant.
+    """
+    plan = parse_repair(repair)
+    get_rule(rule)
+    kept_total(sparsity, 1)
+    mask = _check_mask(mask, plan)
+    check_plan(model, plan, scope)
+    return plan, mask
 
 
 def _check_mask(mask: str | None, plan: RepairPlan) -> str:

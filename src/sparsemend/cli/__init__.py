@@ -12,6 +12,7 @@ from sparsemend.cli.compress import compress
 from sparsemend.cli.demo import demo
 from sparsemend.cli.diagnose import diagnose
 from sparsemend.cli.evaluate import evaluate
+from sparsemend.cli.sweep import sweep
 
 app = typer.Typer(
     name="sparsemend",
@@ -19,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (evaluate, diagnose, allocate, compress, demo):
+for command in (evaluate, diagnose, allocate, compress, sweep, demo):
     app.command()(command)
 
 

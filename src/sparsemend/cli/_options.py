@@ -122,14 +122,14 @@ def load_source(
     return Source(loaded, images, batch_size)
 
 
-def check_out(out: Path | None, *endings: str) -> None:
+def check_out(out: Path | None, *endings: str, option: str = "--out") -> None:
     """Refuse a file that could not be written, before any work."""
     if out is None:
         return
     if out.suffix not in endings:
-        raise sm.SparsemendError("--out has another ending", str(out), " or ".join(endings))
+        raise sm.SparsemendError(f"{option} has another ending", str(out), " or ".join(endings))
     if not out.parent.is_dir():
-        raise sm.SparsemendError("the folder of --out does not exist", str(out.parent))
+        raise sm.SparsemendError(f"the folder of {option} does not exist", str(out.parent))
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

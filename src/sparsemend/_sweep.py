@@ -1,0 +1,131 @@
+"""The public sweep: networks, inputs and values from the arguments, then the driver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparsemend._errors import SparsemendError
+from sparsemend.data import ImageData
+from sparsemend.execution.batches import Batches
+from sparsemend.sweep import GivenInputs, ImageInputs, Inputs, Network, SweepResult
+from sparsemend.sweep.driver import preview_sweep, run_sweep
+from sparsemend.sweep.grid import make_grid
+
+
+def sweep(
+    model: nn.Module | Mapping[str, nn.Module],
+    data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
+    sparsities: str | float | Iterable[str | float],
+    *,
+    rules: str | Iterable[str] = ("global",),
+    masks: str | Iterable[str] | None = None,
+    repairs: str | Iterable[str] = ("best",),
+    seeds: int | Iterable[int] = (0,),
+    scope: str = "sequential",
+    heldout: Callable[[int], Batches] | Batches | None = None,
+    test: Iterable[Any] | None = None,
+    calibration_size: int = 512,
+    heldout_size: int = 256,
+    batch_size: int = 128,
+    limit: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    dry_run: bool = False,
+    progress: bool | None = None,
+) -> SweepResult:
+    """Compress with every combination of rule, mask, repair, sparsity and calibration seed.
+
+    Every combination is a cell. Finished cells go to the store at once, so a sweep that was
+    killed goes on where it was, and no cell is computed twice. What cells share (calibration,
+    diagnosis, dense accuracy) is computed once.
+
+    Parameters
+    ----------
+    model
+        A dense network, or several by name; unchanged.
+    data
+        Images, of which training images calibrate and are held out, and test images measure
+        accuracy; or, for several networks, images by the same names. Or inputs of your own: a
+        function from the seed to unlabelled batches, or the same batches for every seed.
+    sparsities
+        Fractions in [0, 1), or texts such as ``"0.80:0.98:0.01"`` (both ends included).
+    rules, masks, repairs
+        As in :func:`sparsemend.compress`; one or several of each. Without masks, each repair's
+        default.
+    seeds
+        Of the calibration inputs.
+    scope
+        ``"sequential"`` or ``"one-shot"``.
+    heldout, test
+        With inputs of your own: unlabelled batches (or a function of the seed) that the repair
+        must not see, by default the last fifth of the calibration batches; and labelled
+        batches to measure accuracy on.
+    calibration_size, heldout_size, batch_size, limit
+        With images: how many to calibrate with, to measure agreement on, per batch, and to
+        measure accuracy on (default all).
+    store
+        SQLite file that keeps the cells; made where it is missing. None: nothing is kept.
+    dry_run
+        Compute and write nothing; the result says what is pending and about how long it takes.
+    progress
+        Show a progress bar; default on a terminal.
+
+    Returns
+    -------
+    SweepResult
+        Records of the cells, their transitions, and cells that failed.
+
+    Raises
+    ------
+    SparsemendError
+        For bad input, before any work. A cell that fails later, as at a sparsity that a network
+        is too small for, is among the result's failures.
+
+    Examples
+    --------
+    >>> result = sm.sweep(model, images, "0.80:0.98:0.01", rules=["erk", "rr"],
+    ...                   repairs="batchnorm", store="sweep.sqlite")  # doctest: +SKIP
+    >>> print(result)  # doctest: +SKIP
+    """
+    models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
+    sizes = (calibration_size, heldout_size, batch_size, limit)
+    inputs = _inputs(models, data, heldout, test, sizes)
+    networks = [Network(name, models[name], inputs[name]) for name in models]
+    grid = make_grid(sparsities, rules, masks, repairs, seeds)
+    path = None if store is None else Path(store)
+    if dry_run:
+        return preview_sweep(networks, grid, scope, path)
+    return run_sweep(networks, grid, scope, path, progress=progress)
+
+
+def _inputs(
+    models: Mapping[str, nn.Module],
+    data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
+    heldout: Callable[[int], Batches] | Batches | None,
+    test: Iterable[Any] | None,
+    sizes: tuple[int, int, int, int | None],
+) -> dict[str, Inputs]:
+    """Name of the network → its inputs."""
+    if not models:
+        raise SparsemendError("there is no network to sweep", allowed="at least one")
+    images = dict.fromkeys(models, data) if isinstance(data, ImageData) else data
+    if not isinstance(images, Mapping):
+        given = GivenInputs(images, heldout, test)
+        return dict.fromkeys(models, given)
+    if images.keys() != models.keys():
+        raise SparsemendError(
+            "networks and data have different names",
+            sorted(map(str, images)),
+            ", ".join(models),
+            "pass one data set, or one for each network",
+        )
+    if heldout is not None or test is not None:
+        raise SparsemendError(
+            "heldout and test go with inputs of your own, but data are images",
+            fix="leave them out: held-out and test images come from the data",
+        )
+    return {name: ImageInputs(images[name], *sizes) for name in models}
