@@ -11,10 +11,14 @@ from torch import nn
 
 from sparsemend._errors import SparsemendError
 from sparsemend.data import ImageData
+from sparsemend.data._checks import check_int
 from sparsemend.execution.batches import Batches
 from sparsemend.sweep import GivenInputs, ImageInputs, Inputs, Network, SweepResult
+from sparsemend.sweep.bench import Compute, in_process
 from sparsemend.sweep.driver import preview_sweep, run_sweep
 from sparsemend.sweep.grid import make_grid
+from sparsemend.sweep.ray import on_ray
+from sparsemend.sweep.workers import on_workers
 
 
 def sweep(
@@ -34,6 +38,8 @@ def sweep(
     batch_size: int = 128,
     limit: int | None = None,
     store: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    ray: str | None = None,
     dry_run: bool = False,
     progress: bool | None = None,
 ) -> SweepResult:
@@ -69,6 +75,12 @@ def sweep(
         measure accuracy on (default all).
     store
         SQLite file that keeps the cells; made where it is missing. None: nothing is kept.
+    workers
+        Processes of one thread each; 1 computes in this process, with its threads. In a script,
+        more need the call below ``if __name__ == "__main__":``.
+    ray
+        Compute on a Ray cluster instead: its address, ``"auto"`` for one that runs here, else a
+        new one, or ``"local"`` for a new one. Networks and data paths must exist on its machines.
     dry_run
         Compute and write nothing; the result says what is pending and about how long it takes.
     progress
@@ -97,9 +109,22 @@ def sweep(
     networks = [Network(name, models[name], inputs[name]) for name in models]
     grid = make_grid(sparsities, rules, masks, repairs, seeds)
     path = None if store is None else Path(store)
+    compute = _computer(workers, ray)
     if dry_run:
         return preview_sweep(networks, grid, scope, path)
-    return run_sweep(networks, grid, scope, path, progress=progress)
+    return run_sweep(networks, grid, scope, path, compute, progress=progress)
+
+
+def _computer(workers: int, ray: str | None) -> Compute:
+    """Where cells are computed."""
+    check_int("workers", workers)
+    if ray is not None and workers != 1:
+        raise SparsemendError(
+            "workers and ray exclude each other", workers, "one of them", "Ray starts its own"
+        )
+    if ray is not None:
+        return on_ray(ray)
+    return on_workers(workers) if workers > 1 else in_process
 
 
 def _inputs(

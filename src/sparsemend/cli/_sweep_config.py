@@ -66,6 +66,8 @@ _SWEEP: dict[str, Callable[[Any], Any]] = {
     "limit": _count,
     "device": _text,
     "store": _text,
+    "workers": _count,
+    "ray": _text,
 }
 
 

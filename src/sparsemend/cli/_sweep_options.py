@@ -71,3 +71,9 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", help="Processes, of one thread each; default 1, this process."),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", help="Compute on this Ray cluster: its address, 'auto' or 'local' (extra ray)."
+    ),
+]

@@ -39,6 +39,8 @@ def sweep(
     store: grid.Store = None,
     csv: grid.Csv = None,
     dry_run: grid.DryRun = False,
+    workers: grid.Workers = None,
+    ray: grid.Ray = None,
     num_classes: opt.Classes = None,
     width: opt.Width = None,
     mean: opt.Mean = None,

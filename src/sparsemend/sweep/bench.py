@@ -7,7 +7,7 @@ import math
 import platform
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +29,10 @@ from sparsemend.repair import parse_repair
 from sparsemend.sweep.fingerprint import inputs_fingerprint, mask_fingerprint
 from sparsemend.sweep.inputs import Network
 from sparsemend.sweep.records import Failure, Record, Settings, Task
+
+Outcomes = Generator[Record | Failure, None, None]
+# Computes tasks somewhere and in any order; yields what each gave as soon as it is there.
+Compute = Callable[[Sequence[Network], Sequence[Task]], Outcomes]
 
 # Labelled batches up to this size are decoded once and held.
 _HELD_BYTES = 1 << 29
@@ -104,6 +108,13 @@ class Bench:
             densities=dict(result.allocation.densities),
             settings=task.settings,
         )
+
+
+def in_process(networks: Sequence[Network], tasks: Sequence[Task]) -> Outcomes:
+    """Compute tasks here, one after the other."""
+    bench = Bench(networks)
+    for task in tasks:
+        yield bench.compute(task)
 
 
 class _Shared:

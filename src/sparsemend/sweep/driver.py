@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparsemend._progress import progress_bar
-from sparsemend.sweep.bench import Bench
+from sparsemend.sweep.bench import Compute, in_process
 from sparsemend.sweep.grid import Grid
 from sparsemend.sweep.inputs import Network
 from sparsemend.sweep.plan import estimate, plan_tasks
 from sparsemend.sweep.records import Failure, Record, Task
 from sparsemend.sweep.result import SweepResult
 from sparsemend.sweep.store import open_store, read_store
-
-# Computes tasks anywhere and in any order; yields what each gave as soon as it is there.
-Compute = Callable[[Sequence[Network], Sequence[Task]], Iterator[Record | Failure]]
-
-
-def in_process(networks: Sequence[Network], tasks: Sequence[Task]) -> Iterator[Record | Failure]:
-    """Compute tasks here, one after the other."""
-    bench = Bench(networks)
-    for task in tasks:
-        yield bench.compute(task)
 
 
 def run_sweep(
@@ -59,8 +50,12 @@ def run_sweep(
         finished = opened.records()
         pending = [task for task in tasks if task not in finished]
         failed = {}
-        with progress_bar("sweep", len(pending), progress) as advance:
-            for outcome in compute(networks, pending) if pending else ():
+        # Closed also when the driver is interrupted, so that no worker goes on.
+        with (
+            contextlib.closing(compute(networks, pending)) as outcomes,
+            progress_bar("sweep", len(pending), progress) as advance,
+        ):
+            for outcome in outcomes:
                 opened.add(outcome)
                 if isinstance(outcome, Failure):
                     failed[outcome.cell] = outcome
