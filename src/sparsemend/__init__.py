@@ -7,6 +7,7 @@
 from importlib.metadata import version
 
 from sparsemend import data, models
+from sparsemend._ablate import ablate
 from sparsemend._allocate import allocate
 from sparsemend._compress import CompressionResult, compress
 from sparsemend._errors import SparsemendError, SparsemendWarning
@@ -18,7 +19,7 @@ from sparsemend.export import load_checkpoint, save_checkpoint
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
 from sparsemend.repair import recalibrate, repair_names
-from sparsemend.sweep import SweepResult
+from sparsemend.sweep import AblationResult, SweepResult
 
 # Last: importing the packages of the same names set these names to the packages.
 from sparsemend._repair import repair  # isort: skip
@@ -27,6 +28,7 @@ from sparsemend._sweep import sweep  # isort: skip
 __version__ = version("sparsemend")
 
 __all__ = [
+    "AblationResult",
     "Agreement",
     "Allocation",
     "Calibration",
@@ -39,6 +41,7 @@ __all__ = [
     "SparsemendWarning",
     "SweepResult",
     "__version__",
+    "ablate",
     "agreement",
     "allocate",
     "calibrate",

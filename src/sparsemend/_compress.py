@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparsemend._allocate import allocate
 from sparsemend._errors import SparsemendError
 from sparsemend._repair import adopt
-from sparsemend.allocation import NEEDS_DIAGNOSIS, Allocation, get_rule, kept_total
+from sparsemend.allocation import Allocation, check_rule, kept_total, needs_diagnosis
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.evaluation import Agreement, agreement
@@ -168,7 +168,7 @@ def compress(
         held, unseen = hold_out(held)
     seconds: dict[str, float] = {}
 
-    diagnosing = rule in NEEDS_DIAGNOSIS and diagnosis is None
+    diagnosing = needs_diagnosis(rule) and diagnosis is None
     if calibration is None and (diagnosing or mask in NEEDS_CALIBRATION):
         with _timed(seconds, "calibrate"):
             calibration = calibrate(model, held, progress=progress)
@@ -211,7 +211,7 @@ def compress(
         scope=scope,
         agreement=closeness,
         heldout=unseen is not None,
-        diagnosis=diagnosis if rule in NEEDS_DIAGNOSIS else None,
+        diagnosis=diagnosis if needs_diagnosis(rule) else None,
         added_biases=outcome.added_biases,
         tried=tried,
         seconds=seconds,
@@ -228,7 +228,7 @@ def check_choices(
     The parsed repair, and the mask rule that is meant.
     """
     plan = parse_repair(repair)
-    get_rule(rule)
+    check_rule(rule)
     kept_total(sparsity, 1)
     mask = _check_mask(mask, plan)
     check_plan(model, plan, scope)

@@ -13,7 +13,7 @@ from sparsemend._errors import SparsemendError
 from sparsemend.data import ImageData
 from sparsemend.data._checks import check_int
 from sparsemend.execution.batches import Batches
-from sparsemend.sweep import GivenInputs, ImageInputs, Inputs, Network, SweepResult
+from sparsemend.sweep import GivenInputs, ImageInputs, Network, SweepResult
 from sparsemend.sweep.bench import Compute, in_process
 from sparsemend.sweep.driver import preview_sweep, run_sweep
 from sparsemend.sweep.grid import make_grid
@@ -103,10 +103,16 @@ def sweep(
     ...                   repairs="batchnorm", store="sweep.sqlite")  # doctest: +SKIP
     >>> print(result)  # doctest: +SKIP
     """
-    models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
-    sizes = (calibration_size, heldout_size, batch_size, limit)
-    inputs = _inputs(models, data, heldout, test, sizes)
-    networks = [Network(name, models[name], inputs[name]) for name in models]
+    networks = make_networks(
+        model,
+        data,
+        heldout=heldout,
+        test=test,
+        calibration_size=calibration_size,
+        heldout_size=heldout_size,
+        batch_size=batch_size,
+        limit=limit,
+    )
     grid = make_grid(sparsities, rules, masks, repairs, seeds)
     path = None if store is None else Path(store)
     compute = _computer(workers, ray)
@@ -127,20 +133,22 @@ def _computer(workers: int, ray: str | None) -> Compute:
     return on_workers(workers) if workers > 1 else in_process
 
 
-def _inputs(
-    models: Mapping[str, nn.Module],
+def make_networks(
+    model: nn.Module | Mapping[str, nn.Module],
     data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
-    heldout: Callable[[int], Batches] | Batches | None,
-    test: Iterable[Any] | None,
-    sizes: tuple[int, int, int, int | None],
-) -> dict[str, Inputs]:
-    """Name of the network → its inputs."""
+    *,
+    heldout: Callable[[int], Batches] | Batches | None = None,
+    test: Iterable[Any] | None = None,
+    **sizes: Any,
+) -> list[Network]:
+    """The networks of a sweep with their inputs; parameters and errors as there."""
+    models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
     if not models:
         raise SparsemendError("there is no network to sweep", allowed="at least one")
     images = dict.fromkeys(models, data) if isinstance(data, ImageData) else data
     if not isinstance(images, Mapping):
         given = GivenInputs(images, heldout, test)
-        return dict.fromkeys(models, given)
+        return [Network(name, network, given) for name, network in models.items()]
     if images.keys() != models.keys():
         raise SparsemendError(
             "networks and data have different names",
@@ -153,4 +161,7 @@ def _inputs(
             "heldout and test go with inputs of your own, but data are images",
             fix="leave them out: held-out and test images come from the data",
         )
-    return {name: ImageInputs(images[name], *sizes) for name in models}
+    return [
+        Network(name, network, ImageInputs(images[name], **sizes))
+        for name, network in models.items()
+    ]

@@ -11,7 +11,7 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
 def test_commands():
-    assert COMMANDS == ["evaluate", "diagnose", "allocate", "compress", "sweep", "demo"]
+    assert COMMANDS == ["evaluate", "diagnose", "allocate", "compress", "sweep", "ablate", "demo"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import sparsemend
+from sparsemend.cli.ablate import ablate
 from sparsemend.cli.allocate import allocate
 from sparsemend.cli.compress import compress
 from sparsemend.cli.demo import demo
@@ -20,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (evaluate, diagnose, allocate, compress, sweep, demo):
+for command in (evaluate, diagnose, allocate, compress, sweep, ablate, demo):
     app.command()(command)
 
 

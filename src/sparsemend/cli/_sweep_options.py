@@ -10,6 +10,8 @@ import typer
 from sparsemend.masks import mask_names
 from sparsemend.repair import SCOPES, repair_names
 
+INTERRUPTED = "interrupted; finished cells are in the store, if there is one"
+
 Model = Annotated[
     str | None, typer.Option("--model", help="Built-in network, or package.module:factory.")
 ]

@@ -4,6 +4,7 @@ A sweep is a ``grid`` over networks and their ``inputs``; the ``plan`` says what
 on, the ``bench`` computes cells, the ``driver`` writes them to the ``store``.
 """
 
+from sparsemend.sweep.ablation import AblationResult, Comparison
 from sparsemend.sweep.grid import Grid, make_grid, read_sparsities
 from sparsemend.sweep.inputs import GivenInputs, ImageInputs, Inputs, Network
 from sparsemend.sweep.plan import Estimate, estimate
@@ -21,7 +22,9 @@ from sparsemend.sweep.result import SweepResult
 from sparsemend.sweep.transition import crossing, leading, leads, monotone, transitions
 
 __all__ = [
+    "AblationResult",
     "Cell",
+    "Comparison",
     "Estimate",
     "Failure",
     "GivenInputs",

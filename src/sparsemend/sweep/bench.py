@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from sparsemend._compress import CompressionResult, compress
 from sparsemend._errors import SparsemendError, SparsemendWarning
-from sparsemend.allocation import NEEDS_DIAGNOSIS
+from sparsemend.allocation import needs_diagnosis
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.evaluation import evaluate
@@ -77,8 +77,8 @@ class Bench:
             self._shared = None  # freed before the next is made
             self._shared = _Shared(network, cell.seed, task.settings)
         shared, judge = self._shared, self._judge
-        needs_diagnosis = cell.rule in NEEDS_DIAGNOSIS
-        needs_moments = needs_diagnosis or cell.mask in NEEDS_CALIBRATION
+        diagnoses = needs_diagnosis(cell.rule)
+        needs_moments = diagnoses or cell.mask in NEEDS_CALIBRATION
         result = compress(
             network.model,
             shared.seen,
@@ -89,7 +89,7 @@ class Bench:
             scope=task.settings.scope,
             heldout=shared.unseen,
             calibration=shared.calibration if needs_moments else None,
-            diagnosis=shared.diagnosis(cell.repair, cell.mask) if needs_diagnosis else None,
+            diagnosis=shared.diagnosis(cell.repair, cell.mask) if diagnoses else None,
             progress=False,
         )
         if not math.isfinite(result.agreement.kl):

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from sparsemend._compress import check_choices
-from sparsemend.execution.batches import batch_size
+from sparsemend.allocation import parse_forced
+from sparsemend.execution.batches import Batch, batch_size
+from sparsemend.layers import discover, select_layers
 from sparsemend.sweep.fingerprint import (
     inputs_fingerprint,
     labelled_fingerprint,
@@ -36,7 +38,7 @@ def plan_tasks(networks: Sequence[Network], grid: Grid, scope: str) -> list[Task
              for network in networks}  # fmt: skip
     tasks = []
     for network in networks:
-        settings = _settings(network, grid.seeds, scope)
+        settings = _settings(network, grid, scope)
         tasks += [Task(cell, settings[cell.seed]) for cell in cells[network.name]]
     return tasks
 
@@ -52,14 +54,16 @@ def check_cells(model: nn.Module, cells: Iterable[Cell], scope: str) -> list[Cel
     return list(dict.fromkeys(checked))
 
 
-def _settings(network: Network, seeds: Iterable[int], scope: str) -> dict[int, Settings]:
+def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:
     """Seed → what the cells of this seed depend on."""
     labelled = network.inputs.test()
     test, test_size = ("", 0) if labelled is None else labelled_fingerprint(labelled)
     weights = model_fingerprint(network.model)
-    settings = {}
-    for seed in seeds:
+    settings: dict[int, Settings] = {}
+    for seed in grid.seeds:
         seen, unseen = network.inputs.draw(seed)
+        if not settings:
+            _check_forced(network, grid.rules, seen[0])
         settings[seed] = Settings(
             scope=scope,
             calibration_size=sum(map(batch_size, seen)),
@@ -71,6 +75,13 @@ def _settings(network: Network, seeds: Iterable[int], scope: str) -> dict[int, S
             test=test,
         )
     return settings
+
+
+def _check_forced(network: Network, rules: Iterable[str], batch: Batch) -> None:
+    """Refuse a forced rule that means no layer of the network."""
+    for rule in rules:
+        if forced := parse_forced(rule):
+            select_layers(discover(network.model, batch), forced.pattern)
 
 
 @dataclass(frozen=True)
@@ -91,9 +102,9 @@ class Estimate:
     def __str__(self) -> str:
         parts = []
         if self.seconds or not self.unknown:
-            minutes = self.seconds / 60
-            time = f"{minutes:.1f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
-            parts.append(f"about {time} on one worker")
+            units = ((1, "seconds"), (60, "minutes"), (3600, "hours"))
+            size, unit = next(((n, u) for n, u in units if self.seconds < 90 * n), units[-1])
+            parts.append(f"about {self.seconds / size:.1f} {unit} on one worker")
         if self.unknown:
             parts.append(
                 f"{self.unknown} cells unlike any in the store, so their time is not known"

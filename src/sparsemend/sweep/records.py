@@ -32,6 +32,10 @@ class Cell:
     sparsity: float
     seed: int
 
+    def __str__(self) -> str:
+        what = f"{self.network} {self.rule} {self.mask} {self.repair}"
+        return f"{what} at {self.sparsity:g}, seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sparsemend._errors import SparsemendError
 from sparsemend._files import atomic_write
-from sparsemend.sweep import transition
+from sparsemend.sweep import text, transition
 from sparsemend.sweep.plan import Estimate
 from sparsemend.sweep.records import Cell, Failure, Lead, Measure, Record, Settings, Transition
 from sparsemend.sweep.store import read_store
@@ -98,17 +98,19 @@ class SweepResult:
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one row per record, atomically."""
-        text = io.StringIO()
-        rows = [record_row(record) for record in self.records]
-        table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
-        table.writeheader()
-        table.writerows(rows)
-        atomic_write(Path(path), lambda file: file.write(text.getvalue().encode()))
+        write_csv(path, [record_row(record) for record in self.records])
 
     def __str__(self) -> str:
-        from sparsemend.sweep.text import describe
+        return text.describe(self)
 
-        return describe(self)
+
+def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same keys, atomically."""
+    content = io.StringIO()
+    table = csv.DictWriter(content, fieldnames=list(rows[0]) if rows else [])
+    table.writeheader()
+    table.writerows(rows)
+    atomic_write(Path(path), lambda file: file.write(content.getvalue().encode()))
 
 
 def record_row(record: Record) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def record_row(record: Record) -> dict[str, Any]:
         "recovery_accuracy": record.recovery("accuracy"),
         "recovery_agreement": record.recovery("agreement"),
         **settings,
-        **{f"version_{name}": text for name, text in record.versions.items()},
+        **{f"version_{name}": value for name, value in record.versions.items()},
         "densities": json.dumps(dict(record.densities)),
     }
 

@@ -27,7 +27,7 @@ def describe(result: SweepResult) -> str:
             stretches = ", ".join(f"{x.rule} {x.start:.4g} to {x.end:.4g}" for x in mine)
             parts.append(f"  {' '.join(group)}: {stretches}")
     if result.failures:
-        parts += ["", f"{len(result.failures)} cells failed", *failure_lines(result.failures)]
+        parts += ["", *failure_lines(result.failures)]
     return "\n".join(parts)
 
 
@@ -36,17 +36,11 @@ def failure_lines(failures: Sequence[Failure]) -> list[str]:
     cells: dict[str, list[Cell]] = {}
     for failure in failures:
         cells.setdefault(failure.error, []).append(failure.cell)
-    lines = []
+    lines = [f"{len(failures)} cells failed"]
     for error, having in cells.items():
         more = f" and {len(having) - 1} more" if len(having) > 1 else ""
-        lines.append(f"  {name_cell(having[0])}{more}: {error}")
+        lines.append(f"  {having[0]}{more}: {error}")
     return lines
-
-
-def name_cell(cell: Cell) -> str:
-    """A cell in one line."""
-    what = f"{cell.network} {cell.rule} {cell.mask} {cell.repair}"
-    return f"{what} at {cell.sparsity:g}, seed {cell.seed}"
 
 
 def transition_table(transitions: Sequence[Transition]) -> str:
@@ -61,13 +55,17 @@ def transition_table(transitions: Sequence[Transition]) -> str:
     for whose, label_free in agreement.items():
         shown = accuracy.get(whose, label_free)
         band = f"{_mean(shown.start)} to {_mean(shown.end)}"
-        rows.append((*whose, _spread(shown.midpoint), band, _spread(label_free.midpoint)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        rows.append((*whose, spread_text(shown.midpoint), band, spread_text(label_free.midpoint)))
     title = "recovery passes one half at this sparsity (-: not within the sweep)"
     if not accuracy:
         title += "; no labels: by agreement with the dense network"
-    return "\n".join([title, *lines])
+    return "\n".join([title, *columns(rows)])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _whose(transition: Transition) -> tuple[str, str, str, str]:
@@ -78,7 +76,8 @@ def _mean(spread: Spread) -> str:
     return "-" if spread.mean is None else f"{spread.mean:.4f}"
 
 
-def _spread(spread: Spread) -> str:
+def spread_text(spread: Spread) -> str:
+    """Mean, and where there are several seeds, standard deviation and their number."""
     if spread.mean is None:
         return "-"
     if spread.std is None:
