@@ -7,6 +7,7 @@
 from importlib.metadata import version
 
 from sparsemend import data, models
+from sparsemend._ablate import ablate
 from sparsemend._allocate import allocate
 from sparsemend._compress import CompressionResult, compress
 from sparsemend._errors import SparsemendError, SparsemendWarning
@@ -19,13 +20,16 @@ from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
 from sparsemend.repair import recalibrate, repair_names
 from sparsemend.report import Report, report
+from sparsemend.sweep import AblationResult, SweepResult
 
-# Last: importing the package sparsemend.repair set this name to the package.
+# Last: importing the packages of the same names set these names to the packages.
 from sparsemend._repair import repair  # isort: skip
+from sparsemend._sweep import sweep  # isort: skip
 
 __version__ = version("sparsemend")
 
 __all__ = [
+    "AblationResult",
     "Agreement",
     "Allocation",
     "Calibration",
@@ -37,7 +41,9 @@ __all__ = [
     "Report",
     "SparsemendError",
     "SparsemendWarning",
+    "SweepResult",
     "__version__",
+    "ablate",
     "agreement",
     "allocate",
     "calibrate",
@@ -56,4 +62,5 @@ __all__ = [
     "report",
     "rule_names",
     "save_checkpoint",
+    "sweep",
 ]

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from sparsemend._errors import SparsemendError, SparsemendWarning
-from sparsemend.allocation import Allocation, allocate_layers
+from sparsemend.allocation import Allocation, allocate_layers, force_layers, parse_forced
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.layers import Layer, LayerSet, discover
+from sparsemend.layers import Layer, LayerSet, discover, select_layers
 
 
 def allocate(
@@ -33,14 +33,18 @@ def allocate(
         Fraction of all prunable weights to remove, in [0, 1).
     rule
         ``uniform``, ``uniform+``, ``global``, ``erk`` (arXiv 1911.11134), ``lamp``
-        (arXiv 2010.07611), ``rr`` or ``rr-density`` (arXiv 2605.25508).
+        (arXiv 2010.07611), ``rr`` or ``rr-density`` (arXiv 2605.25508). Or one of these with
+        some layers forced to the densities of another and the rest rescaled to the budget, as
+        in ``"erk[projection=lamp]"``: the layers are ``projection`` (1×1 convolutions on
+        shortcuts; needs ``layers`` that were discovered with inputs), ``first``, ``last``,
+        ``depthwise`` or a pattern of names.
     diagnosis
         From :func:`sparsemend.diagnose`; needed by ``rr`` and ``rr-density``.
     layers
         Layers in execution order, such as ``calibration.layers``. Without them, those of the
         diagnosis in its order, else every prunable layer in the order of registration.
     options
-        Options of the rule, such as ``prior="erk"`` of ``rr-density``.
+        Options of the rule (of the first of two), such as ``prior="erk"`` of ``rr-density``.
 
     Returns
     -------
@@ -64,7 +68,12 @@ def allocate(
         chosen = _diagnosed(found, diagnosis)
     modules: dict[str, Any] = dict(model.named_modules())
     weights = {layer.name: modules[layer.name].weight.detach() for layer in chosen}
-    return allocate_layers(chosen, weights, sparsity, rule, diagnosis=diagnosis, **options)
+    forced = parse_forced(rule)
+    if forced is None:
+        return allocate_layers(chosen, weights, sparsity, rule, diagnosis=diagnosis, **options)
+    base = allocate_layers(chosen, weights, sparsity, forced.base, diagnosis=diagnosis, **options)
+    source = allocate_layers(chosen, weights, sparsity, forced.source, diagnosis=diagnosis)
+    return force_layers(base, source, select_layers(found, forced.pattern), rule)
 
 
 def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> list[Layer]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparsemend._allocate import allocate
 from sparsemend._errors import SparsemendError
 from sparsemend._repair import adopt
-from sparsemend.allocation import NEEDS_DIAGNOSIS, Allocation, get_rule, kept_total
+from sparsemend.allocation import Allocation, check_rule, kept_total, needs_diagnosis
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.evaluation import Agreement, agreement
@@ -161,18 +161,14 @@ def compress(
     SparsemendError
         For bad input; see the functions named above.
     """
-    plan = parse_repair(repair)
-    get_rule(rule)
-    kept_total(sparsity, 1)  # refuses a sparsity out of range before any work
-    mask = _check_mask(mask, plan)
-    check_plan(model, plan, scope)
+    plan, mask = check_choices(model, sparsity, rule, mask, repair, scope)
     held = materialise(batches)
     unseen = materialise(heldout, "heldout") if heldout is not None else None
     if plan.best and unseen is None and len(held) > 1:
         held, unseen = hold_out(held)
     seconds: dict[str, float] = {}
 
-    diagnosing = rule in NEEDS_DIAGNOSIS and diagnosis is None
+    diagnosing = needs_diagnosis(rule) and diagnosis is None
     if calibration is None and (diagnosing or mask in NEEDS_CALIBRATION):
         with _timed(seconds, "calibrate"):
             calibration = calibrate(model, held, progress=progress)
@@ -215,11 +211,28 @@ def compress(
         scope=scope,
         agreement=closeness,
         heldout=unseen is not None,
-        diagnosis=diagnosis if rule in NEEDS_DIAGNOSIS else None,
+        diagnosis=diagnosis if needs_diagnosis(rule) else None,
         added_biases=outcome.added_biases,
         tried=tried,
         seconds=seconds,
     )
+
+
+def check_choices(
+    model: nn.Module, sparsity: float, rule: str, mask: str | None, repair: str, scope: str
+) -> tuple[RepairPlan, str]:
+    """Refuse what :func:`compress` cannot do, before any work.
+
+    Returns
+    -------
+    The parsed repair, and the mask rule that is meant.
+    """
+    plan = parse_repair(repair)
+    check_rule(rule)
+    kept_total(sparsity, 1)
+    mask = _check_mask(mask, plan)
+    check_plan(model, plan, scope)
+    return plan, mask
 
 
 def _check_mask(mask: str | None, plan: RepairPlan) -> str:

@@ -18,6 +18,7 @@ from sparsemend._errors import SparsemendError
 from sparsemend.allocation._allocation import Allocation
 from sparsemend.allocation._budget import kept_total, require_feasible, round_to_budget, water_fill
 from sparsemend.allocation._erk import erk
+from sparsemend.allocation._forced import ForcedRule, force_layers, parse_forced
 from sparsemend.allocation._global import global_magnitude
 from sparsemend.allocation._lamp import lamp
 from sparsemend.allocation._problem import DamageCurves, Problem
@@ -32,11 +33,16 @@ __all__ = [
     "RULES",
     "Allocation",
     "DamageCurves",
+    "ForcedRule",
     "Problem",
     "Rule",
     "allocate_layers",
+    "check_rule",
+    "force_layers",
     "get_rule",
     "kept_total",
+    "needs_diagnosis",
+    "parse_forced",
     "round_to_budget",
     "rule_names",
     "water_fill",
@@ -132,6 +138,22 @@ def get_rule(rule: str) -> Rule:
         ", ".join(map(repr, RULES)),
         f"did you mean {nearest[0]!r}?" if nearest else "",
     )
+
+
+def check_rule(rule: str) -> None:
+    """Refuse an unknown rule, or a forced one (``"erk[projection=lamp]"``) of unknown parts."""
+    for part in _parts(rule):
+        get_rule(part)
+
+
+def needs_diagnosis(rule: str) -> bool:
+    """Whether a rule, or a part of a forced one, needs a diagnosis."""
+    return any(part in NEEDS_DIAGNOSIS for part in _parts(rule))
+
+
+def _parts(rule: str) -> tuple[str, ...]:
+    forced = parse_forced(rule)
+    return (rule,) if forced is None else (forced.base, forced.source)
 
 
 def _check_options(rule: str, function: Rule, options: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def percent(fraction: float | None) -> str:
 
 
 @contextmanager
-def friendly_errors() -> Iterator[None]:
+def friendly_errors(interrupted: str = "interrupted; nothing was written") -> Iterator[None]:
     """One line on standard error for bad input and for warnings, instead of a traceback."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with warnings.catch_warnings(record=True) as caught:
@@ -37,7 +37,7 @@ def friendly_errors() -> Iterator[None]:
             console.print("error:", " ".join(str(error).split()), markup=False, emoji=False)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            console.print("interrupted; nothing was written")
+            console.print(interrupted)
             raise typer.Exit(130) from error
         finally:
             for warning in caught:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import sparsemend as sm
-from sparsemend.allocation import NEEDS_DIAGNOSIS
+from sparsemend.allocation import needs_diagnosis
 from sparsemend.cli import _options as opt
 from sparsemend.cli._output import friendly_errors, print_json
 
@@ -41,7 +41,7 @@ def allocate(
     """
     with friendly_errors():
         found = None if diagnosis is None else sm.Diagnosis.load(diagnosis)
-        if found is None and rule in NEEDS_DIAGNOSIS and data is not None:
+        if found is None and needs_diagnosis(rule) and data is not None:
             source = opt.load_source(
                 model, weights, data, num_classes, width, mean, std, batch_size, device
             )

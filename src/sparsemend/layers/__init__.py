@@ -5,8 +5,10 @@ from sparsemend.layers._graph import Graph, Node
 from sparsemend.layers._joins import Shortcut, Surroundings, surroundings
 from sparsemend.layers._layer import Layer
 from sparsemend.layers._matrix import channel_last, mean_patch, stored_weight, unfold, weight_matrix
+from sparsemend.layers._select import CLASSES, select_layers
 
 __all__ = [
+    "CLASSES",
     "Graph",
     "Layer",
     "LayerSet",
@@ -17,6 +19,7 @@ __all__ = [
     "discover",
     "layer_weights",
     "mean_patch",
+    "select_layers",
     "stored_weight",
     "surroundings",
     "unfold",

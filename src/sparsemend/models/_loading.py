@@ -153,7 +153,7 @@ def _call_factory(spec: str, **options: int | None) -> nn.Module:
     if not module_name or not attribute:
         raise SparsemendError("model is written wrong", spec, "'package.module:factory'")
     given = {name: value for name, value in options.items() if value is not None}
-    with _current_folder_importable():
+    with current_folder_importable():
         try:
             factory = operator.attrgetter(attribute)(importlib.import_module(module_name))
         # The user's own module may fail in any way.
@@ -201,7 +201,7 @@ def _accepts(factory: Callable[..., object], name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _current_folder_importable() -> Iterator[None]:
+def current_folder_importable() -> Iterator[None]:
     """Let imports see the current folder, as ``python -m`` does and console scripts do not."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)

@@ -1,5 +1,50 @@
-"""Sweeps: a grid of configurations, computed once each, and the transition they show."""
+"""Sweeps: a grid of configurations, computed once each, and the transition they show.
 
-from sparsemend.sweep.records import Cell, Measure, Record, Spread, Transition
+A sweep is a ``grid`` over networks and their ``inputs``; the ``plan`` says what each cell depends
+on, the ``bench`` computes cells, the ``driver`` writes them to the ``store``.
+"""
 
-__all__ = ["Cell", "Measure", "Record", "Spread", "Transition"]
+from sparsemend.sweep.ablation import AblationResult, Comparison
+from sparsemend.sweep.grid import Grid, make_grid, read_sparsities
+from sparsemend.sweep.inputs import GivenInputs, ImageInputs, Inputs, Network
+from sparsemend.sweep.plan import Estimate, estimate
+from sparsemend.sweep.records import (
+    Cell,
+    Failure,
+    Lead,
+    Measure,
+    Record,
+    Settings,
+    Spread,
+    Transition,
+)
+from sparsemend.sweep.result import SweepResult
+from sparsemend.sweep.transition import crossing, leading, leads, monotone, transitions
+
+__all__ = [
+    "AblationResult",
+    "Cell",
+    "Comparison",
+    "Estimate",
+    "Failure",
+    "GivenInputs",
+    "Grid",
+    "ImageInputs",
+    "Inputs",
+    "Lead",
+    "Measure",
+    "Network",
+    "Record",
+    "Settings",
+    "Spread",
+    "SweepResult",
+    "Transition",
+    "crossing",
+    "estimate",
+    "leading",
+    "leads",
+    "make_grid",
+    "monotone",
+    "read_sparsities",
+    "transitions",
+]

@@ -32,6 +32,55 @@ class Cell:
     sparsity: float
     seed: int
 
+    def __str__(self) -> str:
+        what = f"{self.network} {self.rule} {self.mask} {self.repair}"
+        return f"{what} at {self.sparsity:g}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What else a cell's result depends on, the same for all cells of one network and seed.
+
+    Attributes
+    ----------
+    scope
+        Of the repair, as in :func:`sparsemend.compress`.
+    calibration_size, heldout_size, test_size
+        Number of inputs to calibrate and repair with, to measure agreement on, and to measure
+        accuracy on (0 without labels).
+    batch_size
+        Of the first calibration batch.
+    weights, inputs, test
+        Fingerprints of the dense network, of the calibration and held-out inputs, and of the
+        labelled inputs (empty without).
+    """
+
+    scope: str
+    calibration_size: int
+    heldout_size: int
+    test_size: int
+    batch_size: int
+    weights: str
+    inputs: str
+    test: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell to compute, and with what."""
+
+    cell: Cell
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that has no result, and why."""
+
+    cell: Cell
+    error: str
+    settings: Settings | None = None
+
 
 @dataclass(frozen=True)
 class Record:
@@ -56,6 +105,10 @@ class Record:
         Wall-clock time of the cell.
     versions
         Package → version that computed it.
+    densities
+        Layer name → fraction of its weights that was kept, in execution order.
+    settings
+        What else the result depends on.
     """
 
     cell: Cell
@@ -68,6 +121,8 @@ class Record:
     agreement: float
     seconds: float
     versions: Mapping[str, str] = field(default_factory=dict)
+    densities: Mapping[str, float] = field(default_factory=dict)
+    settings: Settings | None = None
 
     def recovery(self, measure: Measure) -> float | None:
         """R = (A − chance) / (A_dense − chance); A_dense = 1 for agreement (method, section 6)."""
@@ -114,3 +169,26 @@ class Transition:
     midpoint: Spread
     start: Spread
     end: Spread
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A stretch of sparsities over which one rule recovers most.
+
+    Attributes
+    ----------
+    network, mask, repair, measure
+        Where the rules are compared.
+    rule
+        The leading rule.
+    start, end
+        Sparsities between which it leads: ends of the sweep, or crossings with another rule.
+    """
+
+    network: str
+    mask: str
+    repair: str
+    measure: Measure
+    rule: str
+    start: float
+    end: float

@@ -1,0 +1,68 @@
+"""Fingerprints of networks and inputs: equal where a cell would give the same result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from sparsemend.execution.batches import Batch, batch_size, plain
+
+_LENGTH = 16
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Of the class, and of every parameter's and buffer's name, type, shape and values."""
+    digest = hashlib.sha256(type(model).__qualname__.encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(tensor, Tensor):
+            _add(digest, tensor)
+    return digest.hexdigest()[:_LENGTH]
+
+
+def inputs_fingerprint(*sets: Iterable[Batch]) -> str:
+    """Of sets of batches: of the values, and of how they are batched."""
+    digest = hashlib.sha256()
+    for batches in sets:
+        digest.update(b"set")
+        for batch in batches:
+            _add_batch(digest, batch)
+    return digest.hexdigest()[:_LENGTH]
+
+
+def labelled_fingerprint(batches: Iterable[Batch]) -> tuple[str, int]:
+    """The same of labelled batches, and their number of inputs, in one pass."""
+    digest, count = hashlib.sha256(), 0
+    for batch in batches:
+        _add_batch(digest, batch)
+        count += batch_size(batch)
+    return digest.hexdigest()[:_LENGTH], count
+
+
+def mask_fingerprint(masks: Iterable[tuple[str, Tensor]]) -> str:
+    """Of masks by layer name."""
+    digest = hashlib.sha256()
+    for name, mask in masks:
+        digest.update(name.encode())
+        _add(digest, mask)
+    return digest.hexdigest()[:_LENGTH]
+
+
+def _add_batch(digest: Any, batch: Batch) -> None:
+    digest.update(b"batch")
+    for leaf in tree_leaves(plain(batch)):
+        if isinstance(leaf, Tensor):
+            _add(digest, leaf)
+        else:
+            digest.update(repr(leaf).encode())
+
+
+def _add(digest: Any, tensor: Tensor) -> None:
+    values = tensor.detach().cpu().contiguous()
+    digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
+    digest.update(values.reshape(-1).view(torch.uint8).numpy())
