@@ -22,6 +22,7 @@ from sparsemend.calibration import calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.evaluation import Evaluation, evaluate
 from sparsemend.report import Compression, other_rules, report
+from sparsemend.sweep import SweepResult
 from sparsemend.sweep import records as sweep
 
 SPARSITIES = (0.8, 0.9, 0.95)
@@ -174,7 +175,8 @@ def _run(
         result = best[1]
         compression = Compression.of(result, top1_dense=dense.top1, top1_repaired=best[0].top1)
         others = other_rules(model, result.allocation, diagnosis=diagnosis)
-        report(compression, diagnosis, *others, *records, title="Demo on digits").save(page)
+        tried = SweepResult(tuple(records))
+        report(compression, diagnosis, *others, tried, title="Demo on digits").save(page)
     return DemoResult(dense, diagnosis, tuple(cells), files, page)
 
 

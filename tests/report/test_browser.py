@@ -8,15 +8,14 @@ import shutil
 import pytest
 from tests.report.samples import (
     NASTY,
-    MadeUpSweep,
     make_ablation,
     make_compression,
     make_diagnosis,
     make_records,
-    make_transitions,
 )
 
 import sparsemend as sm
+from sparsemend.sweep import SweepResult
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 LAYERS = (*NASTY[:3], "layer1.0.conv1", "fc")
@@ -45,8 +44,10 @@ def browser():
 
 @pytest.fixture(scope="module")
 def report():
-    sweep = MadeUpSweep(make_records(networks=NASTY[:2]), make_transitions())
-    return sm.report(make_diagnosis(LAYERS), make_compression(), sweep, make_ablation())
+    sweep = SweepResult(make_records(networks=NASTY[:2]))
+    return sm.report(
+        make_diagnosis(LAYERS), make_compression(), sweep, SweepResult(make_ablation())
+    )
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
-from tests.report.samples import NASTY, MadeUpSweep, make_diagnosis, make_records
+from tests.report.samples import NASTY, make_diagnosis, make_records
 
 import sparsemend as sm
+from sparsemend.sweep import SweepResult
 
 
 def test_svg(tmp_path):
@@ -22,7 +23,7 @@ def test_svg(tmp_path):
 def test_png(tmp_path):
     pytest.importorskip("resvg_py")
     image = pytest.importorskip("PIL.Image")
-    report = sm.report(MadeUpSweep(make_records()))
+    report = sm.report(SweepResult(make_records()))
     svg, png = (report.save_figures(tmp_path, kind)[0] for kind in ("svg", "png"))
     assert png.name == "recovery.png"
     with image.open(io.BytesIO(png.read_bytes())) as picture:

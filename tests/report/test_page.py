@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 from tests.report.drawing import Page
 from tests.report.samples import (
     NASTY,
-    MadeUpSweep,
     make_ablation,
     make_allocation,
     make_compression,
     make_diagnosis,
     make_records,
-    make_transition,
-    make_transitions,
 )
 
 import sparsemend as sm
@@ -26,6 +23,7 @@ from sparsemend.report._figure import Axis, Dot, Figure, Panel, Plate, Table
 from sparsemend.report._palette import DARK, LIGHT
 from sparsemend.report._scale import Linear
 from sparsemend.report.page import page
+from sparsemend.sweep import SweepResult
 
 LOADING = ("src", "href", "srcset", "data", "action", "formaction", "poster", "background")
 
@@ -33,10 +31,8 @@ LOADING = ("src", "href", "srcset", "data", "action", "formaction", "poster", "b
 def report_of_everything(names=("conv1", "layer1.0.conv1", "fc")):
     sizes = dict(zip(names, (100, 200, 700), strict=True))
     allocation = sm.Allocation(dict(zip(names, (40, 10, 50), strict=True)), sizes, "global")
-    sweep = MadeUpSweep(make_records(networks=names[:2]), make_transitions())
-    return sm.report(
-        make_diagnosis(names), make_compression(allocation=allocation), sweep, make_ablation()
-    )
+    sweep = SweepResult((*make_records(networks=names[:2]), *make_ablation()))
+    return sm.report(make_diagnosis(names), make_compression(allocation=allocation), sweep)
 
 
 def tables(html):
@@ -58,7 +54,7 @@ def test_every_figure_is_there_with_its_numbers():
     assert drawings == sum(len(figure.plates) for figure in report.figures)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(
         st.text(min_size=1, max_size=12) | st.sampled_from(NASTY),
@@ -157,14 +153,7 @@ def test_small_enough():
         sparsities=np.linspace(0.5, 0.97, 25).tolist(),
     )
     assert len(records) == 1000
-    transitions = tuple(
-        make_transition(rule, m, network=n, repair=r, measure=measure)
-        for n in ("cifar10_resnet20", "cifar100_resnet20")
-        for r in ("batchnorm", "reconstruct")
-        for measure in ("accuracy", "agreement")
-        for rule, m in rules.items()
-    )
-    for source in (diagnosis, MadeUpSweep(records, transitions)):
+    for source in (diagnosis, SweepResult(records)):
         assert len(sm.report(source, make_compression()).html().encode()) < 1_000_000
 
 

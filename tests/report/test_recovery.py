@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from tests.report.drawing import grouped, marks, panels
 from tests.report.samples import (
@@ -12,6 +14,7 @@ from tests.report.samples import (
 from sparsemend.report import Contents
 from sparsemend.report._figure import Area, Box, Dot, Label, Line
 from sparsemend.report.recovery import figures, recovery
+from sparsemend.sweep import Lead, Spread
 
 
 def parts(records=None, transitions=None):
@@ -82,9 +85,6 @@ def test_what_the_sweep_does_not_cross_is_said():
 
 
 def test_an_end_outside_of_the_sweep_runs_out_dashed():
-    import dataclasses
-
-    from sparsemend.sweep.records import Spread
 
     whole = make_transition("global", 0.9)
     cut = dataclasses.replace(whole, end=Spread(None, None, 0))
@@ -118,8 +118,6 @@ def test_one_plate_a_setting():
 
 
 def test_values_beyond_nought_and_one_are_not_cut():
-    import dataclasses
-
     records = [
         dataclasses.replace(r, top1_repaired=0.05 if r.cell.sparsity > 0.9 else 0.8)
         for r in make_records(seeds=(0,))
@@ -142,3 +140,19 @@ def test_few_sparsities_are_no_curve():
     few = make_records(sparsities=SPARSITIES[:3])
     assert list(figures(Contents(records=few))) == []
     assert len(list(figures(Contents(records=make_records())))) == 1
+
+
+def test_which_rule_is_ahead():
+    ahead = [
+        Lead("net", "magnitude", "batchnorm", "accuracy", "rr", 0.5, 0.85),
+        Lead("net", "magnitude", "batchnorm", "accuracy", "global", 0.85, 0.96),
+        Lead("other", "magnitude", "batchnorm", "accuracy", "erk", 0.5, 0.96),
+        Lead("net", "magnitude", "batchnorm", "agreement", "erk", 0.5, 0.96),
+    ]
+    _, below = panels(recovery(make_records(), make_transitions(), ahead))
+    assert below.y.scale.names == ("global", "rr", "erk", "ahead")
+    boxes = list(marks(below, Box))
+    assert [(b.x0, b.x1) for b in boxes] == [(0.5, 0.85), (0.85, 0.96)]
+    colours = [next(d.colour for d in grouped(below)[rule].marks) for rule in ("rr", "global")]
+    assert [b.colour for b in boxes] == colours
+    assert boxes[0].tip == "rr recovers most from 50\u00a0% to 85\u00a0%"

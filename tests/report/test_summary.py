@@ -15,6 +15,7 @@ from tests.report.samples import (
 
 from sparsemend.report import Contents
 from sparsemend.report.summary import of_compression, of_diagnosis, of_sweep, sentences
+from sparsemend.sweep import Lead
 
 
 def plain(words):
@@ -72,19 +73,21 @@ def test_a_rule_that_was_lost_before_the_sweep():
     assert "kept up to 90 % sparsity with rule global, not at all in this sweep with erk" in words
 
 
-def test_where_rr_leads():
-    def words(midpoint):
-        return sweep(make_records(midpoints={"global": 0.9, "rr": midpoint}))
+def test_where_rr_is_ahead():
+    key = ("net", "magnitude", "batchnorm", "accuracy")
+    records = make_records()
 
-    assert "rr leads nowhere in this sweep." in words(0.8)
-    assert "rr leads all other rules from 70 % to 96 % sparsity." in words(0.93)
-    shifted = [
-        dataclasses.replace(r, top1_repaired=1.0)
-        if r.cell.rule == "rr" and r.cell.sparsity in (0.7, 0.9, 0.92)
-        else r
-        for r in make_records(midpoints={"global": 0.9, "rr": 0.8})
-    ]
-    assert "rr leads all other rules at 70 % and from 90 % to 92 % sparsity." in sweep(shifted)
+    def words(*leads):
+        return plain(of_sweep(records, (), leads))
+
+    assert "rr is nowhere ahead" in words(Lead(*key, "global", 0.5, 0.96))
+    assert (
+        "rr is ahead of all other rules from 70 % to 80 % and from 90 % to 92 % sparsity."
+        in words(
+            Lead(*key, "rr", 0.7, 0.8), Lead(*key, "global", 0.8, 0.9), Lead(*key, "rr", 0.9, 0.92)
+        )
+    )
+    assert "ahead" not in words()
 
 
 def test_seeds_and_labels():
@@ -171,12 +174,11 @@ def test_all_together():
     contents = Contents(
         diagnoses={"one": make_diagnosis(), "two": make_diagnosis()},
         compression=make_compression(),
-        records=make_records(),
+        records=(*make_records(), *make_ablation()),
         transitions=make_transitions(),
-        ablations=(make_ablation(),),
     )
     words = plain(sentences(contents))
-    for part in ("half of the accuracy", "weights removed", "one: at 9 %", "forcing raises"):
+    for part in ("half of the accuracy", "weights removed", "one: at 9 %", "instead of erk raises"):
         assert part in words
     assert "nan" not in words.lower()
     assert "None" not in words

@@ -6,7 +6,7 @@ A figure is plain data (:mod:`sparsemend.report._figure`). To add one, write a f
 """
 
 from sparsemend.report._compare import other_rules
-from sparsemend.report._contents import Ablation, Compression, Contents
+from sparsemend.report._contents import Compression, Contents
 from sparsemend.report._report import FIGURES, Report, report
 
-__all__ = ["FIGURES", "Ablation", "Compression", "Contents", "Report", "other_rules", "report"]
+__all__ = ["FIGURES", "Compression", "Contents", "Report", "other_rules", "report"]

@@ -10,7 +10,7 @@ from sparsemend._compress import CompressionResult
 from sparsemend._errors import SparsemendError
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.sweep.records import Record, Transition
+from sparsemend.sweep.records import Lead, Record, Transition
 
 
 @dataclass(frozen=True)
@@ -92,27 +92,6 @@ class Compression:
 
 
 @dataclass(frozen=True)
-class Ablation:
-    """A rule, the same with some layers forced to another rule's densities, and that rule.
-
-    Attributes
-    ----------
-    layers
-        Which layers were forced, in words or as a pattern.
-    base, forced, other
-        The names of the three under ``rule`` in the records.
-    records
-        Of all three, over sparsities and seeds.
-    """
-
-    layers: str
-    base: str
-    forced: str
-    other: str
-    records: tuple[Record, ...]
-
-
-@dataclass(frozen=True)
 class Contents:
     """Everything one report shows; each part may be empty.
 
@@ -124,9 +103,7 @@ class Contents:
         One compression.
     allocations
         Allocations of one network at one sparsity, by different rules.
-    records, transitions
-        Of a sweep.
-    ablations
+    records, transitions, leads
         Of a sweep.
     """
 
@@ -135,4 +112,4 @@ class Contents:
     allocations: tuple[Allocation, ...] = ()
     records: tuple[Record, ...] = ()
     transitions: tuple[Transition, ...] = ()
-    ablations: tuple[Ablation, ...] = ()
+    leads: tuple[Lead, ...] = ()

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from sparsemend._compress import CompressionResult
 from sparsemend._errors import SparsemendError
@@ -25,12 +24,12 @@ from sparsemend.report import (
     recovery,
 )
 from sparsemend.report._compare import FROM_SHAPES, other_rules
-from sparsemend.report._contents import Ablation, Compression, Contents
+from sparsemend.report._contents import Compression, Contents
 from sparsemend.report._figure import Figure
 from sparsemend.report.images import write_images
 from sparsemend.report.page import page
 from sparsemend.report.summary import sentences
-from sparsemend.sweep.records import Record, Transition
+from sparsemend.sweep import AblationResult, Record, SweepResult
 
 # In the order of the page: what answers the reader's first question comes first.
 FIGURES: dict[str, Callable[[Contents], Iterator[Figure]]] = {
@@ -46,19 +45,7 @@ FIGURES: dict[str, Callable[[Contents], Iterator[Figure]]] = {
 }
 
 
-@runtime_checkable
-class Sweep(Protocol):
-    """What a report needs of a sweep's result."""
-
-    @property
-    def records(self) -> Sequence[Record]:
-        """One for every finished cell."""
-
-    def transitions(self) -> Sequence[Transition]:
-        """Of every network, rule, mask and repair, by accuracy and by agreement."""
-
-
-Source = Diagnosis | CompressionResult | Compression | Allocation | Ablation | Record | Sweep
+Source = Diagnosis | CompressionResult | Compression | Allocation | SweepResult | AblationResult
 
 
 @dataclass(frozen=True)
@@ -126,7 +113,7 @@ def report(
     ----------
     sources
         One or more results: diagnoses, one compression, allocations of one network at one
-        sparsity, sweeps.
+        sparsity, sweeps and ablations.
     title
         Heading; by default says what is shown.
     named
@@ -175,20 +162,19 @@ def _add(contents: Contents, name: str, source: Source) -> Contents:
             return _with_compression(contents, source)
         case Allocation():
             return replace(contents, allocations=(*contents.allocations, source))
-        case Ablation():
-            return replace(contents, ablations=(*contents.ablations, source))
-        case Record():
-            return replace(contents, records=(*contents.records, source))
-        case Sweep():
+        case AblationResult():
+            return _add(contents, name, source.sweep)
+        case SweepResult():
             return replace(
                 contents,
                 records=(*contents.records, *source.records),
                 transitions=(*contents.transitions, *source.transitions()),
+                leads=(*contents.leads, *source.leads()),
             )
     raise SparsemendError(
         "a report cannot show this",
         type(source).__name__,
-        "a Diagnosis, a CompressionResult, Allocations, a SweepResult",
+        "a Diagnosis, CompressionResult, Allocation, SweepResult or AblationResult",
     )
 
 

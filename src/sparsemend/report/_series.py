@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sparsemend.report._text import number, percent
-from sparsemend.sweep.records import Cell, Measure, Record, Transition
+from sparsemend.sweep import Cell, Lead, Measure, Record, Transition
 
 Setting = tuple[str, str, str]
 
@@ -35,7 +35,7 @@ class Point:
 Curve = tuple[Point, ...]
 
 
-def setting(of: Cell | Transition) -> Setting:
+def setting(of: Cell | Transition | Lead) -> Setting:
     """Network, mask and repair: what curves of one panel have in common."""
     return of.network, of.mask, of.repair
 

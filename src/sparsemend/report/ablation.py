@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from sparsemend.report._contents import Ablation, Contents
+from sparsemend.allocation import parse_forced
+from sparsemend.report._contents import Contents
 from sparsemend.report._figure import Axis, Figure, Label, Line, Mark, Panel, Plate, Table
 from sparsemend.report._scale import Linear, nice_end, sparsity_scale
 from sparsemend.report._series import curves, measure_of, setting_title
-from sparsemend.report._text import numbered, percent, points
+from sparsemend.report._text import numbered, percent, points, shorten
 from sparsemend.report.recovery import RIGHT, WIDTH, curve_marks
-from sparsemend.sweep.records import Measure, Record
+from sparsemend.sweep import Measure, Record
 
 _STYLE = (("orange", "square"), ("ink", "circle"), ("green", "triangle"))
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """A rule, the same with some layers forced to another rule's densities, and that rule.
+
+    Attributes
+    ----------
+    layers
+        Which layers were forced.
+    base, forced, other
+        The names of the three under ``rule`` in the records.
+    records
+        Of all three, over sparsities and seeds.
+    """
+
+    layers: str
+    base: str
+    forced: str
+    other: str
+    records: tuple[Record, ...]
+
+
+def find_ablations(records: Sequence[Record]) -> list[Ablation]:
+    """One for every rule of the form ``base[layers=other]`` in a sweep."""
+    found = []
+    for name in dict.fromkeys(record.cell.rule for record in records):
+        rule = parse_forced(name)
+        if rule is not None:
+            three = (rule.base, name, rule.source)
+            own = tuple(record for record in records if record.cell.rule in three)
+            found.append(Ablation(rule.pattern, *three, own))
+    return found
+
+
 def figures(contents: Contents) -> Iterator[Figure]:
     """One figure for every ablation."""
-    for index, ablation in enumerate(contents.ablations):
-        if ablation.records:
-            yield forced(ablation, numbered("ablation", index, len(contents.ablations)))
+    found = find_ablations(contents.records)
+    for index, ablation in enumerate(found):
+        yield forced(ablation, numbered("ablation", index, len(found)))
 
 
 def forced(ablation: Ablation, key: str = "ablation") -> Figure:
@@ -37,7 +72,12 @@ def forced(ablation: Ablation, key: str = "ablation") -> Figure:
         for place, rule in enumerate(name for name in names if name in rules):
             marks.extend(curve_marks(rule, rules[rule], *style[rule], measure))
             marks.append(
-                Label(x.high, y.high, rule, style[rule][0], dx=8, dy=10 + 17 * place, bold=True)
+                Label(
+                    *(x.high, y.high, shorten(rule, 22), style[rule][0]),
+                    dx=8,
+                    dy=10 + 17 * place,
+                    bold=True,
+                )
             )
         title = setting_title(key_, found)
         panel = Panel(
@@ -53,8 +93,8 @@ def forced(ablation: Ablation, key: str = "ablation") -> Figure:
             rows += [(*key_, rule, p.sparsity, p.mean, p.std, p.count) for p in curve]
     return Figure(
         key,
-        f"Forcing {ablation.layers} to the densities of {ablation.other}",
-        f"'{ablation.forced}' is {ablation.base} with {ablation.layers} at the densities of "
+        f"Forcing layers ({ablation.layers}) to the densities of {ablation.other}",
+        f"'{ablation.forced}' is {ablation.base} with these layers at the densities of "
         f"{ablation.other} and the rest rescaled to the same budget. " + " ".join(gains(ablation)),
         tuple(plates),
         Table(
@@ -82,10 +122,10 @@ def gains(ablation: Ablation) -> Iterator[str]:
         best = max(changes, key=lambda s: changes[s])
         worst = min(changes, key=lambda s: changes[s])
         yield (
-            f"{setting_title(key, found)}: forcing raises {measure} at {better} of "
-            f"{len(changes)} sparsities, between {points(changes[worst])} (at "
-            f"{percent(worst)} sparsity) and {points(changes[best])} (at "
-            f"{percent(best)})."
+            f"{setting_title(key, found)}: {ablation.forced} instead of {ablation.base} raises "
+            f"{measure} at {better} of {len(changes)} sparsities, between "
+            f"{points(changes[worst])} (at {percent(worst)} sparsity) and "
+            f"{points(changes[best])} (at {percent(best)})."
         )
 
 

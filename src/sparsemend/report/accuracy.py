@@ -19,9 +19,9 @@ from sparsemend.report._figure import (
 from sparsemend.report._palette import series_style
 from sparsemend.report._scale import Linear, Remaining, nice_end, sparsity_scale
 from sparsemend.report._series import Curve, curves, setting, setting_title
-from sparsemend.report._text import percent
+from sparsemend.report._text import percent, shorten
 from sparsemend.report.recovery import RIGHT, WIDTH, curve_marks, has_curves
-from sparsemend.sweep.records import Record
+from sparsemend.sweep import Record
 
 _HEIGHT = 200.0
 _LINE = 15.0
@@ -113,4 +113,4 @@ def _names(
     line = _LINE / _HEIGHT * (y.high - y.low)
     places = spread_out(list(average.values()), line, bottom + line, top - line)
     for rule, place in zip(average, places, strict=True):
-        yield Label(x.high, place, rule, style[rule][0], dx=8, bold=True)
+        yield Label(x.high, place, shorten(rule, 14), style[rule][0], dx=8, bold=True)

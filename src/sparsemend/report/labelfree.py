@@ -22,7 +22,7 @@ from sparsemend.report._scale import Categories, sparsity_scale
 from sparsemend.report._series import setting, setting_title
 from sparsemend.report._text import percent, points
 from sparsemend.report.recovery import RIGHT, WIDTH
-from sparsemend.sweep.records import Transition
+from sparsemend.sweep import Transition
 
 Pair = tuple[Transition, Transition]
 

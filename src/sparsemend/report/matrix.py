@@ -12,7 +12,7 @@ from sparsemend.report._scale import Categories
 from sparsemend.report._series import measure_of
 from sparsemend.report._text import number, percent
 from sparsemend.report.recovery import has_curves
-from sparsemend.sweep.records import Record
+from sparsemend.sweep import Record
 
 
 def figures(contents: Contents) -> Iterator[Figure]:

@@ -28,14 +28,17 @@ from sparsemend.report._series import (
     by_midpoint,
     curves,
     measure_of,
+    setting,
     setting_title,
     spread_text,
     stays_above,
     transitions_of,
 )
 from sparsemend.report._text import NBSP, percent, tenths
-from sparsemend.sweep.records import Measure, Record, Spread, Transition
+from sparsemend.sweep import Lead, Measure, Record, Spread, Transition
 
+# The row that shows which rule recovers most.
+_AHEAD = "ahead"
 # The band of the transition, and its middle (method, section 6).
 HIGH, HALF, LOW = 0.8, 0.5, 0.2
 # Fewer sparsities make no curve; the matrix of rules and repairs shows them better.
@@ -48,7 +51,7 @@ _HEIGHT, _ROW = 190.0, 18.0
 def figures(contents: Contents) -> Iterator[Figure]:
     """One figure where the sweep has curves."""
     if has_curves(contents.records):
-        yield recovery(contents.records, contents.transitions)
+        yield recovery(contents.records, contents.transitions, contents.leads)
 
 
 def has_curves(records: Sequence[Record]) -> bool:
@@ -57,7 +60,9 @@ def has_curves(records: Sequence[Record]) -> bool:
     return any(len(curve) >= FEWEST for rules in found.values() for curve in rules.values())
 
 
-def recovery(records: Sequence[Record], transitions: Sequence[Transition]) -> Figure:
+def recovery(
+    records: Sequence[Record], transitions: Sequence[Transition], leads: Sequence[Lead] = ()
+) -> Figure:
     """Curves with bands over seeds, one plate a setting, and each rule's transition below."""
     measure = measure_of(records)
     found = curves(records, lambda record: record.recovery(measure))
@@ -65,7 +70,8 @@ def recovery(records: Sequence[Record], transitions: Sequence[Transition]) -> Fi
     plates = []
     for key, rules in found.items():
         shown = by_midpoint(transitions_of(transitions, key, measure).values(), rules)
-        plates.append(_plate(setting_title(key, found), rules, shown, style, measure))
+        ahead = [lead for lead in leads if setting(lead) == key and lead.measure == measure]
+        plates.append(_plate(setting_title(key, found), rules, shown, ahead, style, measure))
     what = "accuracy above chance" if measure == "accuracy" else "agreement above chance"
     return Figure(
         "recovery",
@@ -73,10 +79,10 @@ def recovery(records: Sequence[Record], transitions: Sequence[Transition]) -> Fi
         f"Above: the share of the dense network's {what} that is left after repair, mean ± "
         "standard deviation over calibration seeds; the grey band is 80 to 20 % recovered. "
         "Below: for each rule, the sparsities at which it crosses that band, with the midpoint "
-        "(50 %) written out. The axis of sparsity has equal steps for equal ratios of the weights "
-        "that remain.",
+        f"(50 %) written out; '{_AHEAD}' has the colour of the rule that recovers most. The axis "
+        "of sparsity has equal steps for equal ratios of the weights that remain.",
         tuple(plates),
-        _table(found, transitions, measure),
+        _table(found, transitions, leads, measure),
         columns=2,
     )
 
@@ -85,6 +91,7 @@ def _plate(
     title: str,
     rules: Mapping[str, Curve],
     transitions: Sequence[Transition],
+    leads: Sequence[Lead],
     style: Mapping[str, tuple[str, str]],
     measure: Measure,
 ) -> Plate:
@@ -113,7 +120,7 @@ def _plate(
     described = f"Recovery of {measure} against sparsity, {title}"
     if not transitions:
         return Plate(((above,),), described, title)
-    return Plate(((above,), (_transitions(x, rules, transitions, style),)), described, title)
+    return Plate(((above,), (_transitions(x, rules, transitions, leads, style),)), described, title)
 
 
 def curve_marks(
@@ -144,9 +151,19 @@ def _transitions(
     x: Remaining,
     rules: Mapping[str, Curve],
     transitions: Sequence[Transition],
+    leads: Sequence[Lead],
     style: Mapping[str, tuple[str, str]],
 ) -> Panel:
-    marks: list[Mark] = []
+    names, marks = [t.rule for t in transitions], list[Mark]()
+    inks = [style[name][0] for name in names]
+    if leads:
+        row = len(names)
+        names.append(_AHEAD)
+        inks.append("mute")
+        for lead in leads:
+            tip = f"{lead.rule} recovers most from {percent(lead.start)} to {percent(lead.end)}"
+            colour = style[lead.rule][0]
+            marks.append(Box(lead.start, lead.end, row - 0.3, row + 0.3, colour, tip=tip))
     for row, transition in enumerate(transitions):
         colour, shape = style[transition.rule]
         curve = rules.get(transition.rule, ())
@@ -167,14 +184,10 @@ def _transitions(
         marks.append(Label(x.high, row, _spread(transition.midpoint), colour, dx=8, bold=True))
     return Panel(
         Axis(x, "sparsity: weights removed from the network"),
-        Axis(
-            Categories(tuple(t.rule for t in transitions)),
-            grid=False,
-            inks=tuple(style[t.rule][0] for t in transitions),
-        ),
+        Axis(Categories(tuple(names), longest=20), grid=False, inks=tuple(inks)),
         tuple(marks),
         WIDTH,
-        _ROW * len(transitions),
+        _ROW * len(names),
         right=RIGHT,
     )
 
@@ -205,6 +218,7 @@ def _tip(transition: Transition) -> str:
 def _table(
     found: Mapping[Setting, Mapping[str, Curve]],
     transitions: Sequence[Transition],
+    leads: Sequence[Lead],
     measure: Measure,
 ) -> Table:
     rows: list[tuple[Value, ...]] = []
@@ -223,6 +237,11 @@ def _table(
         ):
             what = (t.network, t.mask, t.repair, t.rule)
             rows.append((*what, name, spread.mean, level, spread.std, spread.count))
+    for lead in leads:
+        if lead.measure == measure:
+            what = (lead.network, lead.mask, lead.repair, lead.rule)
+            rows.append((*what, "ahead from", lead.start, None, None, None))
+            rows.append((*what, "ahead to", lead.end, None, None, None))
     return Table(
         ("network", "mask", "repair", "rule", "what", "sparsity", "recovery", "std", "seeds"),
         tuple(rows),

@@ -12,6 +12,7 @@ from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.report._contents import Compression
 from sparsemend.report._report import Source
+from sparsemend.sweep import SweepResult
 
 
 def _json(path: Path) -> Source:
@@ -42,6 +43,8 @@ _OBJECTS: dict[frozenset[str], Callable[[Mapping[str, Any]], Source]] = {
 READERS: dict[str, Callable[[Path], Source]] = {
     ".json": _json,
     ".npz": Diagnosis.load,
+    ".sqlite": SweepResult.load,
+    ".db": SweepResult.load,
 }
 
 

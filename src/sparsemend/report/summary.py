@@ -15,28 +15,29 @@ from sparsemend.report._series import (
     by_midpoint,
     curves,
     measure_of,
+    setting,
     setting_title,
     stays_above,
     transitions_of,
 )
 from sparsemend.report._text import NBSP, listed, number, percent, plural, shorten, tenths
-from sparsemend.report.ablation import gains
+from sparsemend.report.ablation import find_ablations, gains
 from sparsemend.report.heatmap import shown_density
 from sparsemend.report.labelfree import midpoint_pairs
 from sparsemend.report.recovery import HALF, HIGH, LOW, has_curves
-from sparsemend.sweep.records import Measure, Record, Transition
+from sparsemend.sweep import Lead, Measure, Record, Transition
 
 
 def sentences(contents: Contents) -> list[str]:
     """The summary of a report; its first sentence is the headline."""
     found: list[str] = []
     if contents.records:
-        found += of_sweep(contents.records, contents.transitions)
+        found += of_sweep(contents.records, contents.transitions, contents.leads)
     if contents.compression is not None:
         found += of_compression(contents.compression, contents.allocations)
     for name, diagnosis in contents.diagnoses.items():
         found += of_diagnosis(diagnosis, name if len(contents.diagnoses) > 1 else "")
-    for ablation in contents.ablations:
+    for ablation in find_ablations(contents.records):
         found += gains(ablation)
     return found
 
@@ -44,7 +45,9 @@ def sentences(contents: Contents) -> list[str]:
 # A sweep
 
 
-def of_sweep(records: Sequence[Record], transitions: Sequence[Transition]) -> Iterator[str]:
+def of_sweep(
+    records: Sequence[Record], transitions: Sequence[Transition], leads: Sequence[Lead] = ()
+) -> Iterator[str]:
     """Who keeps half of the accuracy for longest, how steep the fall is, where RR leads."""
     if not has_curves(records):
         yield from _best_of_matrix(records)
@@ -65,8 +68,9 @@ def of_sweep(records: Sequence[Record], transitions: Sequence[Transition]) -> It
             f"{_range(100 * min(widths), 100 * max(widths))} points of sparsity."
         )
     for key, rules in found.items():
-        if "rr" in rules and len(rules) > 1:
-            yield f"{setting_title(key, found)}: {_lead('rr', rules)}"
+        own = [lead for lead in leads if setting(lead) == key and lead.measure == measure]
+        if "rr" in rules and own:
+            yield f"{setting_title(key, found)}: {_ahead('rr', own)}"
     yield from _label_free(transitions)
     seeds = {record.cell.seed for record in records}
     if len(seeds) > 1:
@@ -143,26 +147,12 @@ def _at(transition: Transition) -> str:
     return f"{percent(transition.midpoint.mean)} with {transition.rule}"
 
 
-def _lead(rule: str, rules: Mapping[str, Curve]) -> str:
-    """Where a rule's mean recovery is the highest of all rules that were run there."""
-    means = {name: {point.sparsity: point.mean for point in curve} for name, curve in rules.items()}
-    leads: list[list[float]] = []
-    previous = False
-    for sparsity in sorted(means[rule]):
-        rivals = [m[sparsity] for name, m in means.items() if name != rule and sparsity in m]
-        ahead = bool(rivals) and means[rule][sparsity] > max(rivals)
-        if ahead and previous:
-            leads[-1].append(sparsity)
-        elif ahead:
-            leads.append([sparsity])
-        previous = ahead
-    if not leads:
-        return f"{rule} leads nowhere in this sweep."
-    spans = (
-        f"from {percent(run[0])} to {percent(run[-1])}" if len(run) > 1 else f"at {percent(run[0])}"
-        for run in leads
-    )
-    return f"{rule} leads all other rules {listed(list(spans))} sparsity."
+def _ahead(rule: str, leads: Sequence[Lead]) -> str:
+    """Where a rule recovers most of all that were run."""
+    own = [f"from {percent(x.start)} to {percent(x.end)}" for x in leads if x.rule == rule]
+    if not own:
+        return f"{rule} is nowhere ahead of all other rules in this sweep."
+    return f"{rule} is ahead of all other rules {listed(own)} sparsity."
 
 
 def _label_free(transitions: Sequence[Transition]) -> Iterator[str]:
