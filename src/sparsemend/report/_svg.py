@@ -16,7 +16,7 @@ _SIZE = 12.0
 _TITLE = 13.5
 _BETWEEN = 14.0
 # How much wider bold text is.
-_BOLDER = 1.12
+_BOLDER = 1.18
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,9 @@ def recovery(
         "recovery",
         "Recovery and its transition",
         f"Above: the share of the dense network's {what} that is left after repair, mean ± "
-        "standard deviation over calibration seeds; the grey band is 80 to 20 % recovered. "
-        "Below: for each rule, the sparsities at which it crosses that band, with the midpoint "
-        f"(50 %) written out; '{_AHEAD}' has the colour of the rule that recovers most. The axis "
-        "of sparsity has equal steps for equal ratios of the weights that remain.",
+        "standard deviation over seeds; grey: 80 to 20 %. Below: where each rule crosses that "
+        f"band, its midpoint (50 %) written out, and the colour of the rule that is {_AHEAD}. "
+        "Each halving of the remaining weights is the same step to the right.",
         tuple(plates),
         _table(found, transitions, leads, measure),
         columns=2,
