@@ -156,3 +156,21 @@ def test_which_rule_is_ahead():
     colours = [next(d.colour for d in grouped(below)[rule].marks) for rule in ("rr", "global")]
     assert [b.colour for b in boxes] == colours
     assert boxes[0].tip == "rr recovers most from 50\u00a0% to 85\u00a0%"
+
+
+def test_networks_with_and_without_labels_have_a_figure_each():
+    records = (*make_records(), *make_records(networks=("other",), labels=False))
+    found = list(figures(Contents(records=records, transitions=make_transitions())))
+    assert [figure.key for figure in found] == ["recovery-1", "recovery-2"]
+    assert [figure.plates[0].title for figure in found] == [
+        "net, repair batchnorm",
+        "other, repair batchnorm",
+    ]
+    assert {row[0] for row in found[1].table.rows} == {"other"}
+
+
+def test_seeds_beyond_the_sweep_are_counted():
+    whole = make_transition("global", 0.9)
+    partly = dataclasses.replace(whole, midpoint=Spread(0.9, 0.002, 2))
+    _, below = parts(transitions=[partly])
+    assert next(m.text for m in marks(below, Label)) == "90.0 ± 0.2\u00a0% (2 of 3)"

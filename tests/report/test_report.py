@@ -1,6 +1,11 @@
 import dataclasses
+import re
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stnp
 from tests.report.samples import (
     make_ablation,
     make_allocation,
@@ -98,3 +103,32 @@ def test_order_of_the_page():
     )
     assert isinstance(everything, Report)
     assert keys(everything)[:3] == ["recovery", "repairability", "allocations-1"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.integers(1, 3), st.integers(1, 4))
+def test_any_diagnosis_can_be_shown(data, layers, densities):
+    damage = stnp.arrays(np.float64, (layers, densities), elements=st.floats(0, 1e4))
+    raw, residual = data.draw(damage), data.draw(damage)
+    ratio = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=raw > 0)
+    diagnosis = sm.Diagnosis(
+        tuple("abc"[:layers]), np.linspace(1, 100, densities) / 100, raw, residual, ratio, "mean"
+    )
+    text = sm.report(diagnosis).html()
+    assert "nan" not in text.replace("nance", "")
+    assert "inf" not in re.findall(r"<svg.*</svg>", text)[0]
+
+
+@pytest.mark.parametrize("sparsities", [(0.0, 0.3, 0.5, 0.6), (0.9, 0.901, 0.902, 0.903)])
+@pytest.mark.parametrize("top1", [0.0, 1.0])
+def test_flat_sweeps_can_be_shown(sparsities, top1):
+    records = make_records(sparsities=sparsities, seeds=(0,))
+    flat = [dataclasses.replace(r, top1_repaired=top1, agreement=top1) for r in records]
+    report = sm.report(SweepResult(tuple(flat)))
+    assert "not crossed" in report.summary[0] or "before this sweep" in report.summary[0]
+    assert "nan" not in report.html().replace("nance", "")
+
+
+def test_a_network_of_a_hundred_layers_stays_small():
+    names = [f"encoder.layers.{k}.attention.output" for k in range(100)]
+    assert len(sm.report(make_diagnosis(names)).html().encode()) < 1_000_000

@@ -90,18 +90,39 @@ def test_where_rr_is_ahead():
     assert "ahead" not in words()
 
 
-def test_seeds_and_labels():
+def test_seeds():
+    words = sweep()
     assert (
-        "3 calibration seeds; the midpoints' standard deviation is at most 0.2 points." in sweep()
+        "Up to 3 calibration seeds; the midpoints' standard deviation is at most 0.2 points."
+        in words
     )
-    assert "One calibration seed, so nothing here says how much chance" in sweep(
-        make_records(seeds=(0,))
-    )
+    assert "chance" not in words
+    alone = make_records(seeds=(0,), repairs=("reconstruct",))
+    assert "With one calibration seed, nothing says how far chance moves" in sweep(alone)
+    both = sweep((*make_records(), *alone))
+    assert "Up to 3 calibration seeds" in both
+    assert "With one calibration seed (net, repair reconstruct), nothing says" in both
+
+
+def test_seeds_that_do_not_cross():
+    whole = make_transition("global", 0.9)
+    partly = dataclasses.replace(whole, midpoint=dataclasses.replace(whole.midpoint, count=2))
+    assert "Not every seed" not in sweep(transitions=[whole])
+    assert (
+        "Not every seed crosses half within this sweep for global (net, repair batchnorm); the "
+        "midpoints there are of the seeds that do."
+    ) in sweep(transitions=[partly])
+
+
+def test_with_and_without_labels():
     assert (
         "Without labels, from agreement alone, the midpoint comes within 0.5 points of sparsity "
         "of the labelled one (on average 0.5)."
     ) in sweep()
     assert "agreement with the dense network is kept" in sweep(make_records(labels=False))
+    both = sweep((*make_records(), *make_records(networks=("other",), labels=False)))
+    assert "net, repair batchnorm: half of the accuracy is kept" in both
+    assert "other, repair batchnorm: no transition was determined" in both
 
 
 def test_few_sparsities_name_the_best():

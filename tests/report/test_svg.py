@@ -18,8 +18,9 @@ from sparsemend.report._figure import (
     Panel,
     Plate,
 )
+from sparsemend.report._layout import layout
 from sparsemend.report._scale import Categories, Linear
-from sparsemend.report._svg import layout, svg, svg_file
+from sparsemend.report._svg import svg, svg_file
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 

@@ -70,6 +70,14 @@ def curves(
     }
 
 
+def by_measure(records: Iterable[Record]) -> list[tuple[Record, ...]]:
+    """The records of networks with labels, and those of networks without; empty ones left out."""
+    records = tuple(records)
+    labelled = {r.cell.network for r in records if r.top1_repaired is not None}
+    groups = (tuple(r for r in records if (r.cell.network in labelled) == k) for k in (True, False))
+    return [group for group in groups if group]
+
+
 def measure_of(records: Iterable[Record]) -> Measure:
     """Accuracy where there are labels, else agreement with the dense network."""
     labelled = any(record.top1_repaired is not None for record in records)

@@ -4,69 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from sparsemend.report._figure import Area, Axis, Box, Dot, Label, Line, Mark, Panel, Plate
+from sparsemend.report._figure import Area, Box, Dot, Label, Line, Mark, Plate
+from sparsemend.report._layout import SIZE, TITLE, Frame, Layout, layout, left_of
 from sparsemend.report._palette import Paint, light, variable
-from sparsemend.report._scale import Categories
-from sparsemend.report._text import escape, text_width
+from sparsemend.report._text import escape
 
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
-_SIZE = 12.0
-_TITLE = 13.5
 _BETWEEN = 14.0
-# How much wider bold text is.
-_BOLDER = 1.18
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where a panel's plotting area lies in its plate, in pixels."""
-
-    panel: Panel
-    left: float
-    top: float
-
-    def x(self, value: float) -> float:
-        return self.left + self.panel.x.scale.position(value) * self.panel.width
-
-    def y(self, value: float) -> float:
-        position = self.panel.y.scale.position(value)
-        # Names are read from the top down, values grow from the bottom up.
-        downward = isinstance(self.panel.y.scale, Categories)
-        return self.top + (position if downward else 1 - position) * self.panel.height
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The frames of a plate and its size in pixels."""
-
-    frames: tuple[Frame, ...]
-    width: float
-    height: float
-
-
-def layout(plate: Plate) -> Layout:
-    """Place the panels of a plate: columns and rows as wide and high as their largest."""
-    columns = [
-        [row[i] for row in plate.rows if i < len(row) and row[i] is not None]
-        for i in range(max(map(len, plate.rows)))
-    ]
-    lefts, x = [], 0.0
-    for column in columns:
-        panels = [panel for panel in column if panel is not None]
-        x += max((_left(panel.y) for panel in panels), default=0.0)
-        lefts.append(x)
-        x += max((panel.width + panel.right for panel in panels), default=0.0)
-    frames, y = [], _TITLE + 10 if plate.title else 2.0
-    for row in plate.rows:
-        panels = [panel for panel in row if panel is not None]
-        y += max(_TITLE + 8 if panel.title else 5.0 for panel in panels)
-        for left, panel in zip(lefts, row, strict=False):
-            if panel is not None:
-                frames.append(Frame(panel, left, y))
-        y += max(panel.height + _below(panel.x) for panel in panels)
-    return Layout(tuple(frames), x, y + 2)
 
 
 def svg(plate: Plate, *, identity: str = "") -> str:
@@ -86,7 +31,7 @@ def svg(plate: Plate, *, identity: str = "") -> str:
         f'<svg{named} class="plate" role="img" aria-label="{escape(plate.describe)}" '
         f'viewBox="0 0 {_n(placed.width)} {_n(placed.height)}" '
         f'width="{_n(placed.width)}" height="{_n(placed.height)}" '
-        f'font-size="{_n(_SIZE)}">{inner}</svg>'
+        f'font-size="{_n(SIZE)}">{inner}</svg>'
     )
 
 
@@ -115,7 +60,7 @@ def svg_file(plates: Sequence[Plate], columns: int) -> str:
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" '
         f'role="img" aria-label="{label}" viewBox="0 0 {_n(width)} {_n(y)}" '
-        f'width="{_n(width)}" height="{_n(y)}" font-family="{FONT}" font-size="{_n(_SIZE)}">'
+        f'width="{_n(width)}" height="{_n(y)}" font-family="{FONT}" font-size="{_n(SIZE)}">'
         f'<rect width="100%" height="100%" fill="{light("ground")}"/>{"".join(parts)}</svg>\n'
     )
 
@@ -123,23 +68,11 @@ def svg_file(plates: Sequence[Plate], columns: int) -> str:
 def _plate(plate: Plate, placed: Layout, paint: Paint) -> Iterator[str]:
     if plate.title:
         left = min(frame.left for frame in placed.frames)
-        yield _text(left, _TITLE, plate.title, paint("ink"), "start", bold=True, size=_TITLE)
+        yield _text(left, TITLE, plate.title, paint("ink"), "start", bold=True, size=TITLE)
     for frame in placed.frames:
         yield from _axes(frame, paint)
         for mark in frame.panel.marks:
             yield from _mark(mark, frame, paint)
-
-
-def _left(axis: Axis) -> float:
-    """Room for the labels and the title of a vertical axis."""
-    labels = max((text_width(t.label, _SIZE) for t in axis.scale.ticks()), default=0.0)
-    labels *= _BOLDER if axis.inks else 1.0
-    return 6.0 + (labels + 4.0 if axis.labels else 0.0) + (20.0 if axis.title else 0.0)
-
-
-def _below(axis: Axis) -> float:
-    """Room for the labels and the title of a horizontal axis."""
-    return (20.0 if axis.labels else 4.0) + (18.0 if axis.title else 0.0)
 
 
 def _axes(frame: Frame, paint: Paint) -> Iterator[str]:
@@ -166,7 +99,7 @@ def _axes(frame: Frame, paint: Paint) -> Iterator[str]:
     if panel.x.title:
         yield _text((left + right) / 2, bottom + 34, panel.x.title, paint("mute"), "middle")
     if panel.y.title:
-        x, y = left - _left(panel.y) + 14, (top + bottom) / 2
+        x, y = left - left_of(panel.y) + 14, (top + bottom) / 2
         turn = f' transform="rotate(-90 {_n(x)} {_n(y)})"'
         yield _text(x, y, panel.y.title, paint("mute"), "middle", more=turn)
 
@@ -268,11 +201,11 @@ def _text(
     anchor: str,
     *,
     bold: bool = False,
-    size: float = _SIZE,
+    size: float = SIZE,
     more: str = "",
 ) -> str:
     weight = ' font-weight="600"' if bold else ""
-    sized = f' font-size="{_n(size)}"' if size != _SIZE else ""
+    sized = f' font-size="{_n(size)}"' if size != SIZE else ""
     at = f'x="{_n(x)}" y="{_n(y)}"'
     side = "" if anchor == "start" else f' text-anchor="{anchor}"'
     return f'<text {at} fill="{fill}"{side}{weight}{sized}{more}>{escape(text)}</text>'

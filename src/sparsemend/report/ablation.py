@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from sparsemend.allocation import parse_forced
 from sparsemend.report._contents import Contents
+from sparsemend.report._curves import RIGHT, WIDTH, curve_marks
 from sparsemend.report._figure import Axis, Figure, Label, Line, Mark, Panel, Plate, Table
 from sparsemend.report._scale import Linear, nice_end, sparsity_scale
-from sparsemend.report._series import curves, measure_of, setting_title
+from sparsemend.report._series import by_measure, curves, measure_of, setting_title
 from sparsemend.report._text import numbered, percent, points, shorten
-from sparsemend.report.recovery import RIGHT, WIDTH, curve_marks
 from sparsemend.sweep import Measure, Record
 
 _STYLE = (("orange", "square"), ("ink", "circle"), ("green", "triangle"))
@@ -41,12 +41,13 @@ class Ablation:
 def find_ablations(records: Sequence[Record]) -> list[Ablation]:
     """One for every rule of the form ``base[layers=other]`` in a sweep."""
     found = []
-    for name in dict.fromkeys(record.cell.rule for record in records):
-        rule = parse_forced(name)
-        if rule is not None:
-            three = (rule.base, name, rule.source)
-            own = tuple(record for record in records if record.cell.rule in three)
-            found.append(Ablation(rule.pattern, *three, own))
+    for group in by_measure(records):
+        for name in dict.fromkeys(record.cell.rule for record in group):
+            rule = parse_forced(name)
+            if rule is not None:
+                three = (rule.base, name, rule.source)
+                own = tuple(record for record in group if record.cell.rule in three)
+                found.append(Ablation(rule.pattern, *three, own))
     return found
 
 
@@ -66,7 +67,7 @@ def forced(ablation: Ablation, key: str = "ablation") -> Figure:
     plates, rows = [], []
     for key_, rules in found.items():
         x = sparsity_scale([p.sparsity for curve in rules.values() for p in curve])
-        highest = max(p.mean + p.std for curve in rules.values() for p in curve)
+        highest = max(0.01, *(p.mean + p.std for curve in rules.values() for p in curve))
         y = Linear(0, nice_end(highest * 1.06), as_percent=True)
         marks: list[Mark] = [Line(((x.low, 0), (x.high, 0)), "axis", 1)]
         for place, rule in enumerate(name for name in names if name in rules):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparsemend.report._contents import Contents
+from sparsemend.report._curves import RIGHT, WIDTH, curve_marks, has_curves
 from sparsemend.report._figure import (
     Axis,
     Figure,
@@ -20,7 +21,6 @@ from sparsemend.report._palette import series_style
 from sparsemend.report._scale import Linear, Remaining, nice_end, sparsity_scale
 from sparsemend.report._series import Curve, curves, setting, setting_title
 from sparsemend.report._text import percent, shorten
-from sparsemend.report.recovery import RIGHT, WIDTH, curve_marks, has_curves
 from sparsemend.sweep import Record
 
 _HEIGHT = 200.0
@@ -79,7 +79,7 @@ def _plate(
 ) -> Plate:
     dense = example.top1_dense or 0.0
     x = sparsity_scale([p.sparsity for curve in rules.values() for p in curve])
-    highest = max(dense, *(p.mean + p.std for curve in rules.values() for p in curve))
+    highest = max(dense, 0.01, *(p.mean + p.std for curve in rules.values() for p in curve))
     y = Linear(0, nice_end(highest * 1.06), as_percent=True)
     marks: list[Mark] = []
     for level, name in ((dense, "dense"), (example.chance, "guessing")):

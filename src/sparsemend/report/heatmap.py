@@ -47,7 +47,7 @@ def scale_top(diagnosis: Diagnosis) -> float:
     """The colour scale's upper end: round, at or above the largest RR, from 2 to 4."""
     finite = diagnosis.rr[np.isfinite(diagnosis.rr)]
     largest = float(finite.max()) if finite.size else 1.0
-    return min(max(nice_end(largest), 2.0), _LARGEST_TOP)
+    return min(nice_end(max(largest, 2.0)), _LARGEST_TOP)
 
 
 def repairability(diagnosis: Diagnosis, name: str = "", key: str = "repairability") -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sparsemend.report._contents import Contents
+from sparsemend.report._curves import RIGHT, WIDTH
 from sparsemend.report._figure import (
     Axis,
     Dot,
@@ -21,7 +22,6 @@ from sparsemend.report._palette import series_style
 from sparsemend.report._scale import Categories, sparsity_scale
 from sparsemend.report._series import setting, setting_title
 from sparsemend.report._text import percent, points
-from sparsemend.report.recovery import RIGHT, WIDTH
 from sparsemend.sweep import Transition
 
 Pair = tuple[Transition, Transition]

@@ -6,22 +6,23 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from sparsemend.report._contents import Contents
+from sparsemend.report._curves import has_curves
 from sparsemend.report._figure import Axis, Box, Figure, Group, Label, Panel, Plate, Table
 from sparsemend.report._palette import STEPS
 from sparsemend.report._scale import Categories
-from sparsemend.report._series import measure_of
-from sparsemend.report._text import number, percent
-from sparsemend.report.recovery import has_curves
+from sparsemend.report._series import by_measure, measure_of
+from sparsemend.report._text import number, numbered, percent
 from sparsemend.sweep import Record
 
 
 def figures(contents: Contents) -> Iterator[Figure]:
     """One figure where there are records but too few sparsities for curves."""
-    if contents.records and not has_curves(contents.records):
-        yield rules_by_repairs(contents.records)
+    found = [records for records in by_measure(contents.records) if not has_curves(records)]
+    for index, records in enumerate(found):
+        yield rules_by_repairs(records, numbered("rules-and-repairs", index, len(found)))
 
 
-def rules_by_repairs(records: Sequence[Record]) -> Figure:
+def rules_by_repairs(records: Sequence[Record], key: str = "rules-and-repairs") -> Figure:
     """Rules down, repairs across, one plate a network and sparsity; means over seeds."""
     measure = measure_of(records)
     name_repair = _repair_names(records)
@@ -39,7 +40,7 @@ def rules_by_repairs(records: Sequence[Record]) -> Figure:
     top = max(max(grid.values()) for grid in means.values())
     name = "Top-1 accuracy" if measure == "accuracy" else "Agreement with the dense network"
     return Figure(
-        "rules-and-repairs",
+        key,
         f"{name} of every rule with every repair",
         f"In percent; the stronger the colour, the higher (from 0 to {percent(top)}). The best "
         "of each sparsity is framed.",

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
 from sparsemend.report._figure import Figure
+from sparsemend.report._layout import layout
 from sparsemend.report._palette import css_variables
-from sparsemend.report._svg import layout, svg
+from sparsemend.report._svg import svg
 from sparsemend.report._text import escape, plural
 
 # Drawings that are wider scroll on a phone instead of shrinking beyond legibility.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparsemend.report._contents import Contents
+from sparsemend.report._curves import RIGHT, WIDTH, curve_marks, has_curves
 from sparsemend.report._figure import (
-    Area,
     Axis,
     Box,
     Dot,
@@ -25,56 +25,50 @@ from sparsemend.report._scale import Categories, Linear, Remaining, sparsity_sca
 from sparsemend.report._series import (
     Curve,
     Setting,
+    by_measure,
     by_midpoint,
     curves,
     measure_of,
     setting,
     setting_title,
-    spread_text,
     stays_above,
     transitions_of,
 )
-from sparsemend.report._text import NBSP, percent, tenths
+from sparsemend.report._text import NBSP, numbered, percent, tenths
 from sparsemend.sweep import Lead, Measure, Record, Spread, Transition
+from sparsemend.sweep.transition import END, MIDPOINT, START
 
 # The row that shows which rule recovers most.
 _AHEAD = "ahead"
-# The band of the transition, and its middle (method, section 6).
-HIGH, HALF, LOW = 0.8, 0.5, 0.2
-# Fewer sparsities make no curve; the matrix of rules and repairs shows them better.
-FEWEST = 4
-# Labels at the right edge need this much room.
-WIDTH, RIGHT = 320.0, 100.0
 _HEIGHT, _ROW = 190.0, 18.0
 
 
 def figures(contents: Contents) -> Iterator[Figure]:
-    """One figure where the sweep has curves."""
-    if has_curves(contents.records):
-        yield recovery(contents.records, contents.transitions, contents.leads)
-
-
-def has_curves(records: Sequence[Record]) -> bool:
-    """Whether some rule was run at enough sparsities to draw a curve."""
-    found = curves(records, lambda record: record.agreement)
-    return any(len(curve) >= FEWEST for rules in found.values() for curve in rules.values())
+    """One figure where the sweep has curves; two where only some networks have labels."""
+    found = [records for records in by_measure(contents.records) if has_curves(records)]
+    for index, records in enumerate(found):
+        key = numbered("recovery", index, len(found))
+        yield recovery(records, contents.transitions, contents.leads, key)
 
 
 def recovery(
-    records: Sequence[Record], transitions: Sequence[Transition], leads: Sequence[Lead] = ()
+    records: Sequence[Record],
+    transitions: Sequence[Transition],
+    leads: Sequence[Lead] = (),
+    key: str = "recovery",
 ) -> Figure:
     """Curves with bands over seeds, one plate a setting, and each rule's transition below."""
     measure = measure_of(records)
     found = curves(records, lambda record: record.recovery(measure))
     style = series_style(rule for rules in found.values() for rule in rules)
     plates = []
-    for key, rules in found.items():
-        shown = by_midpoint(transitions_of(transitions, key, measure).values(), rules)
-        ahead = [lead for lead in leads if setting(lead) == key and lead.measure == measure]
-        plates.append(_plate(setting_title(key, found), rules, shown, ahead, style, measure))
+    for place, rules in found.items():
+        shown = by_midpoint(transitions_of(transitions, place, measure).values(), rules)
+        ahead = [lead for lead in leads if setting(lead) == place and lead.measure == measure]
+        plates.append(_plate(setting_title(place, found), rules, shown, ahead, style, measure))
     what = "accuracy above chance" if measure == "accuracy" else "agreement above chance"
     return Figure(
-        "recovery",
+        key,
         "Recovery and its transition",
         f"Above: the share of the dense network's {what} that is left after repair, mean ± "
         "standard deviation over seeds; grey: 80 to 20 %. Below: where each rule crosses that "
@@ -98,14 +92,14 @@ def _plate(
     values = [p.mean + s * p.std for c in rules.values() for p in c for s in (-1, 1)]
     y = Linear(min(0.0, *values), max(1.0, *values), as_percent=True)
     marks: list[Mark] = [
-        Box(x.low, x.high, LOW, HIGH, "band"),
-        Line(((x.low, HALF), (x.high, HALF)), "axis", 1, "4 3"),
+        Box(x.low, x.high, END, START, "band"),
+        Line(((x.low, MIDPOINT), (x.high, MIDPOINT)), "axis", 1, "4 3"),
     ]
     for transition in transitions:
         middle = transition.midpoint.mean
         if middle is not None:
             colour = style[transition.rule][0]
-            marks.append(Line(((middle, HALF), (middle, y.low)), colour, 1, "1 3"))
+            marks.append(Line(((middle, MIDPOINT), (middle, y.low)), colour, 1, "1 3"))
     for rule, curve in rules.items():
         marks.extend(curve_marks(rule, curve, *style[rule], f"{measure} recovered"))
     above = Panel(
@@ -120,30 +114,6 @@ def _plate(
     if not transitions:
         return Plate(((above,),), described, title)
     return Plate(((above,), (_transitions(x, rules, transitions, leads, style),)), described, title)
-
-
-def curve_marks(
-    rule: str, curve: Curve, colour: str, shape: str, what: str, *, dash: str = ""
-) -> Iterator[Mark]:
-    """A curve with its band over seeds and a dot with a tip at every sparsity."""
-    x = tuple(p.sparsity for p in curve)
-    if any(p.std > 0 for p in curve):
-        low, high = (tuple(p.mean + sign * p.std for p in curve) for sign in (-1, 1))
-        yield Area(x, low, high, colour)
-    yield Line(tuple((p.sparsity, p.mean) for p in curve), colour, dash=dash)
-    radius = 3.2 if len(curve) < 24 else 2.4
-    dots = (
-        Dot(
-            p.sparsity,
-            p.mean,
-            colour,
-            shape,
-            radius,
-            tip=f"sparsity {percent(p.sparsity, 4)}: {what} {spread_text(p)}",
-        )
-        for p in curve
-    )
-    yield Group(rule, tuple(dots))
 
 
 def _transitions(
@@ -175,12 +145,16 @@ def _transitions(
             dash = "" if start is not None and end is not None else "5 3"
             marks.append(Line(((first, row), (last, row)), colour, 4, dash))
         if middle is None:
-            side = "above" if stays_above(curve, HALF) else "below"
+            side = "above" if stays_above(curve, MIDPOINT) else "below"
             marks.append(Label(x.high, row, f"always {side} half", "mute", dx=8))
             continue
         marks.append(Line(((middle, -0.5), (middle, row)), colour, 1, "1 3"))
         marks.append(Group(transition.rule, (Dot(middle, row, colour, shape, 5, tip=tip),)))
-        marks.append(Label(x.high, row, _spread(transition.midpoint), colour, dx=8, bold=True))
+        text = _spread(transition.midpoint)
+        seeds = max((p.count for p in curve), default=0)
+        if transition.midpoint.count < seeds:  # the others' midpoints lie beyond the sweep
+            text += f" ({transition.midpoint.count} of {seeds})"
+        marks.append(Label(x.high, row, text, colour, dx=8, bold=True))
     return Panel(
         Axis(x, "sparsity: weights removed from the network"),
         Axis(Categories(tuple(names), longest=20), grid=False, inks=tuple(inks)),
@@ -227,17 +201,17 @@ def _table(
             name = f"recovery of {measure}"
             rows += [(*what, name, p.sparsity, p.mean, p.std, p.count) for p in curve]
     for t in transitions:
-        if t.measure != measure:
+        if t.measure != measure or setting(t) not in found:
             continue
         for name, level, spread in (
-            ("start of transition", HIGH, t.start),
-            ("midpoint of transition", HALF, t.midpoint),
-            ("end of transition", LOW, t.end),
+            ("start of transition", START, t.start),
+            ("midpoint of transition", MIDPOINT, t.midpoint),
+            ("end of transition", END, t.end),
         ):
             what = (t.network, t.mask, t.repair, t.rule)
             rows.append((*what, name, spread.mean, level, spread.std, spread.count))
     for lead in leads:
-        if lead.measure == measure:
+        if lead.measure == measure and setting(lead) in found:
             what = (lead.network, lead.mask, lead.repair, lead.rule)
             rows.append((*what, "ahead from", lead.start, None, None, None))
             rows.append((*what, "ahead to", lead.end, None, None, None))
