@@ -10,6 +10,8 @@ from sparsemend._errors import SparsemendError
 from sparsemend.data._checks import check_int
 from sparsemend.sweep.records import Cell
 
+_MOST = 10_000  # values of one range
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -115,15 +117,16 @@ def _range(value: str | float) -> Iterable[float]:
     if len(numbers) == 1:
         return (float(numbers[0]),)
     start, end, step = numbers
-    # Checked here, before a range out of bounds could become a very long list.
-    if not (0 <= start <= end < 1 and step > 0 and (end - start) % step == 0):
+    ordered = 0 <= start <= end < 1 and step > 0
+    # The number of steps, checked before a list is made of them.
+    count = (end - start) / step if ordered else Decimal(0)
+    if not ordered or count > _MOST or count != int(count):
         raise SparsemendError(
             "this range of sparsities cannot be",
             value,
             "start:end:step with 0 <= start <= end < 1 and a step that divides end - start",
         )
-    count = int((end - start) / step)
-    return [float(start + step * i) for i in range(count + 1)]
+    return [float(start + step * i) for i in range(int(count) + 1)]
 
 
 def _several(values: str | Iterable[str]) -> tuple[str, ...]:

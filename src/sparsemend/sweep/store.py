@@ -193,6 +193,10 @@ def _check_schema(connection: sqlite3.Connection, path: Path | None, writable: b
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Let no second driver in; the lock goes with the process, however it ends."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise SparsemendError(
+            "the store cannot be there", str(path), "a file in a folder that exists"
+        )
     lock_path = path.with_name(f"{path.name}.lock")
     lock = FileLock(lock_path)
     try:
