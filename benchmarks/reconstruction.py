@@ -3,9 +3,9 @@
 python -m benchmarks.reconstruction goals --data SHARED/data --store goals.jsonl
 python -m benchmarks.reconstruction ablation --data SHARED/data --store ablation.jsonl
 
-Rule global; 1,024 calibration images, drawn by the seed; KL on 512 further training images that
-the repair does not see; top-1 on the full test set. ``again`` is the second pass, whose choice of
-weights is weighed by the first one's result; repair ``best`` keeps the pass with the lower KL.
+Rule global; calibration images are drawn by the seed; KL on 512 further training images that the
+repair does not see; top-1 on the full test set. ``goals`` runs repair ``best`` as a user does;
+``ablation`` runs one reconstruction with one constant changed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import argparse
 import copy
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 
 import sparsemend as sm
 from benchmarks._store import Store
 from sparsemend.layers import discover
-from sparsemend.repair import Settings, channel_importance, reconstruct
+from sparsemend.repair import Settings, reconstruct
 
 GOALS = (
     ("cifar100_resnet20", 0.80),
@@ -45,53 +46,66 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no logit refits": {"logit_refits": 0},
     "ridge 1 %": {"ridge": 1e-2},
     "ridge 0.03 %": {"ridge": 3e-4},
+    "mirrored copies": {"mirrored": True},
 }
-CALIBRATION, HELDOUT = 1024, 512
+HELDOUT = 512
 
 
 class Bench:
     """One network with its data."""
 
-    def __init__(self, folder: Path, network: str, flip: bool) -> None:
+    def __init__(self, folder: Path, network: str) -> None:
         data_set, architecture = network.split("_")
         weights = folder / "weights" / f"{network}.safetensors"
         loaded = sm.models.load(f"cifar_{architecture}", weights)
-        self.model, self.flip = loaded.model, flip
+        self.model = loaded.model
         self.images = sm.data.load(folder / data_set, mean=loaded.mean, std=loaded.std)
 
-    def run(
-        self, sparsity: float, seed: int, settings: Mapping[str, Any], passes: int
+    def best(self, sparsity: float, size: int, seed: int) -> dict[str, Any]:
+        """Repair best, as a user runs it."""
+        batches, heldout = self._inputs(size, seed)
+        start = time.perf_counter()
+        result = sm.compress(self.model, batches, sparsity, "global", heldout=heldout)
+        return {
+            "seconds": time.perf_counter() - start,
+            "tried": dict(result.tried),
+            "repair": result.repair,
+            "kl": result.agreement.kl,
+            "top1": self._top1(result.model),
+        }
+
+    def variant(
+        self, sparsity: float, size: int, seed: int, changes: Mapping[str, Any]
     ) -> dict[str, Any]:
-        x = self.images.calibration(CALIBRATION, seed=seed)
-        if self.flip:
-            x = torch.cat([x, x.flip(-1)])
-        batches = list(x.split(128))
-        heldout = self.images.heldout(HELDOUT, calibration_size=CALIBRATION, seed=seed)
+        """One reconstruction with other constants."""
+        batches, heldout = self._inputs(size, seed)
+        constants = dict(changes)
+        if constants.pop("mirrored", False):
+            batches = [*batches, *(batch.flip(-1) for batch in batches)]
+        # An empty mapping has a weight for no layer: all rows count the same.
+        importance = None if constants.pop("importance", True) else {}
         allocation = sm.allocate(self.model, sparsity, "global")
-        layers = discover(self.model, batches[0])
-        constants = dict(settings)
-        importance: Mapping[str, torch.Tensor] | None = None
-        if not constants.pop("importance", True):
-            importance = {}
-        found: dict[str, Any] = {}
-        for index in range(passes):
-            model, start = copy.deepcopy(self.model), time.perf_counter()
-            reconstruct(
-                model,
-                self.model,
-                batches,
-                layers,
-                None,
-                allocation,
-                Settings(**constants),
-                importance=importance,
-            )
-            importance = channel_importance(model, layers)
-            name = "again" if index else "first"
-            found[f"seconds_{name}"] = time.perf_counter() - start
-            found[f"kl_{name}"] = sm.agreement(model, self.model, heldout).kl
-            found[f"top1_{name}"] = sm.evaluate(model, self.images.test_batches(500)).top1
-        return found
+        model, start = copy.deepcopy(self.model), time.perf_counter()
+        reconstruct(
+            model,
+            self.model,
+            batches,
+            discover(self.model, batches[0]),
+            None,
+            allocation,
+            Settings(**constants),
+            importance=importance,
+        )
+        seconds = time.perf_counter() - start
+        kl = sm.agreement(model, self.model, heldout).kl
+        return {"seconds": seconds, "kl": kl, "top1": self._top1(model)}
+
+    def _inputs(self, size: int, seed: int) -> tuple[list[Tensor], Tensor]:
+        heldout = self.images.heldout(HELDOUT, calibration_size=size, seed=seed)
+        return list(self.images.calibration(size, seed=seed).split(128)), heldout
+
+    def _top1(self, model: nn.Module) -> float:
+        return sm.evaluate(model, self.images.test_batches(500)).top1
 
 
 def main() -> None:
@@ -101,35 +115,35 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--network", nargs="+", default=list(NETWORKS))
-    parser.add_argument("--flip", action="store_true", help="add mirrored calibration images")
+    parser.add_argument("--calibration-size", type=int, default=1024)
     options = parser.parse_args()
     store = Store(options.store)
-    if options.table == "goals":
-        work = [(n, s, "default", seed) for seed in options.seed for n, s in GOALS]
+    goals = options.table == "goals"
+    if goals:
+        work = [(n, s, "best", seed) for seed in options.seed for n, s in GOALS]
     else:
-        seed = options.seed[0]
-        work = [(n, 0.9, variant, seed) for variant in VARIANTS for n in NETWORKS]
-    passes = 2 if options.table == "goals" else 1
+        work = [(n, 0.9, variant, options.seed[0]) for n in NETWORKS for variant in VARIANTS]
     benches: dict[str, Bench] = {}
     for network, sparsity, variant, seed in work:
         if network not in options.network:
             continue
+        size = options.calibration_size
         cell = {
             "network": network,
             "sparsity": sparsity,
             "variant": variant,
             "seed": seed,
-            "flip": options.flip,
+            "calibration_size": size,
         }
-
-        def compute(
-            network: str = network, sparsity: float = sparsity, v: str = variant, seed: int = seed
-        ) -> dict[str, Any]:
-            if network not in benches:
-                benches[network] = Bench(options.data, network, options.flip)
-            return benches[network].run(sparsity, seed, VARIANTS[v], passes)
-
-        store.compute(cell, compute)
+        if network not in benches:
+            benches[network] = Bench(options.data, network)
+        bench = benches[network]
+        run = (
+            partial(bench.best, sparsity, size, seed)
+            if goals
+            else partial(bench.variant, sparsity, size, seed, VARIANTS[variant])
+        )
+        store.compute(cell, run)
 
 
 if __name__ == "__main__":

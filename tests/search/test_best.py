@@ -8,6 +8,7 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend import SparsemendError
+from sparsemend.execution.batches import mirrored
 from sparsemend.layers import discover
 from sparsemend.repair import Support
 from sparsemend.search import hold_out, repair_best
@@ -40,11 +41,11 @@ class Recorder(nn.Module):
 
 
 def marked_batches(count=6, size=20, seed=0):
-    """Batches that their first value names."""
+    """Batches that their first value names, mirrored or not."""
     generator = torch.Generator().manual_seed(seed)
     batches = [torch.randn(size, 3, 6, 6, generator=generator) for _ in range(count)]
     for index, batch in enumerate(batches):
-        batch[:, 0, 0, 0] = index
+        batch[:, 0, 0, [0, -1]] = index
     return batches
 
 
@@ -79,12 +80,14 @@ def test_the_winner_is_never_worse_than_any_ending(free, norm):
     same_values(before[0], pruned)
     same_values(before[1], dense)
     endings = {"reconstruct", *(["reconstruct+batchnorm"] if norm else [])}
-    endings |= {"reconstruct-again"} if free else {"variance", *(["batchnorm"] if norm else [])}
-    assert set(best.tried) == endings
+    endings |= set() if free else {"variance", *(["batchnorm"] if norm else [])}
+    closer = min("reconstruct", "reconstruct-mirrored", key=best.tried.__getitem__)
+    others = {"reconstruct-mirrored", *([f"{closer}-again"] if free else [])}
+    assert set(best.tried) == endings | others
     # Both the winner's and the others' closeness, recomputed.
     assert best.agreement == sm.agreement(best.model, dense, unseen)
     assert best.agreement.kl == best.tried[best.repair] == min(best.tried.values())
-    for name in endings - {"reconstruct-again"}:
+    for name in endings:
         if free:
             alone = sm.compress(dense, fit, 2 / 3, "uniform", repair=name).model
         else:
@@ -98,7 +101,9 @@ def test_the_winner_is_never_worse_than_any_ending(free, norm):
 def test_every_ending_of_a_trained_network_recomputed(digits):
     heldout = digits.heldout
     result = sm.compress(digits.model, digits.calibration, 0.85, heldout=heldout)
-    assert set(result.tried) == {"reconstruct", "reconstruct+batchnorm", "reconstruct-again"}
+    closer = min("reconstruct", "reconstruct-mirrored", key=result.tried.__getitem__)
+    expected = {"reconstruct", "reconstruct+batchnorm", "reconstruct-mirrored", f"{closer}-again"}
+    assert set(result.tried) == expected
     assert result.agreement.kl == min(result.tried.values())
     for repair in ("reconstruct", "reconstruct+batchnorm"):
         alone = sm.compress(digits.model, digits.calibration, 0.85, repair=repair, heldout=heldout)
@@ -106,6 +111,21 @@ def test_every_ending_of_a_trained_network_recomputed(digits):
     text = str(result).splitlines()
     assert text[1] == f"rule global, mask gradual, repair {result.repair} (sequential)"
     assert text[3].startswith("tried (KL): reconstruct ")
+
+
+def test_mirror_images_are_those_of_the_calibration_inputs():
+    dense, batches = Recorder().eval(), marked_batches()
+    heldout = batches[4:]
+    result = sm.compress(dense, batches[:4], 0.7, heldout=heldout)
+    alone = sm.compress(dense, mirrored(batches[:4]), 0.7, repair="reconstruct", heldout=heldout)
+    assert alone.agreement.kl == result.tried["reconstruct-mirrored"]
+
+
+def test_inputs_that_are_no_images_are_not_mirrored():
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 4))
+    result = sm.compress(dense, [torch.randn(30, 8) for _ in range(4)], 0.5)
+    assert set(result.tried) == {"reconstruct", "reconstruct-again"}
 
 
 def seen_while(monkeypatch, dense, job):
@@ -209,10 +229,10 @@ def test_repair_best_on_a_given_network(digits):
     given, found = sm.find_masks(pruned), sm.find_masks(repaired)
     assert not any((found[name] & ~mask).any() for name, mask in given.items())
     fit, unseen = hold_out(list(batches))
-    closest = min(
-        sm.agreement(sm.repair(pruned, dense, fit, name), dense, unseen).kl
-        for name in ("reconstruct", "reconstruct+batchnorm", "variance", "batchnorm")
-    )
+    names = ("reconstruct", "reconstruct+batchnorm", "variance", "batchnorm")
+    endings = [sm.repair(pruned, dense, fit, name) for name in names]
+    endings.append(sm.repair(pruned, dense, mirrored(fit), "reconstruct"))
+    closest = min(sm.agreement(ending, dense, unseen).kl for ending in endings)
     assert sm.agreement(repaired, dense, unseen).kl == closest
     assert sm.repair(pruned, dense, batches, "best", inplace=True) is pruned
     same_values(pruned, repaired)
