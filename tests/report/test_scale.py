@@ -12,6 +12,7 @@ from sparsemend.report._scale import (
     Logarithmic,
     Remaining,
     Root,
+    fraction_scale,
     nice_end,
     nice_step,
     nice_ticks,
@@ -126,3 +127,15 @@ def test_sparsities_lie_within_their_axis(values):
     assert 0 <= scale.low < scale.high < 1
     places = [scale.position(t.value) for t in scale.ticks()]
     assert all(b - a > 0.12 for a, b in itertools.pairwise(places))
+
+
+@given(st.floats(0, 3))
+def test_fractions_have_an_axis_that_holds_them(highest):
+    scale = fraction_scale(highest)
+    assert 0 <= scale.position(highest) <= 1 + 1e-9
+    assert scale.high <= max(1.0, 1.5 * highest)
+
+
+def test_accuracies_end_at_all_of_them():
+    assert fraction_scale(0.989).high == 1
+    assert fraction_scale(0.69).high == pytest.approx(0.8)

@@ -208,7 +208,7 @@ def _subtitle(contents: Contents) -> str:
     parts = []
     if contents.records:
         seeds = sorted({record.cell.seed for record in contents.records})
-        parts.append(f"{len(contents.records):,} cells, calibration seeds {_seeds(seeds)}")
+        parts.append(f"{len(contents.records):,} cells, {_seeds(seeds)}")
         parts += _versions(contents.records)
     for name, diagnosis in contents.diagnoses.items():
         parts.append(
@@ -220,8 +220,8 @@ def _subtitle(contents: Contents) -> str:
 
 def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
+        return f"calibration seeds {seeds[0]} to {seeds[-1]}"
+    return f"calibration seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _versions(records: Sequence[Record]) -> list[str]:

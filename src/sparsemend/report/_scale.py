@@ -195,6 +195,12 @@ def nice_end(value: float, count: int = 5) -> float:
     return float(f"{math.ceil(value / step - 1e-9) * step:.12g}")
 
 
+def fraction_scale(highest: float) -> Linear:
+    """An axis in percent from 0 to a round end; it ends at 100 % where that is enough."""
+    end = nice_end(max(highest, 0.01))
+    return Linear(0, 1.0 if highest <= 1 < end else end, as_percent=True)
+
+
 def sparsity_scale(values: Sequence[float]) -> Remaining:
     """An axis over the sparsities of a sweep, a little wider than they are."""
     most, least = 1 - min(values), 1 - max(values)

@@ -9,12 +9,11 @@ from sparsemend.allocation import parse_forced
 from sparsemend.report._contents import Contents
 from sparsemend.report._curves import RIGHT, WIDTH, curve_marks
 from sparsemend.report._figure import Axis, Figure, Label, Line, Mark, Panel, Plate, Table
-from sparsemend.report._scale import Linear, nice_end, sparsity_scale
+from sparsemend.report._palette import series_style
+from sparsemend.report._scale import fraction_scale, sparsity_scale
 from sparsemend.report._series import by_measure, curves, measure_of, setting_title
 from sparsemend.report._text import numbered, percent, points, shorten
 from sparsemend.sweep import Measure, Record
-
-_STYLE = (("orange", "square"), ("ink", "circle"), ("green", "triangle"))
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,11 @@ def forced(ablation: Ablation, key: str = "ablation") -> Figure:
     measure = measure_of(ablation.records)
     found = curves(ablation.records, lambda record: _value(record, measure))
     names = (ablation.base, ablation.forced, ablation.other)
-    style = dict(zip(names, _STYLE, strict=True))
+    style = series_style(names)
     plates, rows = [], []
     for key_, rules in found.items():
         x = sparsity_scale([p.sparsity for curve in rules.values() for p in curve])
-        highest = max(0.01, *(p.mean + p.std for curve in rules.values() for p in curve))
-        y = Linear(0, nice_end(highest * 1.06), as_percent=True)
+        y = fraction_scale(max(p.mean + p.std for curve in rules.values() for p in curve))
         marks: list[Mark] = [Line(((x.low, 0), (x.high, 0)), "axis", 1)]
         for place, rule in enumerate(name for name in names if name in rules):
             marks.extend(curve_marks(rule, rules[rule], *style[rule], measure))

@@ -18,7 +18,7 @@ from sparsemend.report._figure import (
     spread_out,
 )
 from sparsemend.report._palette import series_style
-from sparsemend.report._scale import Linear, Remaining, nice_end, sparsity_scale
+from sparsemend.report._scale import Linear, Remaining, fraction_scale, sparsity_scale
 from sparsemend.report._series import Curve, curves, setting, setting_title
 from sparsemend.report._text import percent, shorten
 from sparsemend.sweep import Record
@@ -79,8 +79,8 @@ def _plate(
 ) -> Plate:
     dense = example.top1_dense or 0.0
     x = sparsity_scale([p.sparsity for curve in rules.values() for p in curve])
-    highest = max(dense, 0.01, *(p.mean + p.std for curve in rules.values() for p in curve))
-    y = Linear(0, nice_end(highest * 1.06), as_percent=True)
+    highest = max(dense, *(p.mean + p.std for curve in rules.values() for p in curve))
+    y = fraction_scale(highest)
     marks: list[Mark] = []
     for level, name in ((dense, "dense"), (example.chance, "guessing")):
         marks.append(Line(((x.low, level), (x.high, level)), "axis", 1.2, "5 3"))

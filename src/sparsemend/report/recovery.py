@@ -146,7 +146,7 @@ def _transitions(
             marks.append(Line(((first, row), (last, row)), colour, 4, dash))
         if middle is None:
             side = "above" if stays_above(curve, MIDPOINT) else "below"
-            marks.append(Label(x.high, row, f"always {side} half", "mute", dx=8))
+            marks.append(Label(x.high, row, f"{side} half throughout", "mute", dx=8))
             continue
         marks.append(Line(((middle, -0.5), (middle, row)), colour, 1, "1 3"))
         marks.append(Group(transition.rule, (Dot(middle, row, colour, shape, 5, tip=tip),)))
