@@ -93,7 +93,7 @@ def test_an_end_outside_of_the_sweep_runs_out_dashed():
     assert thick.dash
     assert thick.points[1][0] == below.x.scale.high
     (dot,) = grouped(below)["global"].marks
-    assert "20 % recovered until outside of this sweep" in dot.tip
+    assert "20 % recovered not within this sweep" in dot.tip
 
 
 def test_without_labels_it_is_agreement():

@@ -179,12 +179,12 @@ def _tip(transition: Transition) -> str:
     middle, start, end = _spreads(transition)
 
     def place(spread: Spread) -> str:
-        return "outside of this sweep" if spread.mean is None else _spread(spread)
+        return "not within this sweep" if spread.mean is None else f"at {_spread(spread)}"
 
     seeds = f" ({middle.count} seeds)" if middle.count > 1 else ""
     return (
-        f"half recovered at {place(middle)}{seeds}\n80 % recovered until {place(start)}\n"
-        f"20 % recovered until {place(end)}"
+        f"80 % recovered {place(start)}\nhalf recovered {place(middle)}{seeds}\n"
+        f"20 % recovered {place(end)}"
     )
 
 
