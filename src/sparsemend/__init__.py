@@ -20,6 +20,7 @@ from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
 from sparsemend.repair import recalibrate, repair_names
 from sparsemend.report import Report, report
+from sparsemend.search import AllocationSearch
 from sparsemend.sweep import AblationResult, SweepResult
 
 # Last: importing the packages of the same names set these names to the packages.
@@ -32,6 +33,7 @@ __all__ = [
     "AblationResult",
     "Agreement",
     "Allocation",
+    "AllocationSearch",
     "Calibration",
     "CompressionResult",
     "Diagnosis",

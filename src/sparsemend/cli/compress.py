@@ -24,7 +24,10 @@ def compress(
     data: opt.Data,
     sparsity: opt.Sparsity,
     weights: opt.Weights = None,
-    rule: Annotated[str, typer.Option(help=f"One of {', '.join(sm.rule_names())}.")] = "global",
+    rule: Annotated[
+        str,
+        typer.Option(help=f"One of {', '.join(sm.rule_names())}; or auto: search for the best."),
+    ] = "auto",
     mask: Annotated[
         str | None,
         typer.Option(
@@ -37,6 +40,13 @@ def compress(
         typer.Option(help=f"Of {', '.join(sm.repair_names())}; or as in variance+batchnorm."),
     ] = "best",
     scope: Annotated[str, typer.Option(help=f"One of {', '.join(SCOPES)}.")] = "sequential",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="How long rule auto may search: a number of repairs (default 30), or 20min. "
+            "Ctrl-C ends the search with the best so far."
+        ),
+    ] = None,
     calibration_size: opt.CalibrationSize = 512,
     heldout_size: Annotated[
         int, typer.Option(help="Further training inputs on which agreement is measured.")
@@ -79,6 +89,7 @@ def compress(
             repair,
             scope=scope,
             heldout=unseen,
+            budget=budget,
         )
         pruned = copy.deepcopy(source.model)
         apply_masks(pruned, result.masks)
@@ -102,6 +113,8 @@ def compress(
             print_json(values)
             return
         print(result)
+        if result.search is not None:
+            print(result.search)
         for stage in ("dense", "pruned", "repaired"):
             print(f"top-1 {stage:<9} {percent(top1[f'top1_{stage}']):>9}")
         for path in (out, page):
@@ -125,6 +138,7 @@ def _report(result: sm.CompressionResult) -> dict[str, Any]:
         "counts": dict(result.allocation),
         "sizes": dict(result.allocation.sizes),
         "rule": result.rule,
+        "search": None if result.search is None else result.search.to_dict(),
         "mask": result.mask,
         "repair": result.repair,
         "tried": dict(result.tried),

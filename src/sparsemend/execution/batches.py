@@ -161,6 +161,18 @@ def batch_size(batch: Batch) -> int:
     return 1
 
 
+def cut(batch: Batch, start: int, stop: int) -> Batch:
+    """Some inputs of a batch: every tensor of as many rows as the first is cut."""
+    size = batch_size(batch)
+
+    def part(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size:
+            return leaf[start:stop]
+        return leaf
+
+    return tree_map(part, plain(batch))
+
+
 def plain(batch: Batch) -> Batch:
     """The batch with mappings of other types, as tokenizers return them, as dictionaries.
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
-from sparsemend.layers import Layer, mean_patch, stored_weight, weight_matrix
-from sparsemend.repair._targets import Targets, channel_shape
+from sparsemend.layers import Layer, channel_shape, mean_patch, stored_weight, weight_matrix
+from sparsemend.repair._targets import Targets
 from sparsemend.solvers import Schedule, choose_support, solve_on_support
 
 _DEAD = 1e-12

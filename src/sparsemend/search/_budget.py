@@ -57,7 +57,19 @@ class Meter:
 
     @property
     def spent(self) -> float:
+        """In repairs."""
         return self._spent
+
+    @property
+    def total(self) -> float:
+        """What there is to spend: repairs, or seconds where these are the limit."""
+        return self._budget.repairs if math.isfinite(self._budget.repairs) else self._budget.seconds
+
+    @property
+    def done(self) -> float:
+        """What of :attr:`total` is spent."""
+        counted = math.isfinite(self._budget.repairs)
+        return self._spent if counted else time.monotonic() - self._start
 
     def affords(self, repairs: float) -> bool:
         """Whether a trial of this cost may start."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sparsemend.evaluation import Agreement, agreement
-from sparsemend.execution.batches import Batch, mirrored
+from sparsemend.execution.batches import Batch, batch_size, cut, mirrored
 from sparsemend.layers import LayerSet
 from sparsemend.repair import (
     Outcome,
@@ -31,12 +31,16 @@ from sparsemend.repair import (
 def hold_out(batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
     """The first batches to repair with, and the last fifth, at least one, to judge on.
 
-    A single batch serves as both.
+    A single batch is cut in the same way; a single input serves as both.
     """
-    if len(batches) == 1:
+    if len(batches) > 1:
+        count = max(1, len(batches) // 5)
+        return batches[:-count], batches[-count:]
+    size = batch_size(batches[0])
+    if size < 2:
         return batches, batches
-    count = max(1, len(batches) // 5)
-    return batches[:-count], batches[-count:]
+    count = max(1, size // 5)
+    return [cut(batches[0], 0, size - count)], [cut(batches[0], size - count, size)]
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from sparsemend.calibration import Calibration
-from sparsemend.evaluation import agreement
-from sparsemend.execution.batches import Batch
+from sparsemend.evaluation import Reference
+from sparsemend.execution.batches import Batch, batch_size, cut
 from sparsemend.layers import LayerSet
 from sparsemend.masks import JOINT, apply_masks, choose_masks
 from sparsemend.repair import RepairPlan, Settings, Support, parse_repair, run_plan
 from sparsemend.solvers import Schedule
 
-# A cheap trial: a part of the calibration inputs, and of the rounds of a reconstruction.
+# A cheap trial: a part of the calibration inputs, of those that judge, and of the rounds of a
+# reconstruction.
 _PROXY_INPUTS = 0.25
+_PROXY_JUDGES = 0.5
 _PROXY_SETTINGS = Settings(
     refits=1,
     reselections=0,
@@ -89,30 +91,34 @@ class Objective:
         calibration: Calibration | None = None,
         progress: bool | None = None,
     ) -> None:
-        self._dense, self._batches, self._heldout = dense, batches, heldout
+        self._dense, self._batches = dense, batches
+        self._judge = Reference(dense, heldout)
         self._layers, self._mask, self._scope = layers, mask, scope
         self._plan = parse_repair("reconstruct") if plan.best else plan
         self._calibration, self._progress = calibration, progress
-        self._few = batches[: max(1, round(_PROXY_INPUTS * len(batches)))]
+        self._few = _share(batches, _PROXY_INPUTS)
+        self._quick_judge = Reference(dense, _share(heldout, _PROXY_JUDGES))
 
     @property
     def proxy_cost(self) -> float:
         """Cost of :meth:`proxy` as a share of that of :meth:`exact`."""
         rounds = _PROXY_ROUNDS if self._plan.reconstructs else 1.0
-        return rounds * len(self._few) / len(self._batches)
+        inputs = [sum(map(batch_size, batches)) for batches in (self._few, self._batches)]
+        return rounds * inputs[0] / inputs[1]
 
     def exact(self, counts: Mapping[str, int]) -> float:
         """KL after the real repair, in nats."""
-        return self._trial(counts, self._batches, None, self._progress)
+        return self._trial(counts, self._batches, self._judge, None, self._progress)
 
     def proxy(self, counts: Mapping[str, int]) -> float:
         """KL after a cheaper repair: fewer inputs and rounds. Comparable among themselves."""
-        return self._trial(counts, self._few, _PROXY_SETTINGS, False)
+        return self._trial(counts, self._few, self._quick_judge, _PROXY_SETTINGS, False)
 
     def _trial(
         self,
         counts: Mapping[str, int],
         batches: Sequence[Batch],
+        judge: Reference,
         settings: Settings | None,
         progress: bool | None,
     ) -> float:
@@ -129,4 +135,12 @@ class Objective:
             progress,
             settings,
         )
-        return agreement(model, self._dense, self._heldout).kl
+        return judge.agreement(model).kl
+
+
+def _share(batches: Sequence[Batch], share: float) -> list[Batch]:
+    """The first inputs, whole batches where there are several, else of the one batch."""
+    if len(batches) > 1:
+        return list(batches[: max(1, round(share * len(batches)))])
+    size = batch_size(batches[0])
+    return [cut(batches[0], 0, max(1, round(share * size)))]
