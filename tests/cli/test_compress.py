@@ -27,7 +27,7 @@ def images(seed):
 def expected(digits, seed=0, **options):
     """The same by hand, from the library."""
     calibration, unseen = images(seed)
-    return sm.compress(digits.model, calibration, 0.9, heldout=unseen, **options)
+    return sm.compress(digits.model, calibration, 0.9, "global", heldout=unseen, **options)
 
 
 def test_json(run_json, digits, tmp_path):

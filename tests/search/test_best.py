@@ -100,13 +100,15 @@ def test_the_winner_is_never_worse_than_any_ending(free, norm):
 
 def test_every_ending_of_a_trained_network_recomputed(digits):
     heldout = digits.heldout
-    result = sm.compress(digits.model, digits.calibration, 0.85, heldout=heldout)
+    result = sm.compress(digits.model, digits.calibration, 0.85, "global", heldout=heldout)
     closer = min("reconstruct", "reconstruct-mirrored", key=result.tried.__getitem__)
     expected = {"reconstruct", "reconstruct+batchnorm", "reconstruct-mirrored", f"{closer}-again"}
     assert set(result.tried) == expected
     assert result.agreement.kl == min(result.tried.values())
     for repair in ("reconstruct", "reconstruct+batchnorm"):
-        alone = sm.compress(digits.model, digits.calibration, 0.85, repair=repair, heldout=heldout)
+        alone = sm.compress(
+            digits.model, digits.calibration, 0.85, "global", repair=repair, heldout=heldout
+        )
         assert alone.agreement.kl == result.tried[repair] >= result.agreement.kl
     text = str(result).splitlines()
     assert text[1] == f"rule global, mask gradual, repair {result.repair} (sequential)"
@@ -116,15 +118,17 @@ def test_every_ending_of_a_trained_network_recomputed(digits):
 def test_mirror_images_are_those_of_the_calibration_inputs():
     dense, batches = Recorder().eval(), marked_batches()
     heldout = batches[4:]
-    result = sm.compress(dense, batches[:4], 0.7, heldout=heldout)
-    alone = sm.compress(dense, mirrored(batches[:4]), 0.7, repair="reconstruct", heldout=heldout)
+    result = sm.compress(dense, batches[:4], 0.7, "global", heldout=heldout)
+    alone = sm.compress(
+        dense, mirrored(batches[:4]), 0.7, "global", repair="reconstruct", heldout=heldout
+    )
     assert alone.agreement.kl == result.tried["reconstruct-mirrored"]
 
 
 def test_inputs_that_are_no_images_are_not_mirrored():
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 4))
-    result = sm.compress(dense, [torch.randn(30, 8) for _ in range(4)], 0.5)
+    result = sm.compress(dense, [torch.randn(30, 8) for _ in range(4)], 0.5, "global")
     assert set(result.tried) == {"reconstruct", "reconstruct-again"}
 
 
@@ -153,7 +157,7 @@ def test_compress_does_not_repair_with_the_inputs_that_judge(monkeypatch, mask):
     dense, batches = Recorder().eval(), marked_batches(6)
 
     def job():
-        result = sm.compress(dense, batches, 0.6, mask=mask)
+        result = sm.compress(dense, batches, 0.6, "global", mask=mask)
         assert result.heldout
         assert result.agreement.count == 20
 
@@ -170,7 +174,9 @@ def test_a_rule_that_diagnoses_does_not_see_them_either(monkeypatch):
 def test_given_heldout_inputs_judge_alone(monkeypatch):
     dense, batches = Recorder().eval(), marked_batches(6)
     phases = seen_while(
-        monkeypatch, dense, lambda: sm.compress(dense, batches[:4], 0.6, heldout=batches[4:])
+        monkeypatch,
+        dense,
+        lambda: sm.compress(dense, batches[:4], 0.6, "global", heldout=batches[4:]),
     )
     assert phases == {"repair": {0.0, 1.0, 2.0, 3.0}, "judge": {4.0, 5.0}}
 
@@ -185,7 +191,7 @@ def test_repair_does_not_use_them(monkeypatch):
 
 def test_one_batch_serves_as_both():
     dense, batches = Recorder().eval(), marked_batches(1, size=80)
-    result = sm.compress(dense, batches, 0.6)
+    result = sm.compress(dense, batches, 0.6, "global")
     assert not result.heldout
     assert result.agreement.count == 80
     assert "(calibration inputs)" in str(result)
@@ -195,9 +201,9 @@ def test_one_batch_serves_as_both():
 @pytest.mark.parametrize("mask", ["gradual", "magnitude"])
 def test_in_place_gives_the_same(norm, mask):
     dense, batches = Recorder(norm).eval(), marked_batches()
-    expected = sm.compress(dense, batches, 0.7, mask=mask)
+    expected = sm.compress(dense, batches, 0.7, "global", mask=mask)
     model = copy.deepcopy(dense)
-    result = sm.compress(model, batches, 0.7, mask=mask, inplace=True)
+    result = sm.compress(model, batches, 0.7, "global", mask=mask, inplace=True)
     assert result.model is model
     same_values(model, expected.model)
     assert (result.repair, result.tried) == (expected.repair, expected.tried)
@@ -209,10 +215,10 @@ def test_in_place_adds_the_biases_that_the_winner_has():
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(8, 9, bias=False), nn.ReLU(), nn.Linear(9, 4, bias=False))
     batches = [torch.randn(30, 8) for _ in range(4)]
-    expected = sm.compress(dense, batches, 0.5)
+    expected = sm.compress(dense, batches, 0.5, "global")
     assert expected.added_biases == ("0", "2")
     model = copy.deepcopy(dense)
-    sm.compress(model, batches, 0.5, inplace=True)
+    sm.compress(model, batches, 0.5, "global", inplace=True)
     same_values(model, expected.model)
     assert [name for name, _ in model.named_parameters()] == [
         name for name, _ in expected.model.named_parameters()
@@ -240,7 +246,7 @@ def test_repair_best_on_a_given_network(digits):
 
 def test_results_repeat():
     dense, batches = Recorder().eval(), marked_batches()
-    first, second = (sm.compress(dense, batches, 0.7) for _ in range(2))
+    first, second = (sm.compress(dense, batches, 0.7, "global") for _ in range(2))
     same_values(first.model, second.model)
     assert first.tried == second.tried
 
@@ -262,12 +268,14 @@ def test_results_repeat():
 def test_refusals(options, text):
     dense, batches = Recorder().eval(), marked_batches(1)
     with pytest.raises(SparsemendError, match=text):
-        sm.compress(dense, batches, 0.5, **options)
+        sm.compress(dense, batches, 0.5, "global", **options)
     assert not dense.log
 
 
 def test_a_repair_that_reconstructs_chooses_the_masks_by_default():
     dense, batches = Recorder().eval(), marked_batches()
     repairs = ("reconstruct", "reconstruct+batchnorm", "best", "variance", "batchnorm")
-    masks = {repair: sm.compress(dense, batches, 0.5, repair=repair).mask for repair in repairs}
+    masks = {
+        repair: sm.compress(dense, batches, 0.5, "global", repair=repair).mask for repair in repairs
+    }
     assert list(masks.values()) == ["gradual"] * 3 + ["magnitude"] * 2
