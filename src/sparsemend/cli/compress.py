@@ -17,6 +17,7 @@ from sparsemend.masks import apply_masks, mask_names
 from sparsemend.models._weights import added_biases
 from sparsemend.repair import SCOPES
 from sparsemend.report import Compression, other_rules
+from sparsemend.search import parse_budget
 
 
 def compress(
@@ -73,6 +74,7 @@ def compress(
     """
     with friendly_errors():
         opt.check_out(out, ".safetensors")
+        parse_budget(budget)  # a bad one is refused before any work
         beside = None if out is None else out.with_suffix(".html")
         page = opt.report_path(report, no_report, beside)
         source = opt.load_source(

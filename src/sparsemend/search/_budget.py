@@ -61,6 +61,11 @@ class Meter:
         return self._spent
 
     @property
+    def seconds(self) -> float:
+        """Time since it was made."""
+        return time.monotonic() - self._start
+
+    @property
     def total(self) -> float:
         """What there is to spend: repairs, or seconds where these are the limit."""
         return self._budget.repairs if math.isfinite(self._budget.repairs) else self._budget.seconds
@@ -69,13 +74,13 @@ class Meter:
     def done(self) -> float:
         """What of :attr:`total` is spent."""
         counted = math.isfinite(self._budget.repairs)
-        return self._spent if counted else time.monotonic() - self._start
+        return self._spent if counted else self.seconds
 
     def affords(self, repairs: float) -> bool:
         """Whether a trial of this cost may start."""
         # A sum of shares such as 0.1 may miss the whole number that it stands for.
         within = self._spent + repairs <= self._budget.repairs * (1 + 1e-9)
-        return within and time.monotonic() - self._start < self._budget.seconds
+        return within and self.seconds < self._budget.seconds
 
     def charge(self, repairs: float) -> None:
         self._spent += repairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,9 +78,10 @@ class AllocationSearch:
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def __str__(self) -> str:
+        repaired = len({trial.counts for trial in self.trials})
         lines = [
             f"auto chose {self.winner}: KL {self.kl:.4f} on held-out inputs "
-            f"({len(self.trials)} repairs and {self.proxies} cheaper trials, {self.finished})",
+            f"({repaired} repairs and {self.proxies} cheaper trials, {self.finished})",
             f"{'rule':<12} {'KL':>8}  {'auto is lower by':>16}",
         ]
         for name, kl in self.plain_kl.items():
@@ -89,19 +91,24 @@ class AllocationSearch:
             lines.append(f"{'layer':<{width}} {'density':>8} {'under erk':>9} {'ratio':>7}")
             for name, density in self.allocation.densities.items():
                 other = self.reference[name]
-                ratio = density / other if other else float("nan")
+                ratio = density / other
                 lines.append(f"{name:<{width}} {density:>8.4f} {other:>9.4f} {ratio:>6.2f}×")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Plain data for JSON; an infinite KL is null."""
         return {
             "winner": self.winner,
-            "kl": self.kl,
-            "plain": self.plain_kl,
+            "kl": _number(self.kl),
+            "plain": {name: _number(kl) for name, kl in self.plain_kl.items()},
             "trials": [
-                {"name": t.name, "kl": t.kl, "seconds": t.seconds, "counts": list(t.counts)}
-                for t in self.trials
+                {
+                    "name": trial.name,
+                    "kl": _number(trial.kl),
+                    "seconds": trial.seconds,
+                    "counts": list(trial.counts),
+                }
+                for trial in self.trials
             ],
             "proxies": self.proxies,
             "repairs": self.repairs,
@@ -110,3 +117,7 @@ class AllocationSearch:
             "densities": dict(self.allocation.densities),
             "erk_densities": dict(self.reference),
         }
+
+
+def _number(kl: float) -> float | None:
+    return kl if math.isfinite(kl) else None

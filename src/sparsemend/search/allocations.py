@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
+from sparsemend._errors import SparsemendError
 from sparsemend.allocation import Allocation, allocate_layers, rule_names
-from sparsemend.calibration import MAX_FAN_IN, Calibration
+from sparsemend.calibration import Calibration, InputMoments
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import LayerSet, layer_weights
@@ -26,6 +27,8 @@ AUTO = "auto"
 _SENSITIVITY_COST = 1.0
 # The most promising first, so that a small budget tries these.
 _ORDER = ("global", "erk", "lamp", "uniform+", "uniform", "rr", "rr-density")
+# These keep some layers dense, which not every budget allows.
+_PROTECTING = frozenset({"uniform+"})
 
 
 def find_allocation(
@@ -95,7 +98,7 @@ def damage_curves(
     density; where a layer is too wide for d × d moments, ``variance`` and magnitude masks
     stand for all.
     """
-    wide = any(layer.fan_in > MAX_FAN_IN for layer in calibration.layers)
+    wide = not all(isinstance(m, InputMoments) for m in calibration.moments.values())
     repair = "variance" if wide else plan.diagnosis
     mask = "magnitude" if wide or mask == JOINT else mask
     return diagnose(dense, calibration, repair, mask=mask, progress=progress)
@@ -104,13 +107,20 @@ def damage_curves(
 def plain_allocations(
     dense: nn.Module, layers: LayerSet, sparsity: float, diagnosis: Diagnosis
 ) -> dict[str, Allocation]:
-    """Every plain rule's allocation; the rules that lead most often come first."""
+    """Every plain rule's allocation; the rules that lead most often come first.
+
+    Rules that protect more weights than the budget has are left out.
+    """
     weights = layer_weights(dense, layers)
     names = (*_ORDER, *(name for name in rule_names() if name not in _ORDER))
-    return {
-        name: allocate_layers(layers, weights, sparsity, name, diagnosis=diagnosis)
-        for name in names
-    }
+    found: dict[str, Allocation] = {}
+    for name in names:
+        try:
+            found[name] = allocate_layers(layers, weights, sparsity, name, diagnosis=diagnosis)
+        except SparsemendError:
+            if name not in _PROTECTING:
+                raise
+    return found
 
 
 def sensitive_allocation(

@@ -9,22 +9,19 @@ depend on the budget, so a larger budget never ends with a larger KL.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
-from sparsemend._progress import progress_bar
+from sparsemend._progress import Advance, progress_bar
 from sparsemend.allocation import Allocation
 from sparsemend.layers import LayerSet
 from sparsemend.search._budget import Budget, Meter
 from sparsemend.search._result import AllocationSearch, Trial
-from sparsemend.search.directions import Array, counts_of, log_densities, moves
+from sparsemend.search._walk import Walk
+from sparsemend.search.directions import Array, Move, counts_of, log_densities, moves
 from sparsemend.search.objective import Objective
 
 # Improvements with the cheap repair before the real one confirms them.
 _CONFIRM_AFTER = 3
-# First factors of the steps, and what becomes of them.
-_STEPS = {"anchor": 0.3, "group": 0.35, "layer": 0.5}
-_GROW, _SHRINK, _SMALLEST = 1.5, 0.5, 0.08
 
 Anchors = Callable[[], Mapping[str, Sequence[int]]]
 
@@ -82,11 +79,12 @@ class _Search:
         self._sizes, self._keep = tuple(first.sizes.values()), first.kept
         self._trials: list[Trial] = []
         self._proxies: dict[tuple[int, ...], float] = {}
-        self._start = time.monotonic()
+        self._anchors: dict[str, tuple[int, ...]] = {}
 
     def run(self, anchors: Anchors, anchors_cost: float) -> AllocationSearch:
         finished = "budget spent"
-        with progress_bar("search", self._meter.total, self._progress) as self._advance:
+        with progress_bar("search", self._meter.total, self._progress) as advance:
+            self._advance: Advance = advance
             try:
                 if self._rules() and self._further(anchors, anchors_cost) and self._climb():
                     finished = "no move helps any more"
@@ -94,7 +92,7 @@ class _Search:
                 if not self._trials:
                     raise
                 finished = "interrupted"
-        best = self._best
+        best, tried = self._best, {trial.name for trial in self._trials}
         names = [layer.name for layer in self._layers]
         counts = dict(zip(names, best.counts, strict=True))
         sizes = dict(zip(names, self._sizes, strict=True))
@@ -103,10 +101,10 @@ class _Search:
             winner=best.name,
             kl=best.kl,
             trials=tuple(self._trials),
-            plain=tuple(name for name in self._plain if name in {t.name for t in self._trials}),
+            plain=tuple(name for name in self._plain if name in tried),
             proxies=len(self._proxies),
             repairs=self._meter.spent,
-            seconds=time.monotonic() - self._start,
+            seconds=self._meter.seconds,
             finished=finished,
             reference=dict(self._plain["erk"].densities) if "erk" in self._plain else {},
         )
@@ -122,7 +120,7 @@ class _Search:
 
     def _further(self, anchors: Anchors, cost: float) -> bool:
         self._anchors = {t.name: t.counts for t in sorted(self._trials, key=lambda t: t.kl)}
-        if not self._meter.affords(cost):
+        if not self._meter.affords(cost + 1):  # without a trial they are of no use
             return False
         self._meter.charge(cost)
         for name, counts in anchors().items():
@@ -133,13 +131,16 @@ class _Search:
 
     def _climb(self) -> bool:
         """Local search from the best; True when it has come to its end within the budget."""
-        walk = _Walk(self._log(self._best.counts), self._best.name)
+        walk = Walk(self._log(self._best.counts), self._best.name)
         value = self._proxy(walk.point)
-        while value is not None and walk.alive:
-            others = {n: self._log(c) for n, c in self._anchors.items()}
+        others = {name: self._log(counts) for name, counts in self._anchors.items()}
+        while value is not None:
             counts = counts_of(walk.point, self._sizes, self._keep)
-            for name, direction in moves(self._layers, walk.point, counts, others).items():
-                value = self._line(walk, name, direction, value)
+            candidates = moves(self._layers, walk.point, counts, others)
+            if not any(walk.may_help(move) for move in candidates):
+                return True
+            for move in filter(walk.may_help, candidates):
+                value = self._line(walk, move, value)
                 if value is None:
                     return False
                 if walk.unconfirmed >= _CONFIRM_AFTER:
@@ -148,25 +149,24 @@ class _Search:
                         return False
             if walk.unconfirmed:
                 value = self._confirm(walk, value)
-        return value is not None
+        return False
 
-    def _line(self, walk: _Walk, name: str, direction: Array, value: float) -> float | None:
+    def _line(self, walk: Walk, move: Move, value: float) -> float | None:
         """Try a step forth and back; the new value, or None when the budget is spent."""
-        step = walk.step(name)
-        for sign in walk.signs(name):
-            point = self._log(
-                counts_of(walk.point + sign * step * direction, self._sizes, self._keep)
-            )
+        step = walk.step(move)
+        for sign in walk.signs(move):
+            target = walk.point + sign * step * move.direction
+            point = self._log(counts_of(target, self._sizes, self._keep))
             found = self._proxy(point)
             if found is None:
                 return None
             if found < value:
-                walk.accept(name, sign, point)
+                walk.accept(move, sign, point)
                 return found
-        walk.refuse(name)
+        walk.refuse(move)
         return value
 
-    def _confirm(self, walk: _Walk, value: float) -> float | None:
+    def _confirm(self, walk: Walk, value: float) -> float | None:
         """Give what the walk has reached the real repair; where it is no better, go back."""
         before = self._best
         if not self._exact(walk.name, counts_of(walk.point, self._sizes, self._keep)):
@@ -187,14 +187,15 @@ class _Search:
             self._meter.charge(1)
         else:
             kl = same.kl
-        self._trials.append(Trial(name, counts, kl, time.monotonic() - self._start))
+        self._trials.append(Trial(name, counts, kl, self._meter.seconds))
         self._report()
         return True
 
     def _proxy(self, point: Array) -> float | None:
         counts = counts_of(point, self._sizes, self._keep)
         if counts not in self._proxies:
-            if not self._meter.affords(self._objective.proxy_cost):
+            # What cannot be confirmed any more does not help.
+            if not self._meter.affords(self._objective.proxy_cost + 1):
                 return None
             self._proxies[counts] = self._objective.proxy(self._named(counts))
             self._meter.charge(self._objective.proxy_cost)
@@ -209,51 +210,3 @@ class _Search:
 
     def _report(self) -> None:
         self._advance(f"search, KL {self._best.kl:.4f}", self._meter.done)
-
-
-class _Walk:
-    """Where the local search stands: a point, the last confirmed one, and a step per direction."""
-
-    def __init__(self, point: Array, name: str) -> None:
-        self.point, self._confirmed = point, point
-        self._start, self._steps = name, dict[str, float]()
-        self._signs: dict[str, float] = {}
-        self._moves, self.unconfirmed = 0, 0
-
-    @property
-    def name(self) -> str:
-        plural = "" if self._moves == 1 else "s"
-        return f"{self._start} after {self._moves} move{plural}"
-
-    @property
-    def alive(self) -> bool:
-        """Whether some direction is untried or may still help."""
-        return not self._steps or max(self._steps.values()) > _SMALLEST
-
-    def step(self, name: str) -> float:
-        kind = "anchor" if name.startswith("towards ") else "layer"
-        return self._steps.setdefault(name, _STEPS[kind])
-
-    def signs(self, name: str) -> tuple[float, float]:
-        """The side that helped last comes first."""
-        sign = self._signs.get(name, 1.0)
-        return sign, -sign
-
-    def accept(self, name: str, sign: float, point: Array) -> None:
-        self.point, self._signs[name] = point, sign
-        self._steps[name] *= _GROW
-        self._moves += 1
-        self.unconfirmed += 1
-
-    def refuse(self, name: str) -> None:
-        self._steps[name] *= _SHRINK
-
-    def confirm(self) -> None:
-        self._confirmed, self.unconfirmed = self.point, 0
-
-    def revert(self) -> None:
-        """Back to the last confirmed point, with smaller steps."""
-        self.point = self._confirmed
-        self._moves -= self.unconfirmed
-        self.unconfirmed = 0
-        self._steps = {name: _SHRINK * step for name, step in self._steps.items()}

@@ -7,6 +7,7 @@ densities by factors; the budget is restored by rescaling, so only ratios betwee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,30 @@ from sparsemend.allocation import round_to_budget
 from sparsemend.layers import CLASSES, LayerSet, Surroundings, surroundings
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """A way to change an allocation.
+
+    Attributes
+    ----------
+    kind
+        ``"anchor"`` (towards another allocation), ``"group"`` or ``"layer"``.
+    name
+        Of the other allocation, the group or the layer.
+    direction
+        Change of the log densities per unit of step, [L].
+    """
+
+    kind: str
+    name: str
+    direction: Array
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells moves apart: a layer may be called like a group."""
+        return self.kind, self.name
 
 
 def log_densities(counts: Sequence[int], sizes: Sequence[int]) -> Array:
@@ -71,10 +96,11 @@ def _feeds_sum(around: Surroundings | None) -> bool:
 
 def moves(
     layers: LayerSet, current: Array, counts: Sequence[int], anchors: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Name → direction [L] in log density, in the order in which they are worth trying.
+) -> list[Move]:
+    """Ways to change an allocation, in the order in which they are worth trying.
 
     Towards other allocations, then groups of layers, then single layers, the largest first.
+    Layers that all others oppose (a group of all but these) are moved once.
 
     Parameters
     ----------
@@ -87,18 +113,22 @@ def moves(
     anchors
         Name → log densities of other allocations, the most promising first.
     """
-    found: dict[str, Array] = {}
-    for name, other in anchors.items():
-        if np.abs(other - current).max() > 1e-3:
-            found[f"towards {name}"] = other - current
-    together = groups(layers)
-    for name, positions in together.items():
-        found[name] = np.zeros(len(layers))
-        found[name][list(positions)] = 1.0
-    alone = {positions[0] for positions in together.values() if len(positions) == 1}
-    for position in sorted(range(len(layers)), key=lambda i: (-counts[i], i)):
-        if position not in alone:
-            name = layers[position].name
-            found[name] = np.zeros(len(layers))
-            found[name][position] = 1.0
+    found = [
+        Move("anchor", name, other - current)
+        for name, other in anchors.items()
+        if np.abs(other - current).max() > 1e-3
+    ]
+    largest = sorted(range(len(layers)), key=lambda i: (-counts[i], i))
+    together = [("group", name, positions) for name, positions in groups(layers).items()]
+    alone = [("layer", layers[i].name, (i,)) for i in largest]
+    seen = set[frozenset[tuple[int, ...]]]()
+    for kind, name, positions in (*together, *alone):
+        others = tuple(i for i in range(len(layers)) if i not in positions)
+        # Rescaled to the budget, more for some is less for the others.
+        sides = frozenset({positions, others})
+        if others and sides not in seen:
+            seen.add(sides)
+            direction = np.zeros(len(layers))
+            direction[list(positions)] = 1.0
+            found.append(Move(kind, name, direction))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -107,7 +108,7 @@ class Objective:
         return rounds * inputs[0] / inputs[1]
 
     def exact(self, counts: Mapping[str, int]) -> float:
-        """KL after the real repair, in nats."""
+        """KL after the real repair, in nats; infinite where outputs are no numbers."""
         return self._trial(counts, self._batches, self._judge, None, self._progress)
 
     def proxy(self, counts: Mapping[str, int]) -> float:
@@ -135,7 +136,8 @@ class Objective:
             progress,
             settings,
         )
-        return judge.agreement(model).kl
+        kl = judge.agreement(model).kl
+        return math.inf if math.isnan(kl) else kl  # NaN would compare as no worse than anything
 
 
 def _share(batches: Sequence[Batch], share: float) -> list[Batch]:
