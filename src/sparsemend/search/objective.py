@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from sparsemend._errors import SparsemendWarning
 from sparsemend.calibration import Calibration
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch, batch_size, cut
@@ -125,17 +127,20 @@ class Objective:
     ) -> float:
         model = copy.deepcopy(self._dense)
         support = start_support(model, self._dense, counts, self._mask, self._calibration)
-        run_plan(
-            model,
-            self._dense,
-            batches,
-            self._layers,
-            self._plan,
-            self._scope,
-            support,
-            progress,
-            settings,
-        )
+        with warnings.catch_warnings():
+            # What there is to say of the winner, its own repair says; of the others, nobody.
+            warnings.simplefilter("ignore", SparsemendWarning)
+            run_plan(
+                model,
+                self._dense,
+                batches,
+                self._layers,
+                self._plan,
+                self._scope,
+                support,
+                progress,
+                settings,
+            )
         kl = judge.agreement(model).kl
         return math.inf if math.isnan(kl) else kl  # NaN would compare as no worse than anything
 

@@ -1,0 +1,87 @@
+"""What a search can be tried on without a network: layers, rules and a function of counts."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from sparsemend.allocation import Allocation, allocate_layers, round_to_budget
+from sparsemend.layers import Graph, LayerSet
+from sparsemend.search import AllocationSearch
+from tests.allocation.networks import make_layers, random_weights
+
+Counts = tuple[int, ...]
+Function = Callable[[Counts], float]
+SHAPES = ((8, 3, 3, 3), (8, 8, 3, 3), (16, 8, 3, 3), (16, 16, 3, 3), (24, 16, 3, 3), (10, 24))
+RULES = ("global", "erk", "lamp", "uniform+", "uniform")
+
+
+def layer_set(shapes: tuple[tuple[int, ...], ...] = SHAPES) -> LayerSet:
+    return LayerSet(make_layers(shapes), Graph(), {})
+
+
+def plain_rules(
+    layers: LayerSet, sparsity: float = 0.8, rules: tuple[str, ...] = RULES
+) -> dict[str, Allocation]:
+    weights = random_weights(layers)
+    return {rule: allocate_layers(layers, weights, sparsity, rule) for rule in rules}
+
+
+class Fake:
+    """An objective that is a function of the counts; notes what it is asked, and at what cost."""
+
+    proxy_cost = 0.125
+
+    def __init__(self, exact: Function, proxy: Function | None = None) -> None:
+        self._exact, self._proxy = exact, proxy or exact
+        self.asked: list[tuple[str, Counts]] = []
+
+    def exact(self, counts: Mapping[str, int]) -> float:
+        self.asked.append(("exact", tuple(counts.values())))
+        return self._exact(tuple(counts.values()))
+
+    def proxy(self, counts: Mapping[str, int]) -> float:
+        self.asked.append(("proxy", tuple(counts.values())))
+        return self._proxy(tuple(counts.values()))
+
+    @property
+    def cost(self) -> float:
+        return sum(1 if kind == "exact" else self.proxy_cost for kind, _ in self.asked)
+
+
+def bowl(
+    layers: LayerSet, keep: int, seed: int = 0, weight: float = 1.0
+) -> tuple[Function, Counts]:
+    """A smooth function of densities, 0 at known counts that are far from all rules."""
+    rng = np.random.default_rng(seed)
+    sizes = [layer.size for layer in layers]
+    best = round_to_budget(np.exp(rng.normal(0, 1, len(sizes))).tolist(), sizes, keep)
+    curvature = rng.uniform(0.3, 3, len(sizes))
+
+    def value(counts: Counts) -> float:
+        distance = np.log(np.asarray(counts) / np.asarray(best))
+        return float(weight * (curvature * distance**2).sum())
+
+    return value, best
+
+
+def rough(seed: int) -> Function:
+    """A function without any order in it."""
+    return lambda counts: random.Random(hash((seed, *counts))).random()  # noqa: S311
+
+
+def outline(search: AllocationSearch) -> list[tuple[str, Counts, float]]:
+    """The trials without the time they took."""
+    return [(trial.name, trial.counts, trial.kl) for trial in search.trials]
+
+
+def check_budget(search: AllocationSearch, layers: LayerSet) -> None:
+    keep = search.allocation.kept
+    for trial in search.trials:
+        assert sum(trial.counts) == keep
+        assert all(1 <= n <= layer.size for n, layer in zip(trial.counts, layers, strict=True))
+    assert tuple(search.allocation.values()) in {trial.counts for trial in search.trials}
+    assert search.kl == min(trial.kl for trial in search.trials if not math.isnan(trial.kl))

@@ -1,0 +1,261 @@
+"""The search on functions of counts whose optimum is known."""
+
+import itertools
+import math
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsemend.search import Budget
+from sparsemend.search.auto import search_allocation
+from tests.search.fakes import (
+    RULES,
+    Fake,
+    bowl,
+    check_budget,
+    layer_set,
+    outline,
+    plain_rules,
+    rough,
+)
+
+LAYERS = layer_set()
+PLAIN = plain_rules(LAYERS)
+KEEP = PLAIN["erk"].kept
+COUNTS = {name: tuple(allocation.values()) for name, allocation in PLAIN.items()}
+
+
+def search(objective, repairs=math.inf, seconds=math.inf, layers=LAYERS, plain=PLAIN, **options):
+    budget = Budget(repairs, seconds)
+    return search_allocation(layers, plain, objective, budget, progress=False, **options)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_budget_of_the_plain_rules_gives_the_best_of_them(seed):
+    objective = Fake(rough(seed))
+    found = search(objective, len(PLAIN), anchors=pytest.fail, anchors_cost=1)
+    assert objective.asked == [("exact", counts) for counts in COUNTS.values()]
+    by_rule = {name: rough(seed)(counts) for name, counts in COUNTS.items()}
+    assert found.winner == min(by_rule, key=by_rule.__getitem__)
+    assert found.kl == by_rule[found.winner]
+    assert found.plain_kl == by_rule
+    assert list(found.plain_kl.values()) == sorted(by_rule.values())
+    assert found.plain == RULES
+    assert dict(found.allocation) == dict(PLAIN[found.winner])
+    assert found.allocation.rule == "auto"
+    assert (found.repairs, found.proxies, found.finished) == (len(PLAIN), 0, "budget spent")
+    assert found.reference == PLAIN["erk"].densities
+
+
+@pytest.mark.parametrize("repairs", [0.01, 0.5, 1, 1.99])
+def test_the_first_rule_is_tried_whatever_the_budget(repairs):
+    objective = Fake(rough(0))
+    found = search(objective, repairs)
+    assert objective.asked == [("exact", COUNTS["global"])]
+    assert (found.winner, found.plain, found.repairs) == ("global", ("global",), 1)
+    # What to compare with is known all the same.
+    assert found.reference == PLAIN["erk"].densities
+
+
+objectives = st.tuples(st.sampled_from(("smooth", "rough", "misleading")), st.integers(0, 1000))
+
+
+def make(kind, seed):
+    if kind == "smooth":
+        return Fake(bowl(LAYERS, KEEP, seed)[0], bowl(LAYERS, KEEP, seed, weight=2.0)[0])
+    if kind == "rough":
+        return Fake(rough(seed), rough(seed + 1))
+    # The proxy has its optimum elsewhere.
+    return Fake(bowl(LAYERS, KEEP, seed)[0], bowl(LAYERS, KEEP, seed + 1)[0])
+
+
+def further():
+    return {"elsewhere": bowl(LAYERS, KEEP, 99)[1]}
+
+
+@settings(max_examples=40)
+@given(objectives, st.lists(st.floats(0.1, 45), min_size=2, max_size=4))
+def test_a_larger_budget_goes_on_where_a_smaller_one_stops(which, budgets):
+    found = []
+    for repairs in sorted(budgets):
+        objective = make(*which)
+        result = search(objective, repairs, anchors=further, anchors_cost=1)
+        check_budget(result, LAYERS)
+        measured = result.repairs - objective.cost
+        assert measured in (pytest.approx(0), pytest.approx(1))  # the anchors
+        assert result.repairs <= max(1, repairs) * (1 + 1e-9)
+        assert result.proxies == len({c for kind, c in objective.asked if kind == "proxy"})
+        # Nothing is computed twice.
+        assert len(objective.asked) == len(set(objective.asked))
+        found.append(result)
+    for one, other in itertools.pairwise(found):
+        assert outline(other)[: len(one.trials)] == outline(one)
+        assert other.kl <= one.kl
+
+
+@settings(max_examples=10)
+@given(objectives)
+def test_the_same_search_twice(which):
+    one, other = (search(make(*which), 25, anchors=further) for _ in range(2))
+    assert outline(one) == outline(other)
+    assert one.allocation == other.allocation
+    assert (one.winner, one.proxies, one.repairs) == (other.winner, other.proxies, other.repairs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_smooth_function_is_nearly_minimised(seed):
+    function, _ = bowl(LAYERS, KEEP, seed)
+    found = search(Fake(function), 40)
+    plain = min(found.plain_kl.values())
+    assert found.kl < 0.1 * plain
+    assert found.kl < 0.5
+    assert found.winner.endswith(" moves")
+    # Without end it comes to the optimum and stops by itself.
+    last = search(Fake(function))
+    assert last.kl < 0.02 * plain
+    assert last.finished == "no move helps any more"
+
+
+@pytest.mark.parametrize("kind", ["rough", "misleading"])
+def test_a_cheap_repair_that_misleads_costs_only_time(kind):
+    for seed in range(5):
+        found = search(make(kind, seed))
+        assert found.finished == "no move helps any more"
+        assert found.kl <= min(found.plain_kl.values())
+
+
+def test_a_search_that_starts_at_the_optimum_ends():
+    layers = layer_set(((4, 10), (10, 4)))
+    plain = plain_rules(layers, 0.5, ("uniform", "erk"))
+    goal = (25, 15)
+
+    def function(counts):
+        return float(abs(counts[0] - goal[0]))
+
+    found = search(Fake(function), layers=layers, plain=plain, anchors=lambda: {"goal": goal})
+    assert found.finished == "no move helps any more"
+    assert (found.winner, found.kl) == ("goal", 0)
+
+
+def test_a_single_layer_has_one_allocation():
+    layers = layer_set(((4, 10),))
+    objective = Fake(rough(0))
+    found = search(objective, layers=layers, plain=plain_rules(layers, 0.5, ("erk", "uniform")))
+    assert dict(found.allocation) == {"layer0": 20}
+    assert [kind for kind, _ in objective.asked] == ["exact", "proxy"]
+    assert found.plain_kl == {"erk": found.kl, "uniform": found.kl}
+    assert found.repairs == 1 + Fake.proxy_cost
+
+
+def test_further_allocations_are_tried_after_the_rules_and_may_win():
+    function, best = bowl(LAYERS, KEEP)
+    found = search(Fake(function), 7, anchors=lambda: {"far": COUNTS["erk"], "good": best})
+    assert [trial.name for trial in found.trials] == [*RULES, "far", "good"]
+    assert (found.winner, found.kl) == ("good", 0)
+    assert found.repairs == 6  # the first is known already
+    assert found.plain == RULES
+
+
+def test_what_cannot_be_confirmed_is_not_tried():
+    # Room for the anchors, but for no trial of them; then for cheap trials, but no real one.
+    found = search(Fake(rough(0)), 6.5, anchors=pytest.fail, anchors_cost=1)
+    assert (found.repairs, found.proxies) == (5, 0)
+    objective = Fake(rough(0))
+    search(objective, 5.9)
+    assert {kind for kind, _ in objective.asked} == {"exact"}
+
+
+@pytest.mark.parametrize("bad", [math.inf, 1e300])
+def test_rules_that_break_the_network(bad):
+    values = {COUNTS["global"]: bad, COUNTS["erk"]: bad}
+    found = search(Fake(lambda counts: values.get(counts, 1.0)), 12)
+    assert found.kl == 1
+    assert found.winner == "lamp"
+
+
+class Interrupted(Fake):
+    """Ctrl-C at the n-th question."""
+
+    def __init__(self, at, *functions):
+        super().__init__(*functions)
+        self._at = at
+
+    def _count(self):
+        if len(self.asked) == self._at:
+            raise KeyboardInterrupt
+
+    def exact(self, counts):
+        self._count()
+        return super().exact(counts)
+
+    def proxy(self, counts):
+        self._count()
+        return super().proxy(counts)
+
+
+@pytest.mark.parametrize("at", [1, 3, 5, 6, 12, 40])
+def test_an_interrupt_returns_the_best_so_far(at):
+    function, _ = bowl(LAYERS, KEEP)
+    whole, objective = search(Fake(function)), Interrupted(at, function)
+    found = search(objective)
+    assert found.finished == "interrupted"
+    assert outline(found) == outline(whole)[: len(found.trials)]
+    assert found.kl == min(trial.kl for trial in found.trials)
+    assert len(objective.asked) == at
+    check_budget(found, LAYERS)
+
+
+def test_an_interrupt_while_anchors_are_measured():
+    def anchors():
+        raise KeyboardInterrupt
+
+    found = search(Fake(rough(0)), anchors=anchors)
+    assert found.finished == "interrupted"
+    assert found.plain == RULES
+
+
+def test_an_interrupt_before_there_is_anything_to_return():
+    with pytest.raises(KeyboardInterrupt):
+        search(Interrupted(0, rough(0)))
+
+
+class Clock(SimpleNamespace):
+    """Stands for the module ``time``."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_a_time_is_kept(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("sparsemend.search._budget.time", clock)
+
+    class Slow(Fake):
+        def exact(self, counts):
+            clock.now += 60
+            return super().exact(counts)
+
+        def proxy(self, counts):
+            clock.now += 10
+            return super().proxy(counts)
+
+    function, _ = bowl(LAYERS, KEEP)
+    found = search(Slow(function), seconds=600)
+    # Nothing starts after the time is up; what has started is finished.
+    assert 600 <= found.seconds < 660
+    assert found.finished == "budget spent"
+    assert [trial.seconds for trial in found.trials[:5]] == [60, 120, 180, 240, 300]
+    assert outline(found) == outline(search(Fake(function)))[: len(found.trials)]
+    clock.now = 0
+    assert len(search(Slow(function), seconds=1).trials) == 1
+
+
+def test_progress_shows_the_best_so_far(capsys):
+    function, _ = bowl(LAYERS, KEEP)
+    budget = Budget(10)
+    found = search_allocation(LAYERS, PLAIN, Fake(function), budget, progress=True)
+    assert f"search, KL {found.kl:.4f}" in capsys.readouterr().err

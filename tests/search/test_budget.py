@@ -1,0 +1,82 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from sparsemend import SparsemendError
+from sparsemend.search import Budget, parse_budget
+from sparsemend.search._budget import Meter
+
+
+@pytest.mark.parametrize(
+    ("value", "repairs", "seconds"),
+    [
+        (None, 30, math.inf),
+        (30, 30, math.inf),
+        (0.5, 0.5, math.inf),
+        ("12", 12, math.inf),
+        (" 7.5 ", 7.5, math.inf),
+        ("90s", math.inf, 90),
+        ("20min", math.inf, 1200),
+        ("20 min", math.inf, 1200),
+        ("1.5m", math.inf, 90),
+        ("2h", math.inf, 7200),
+    ],
+)
+def test_repairs_or_a_time(value, repairs, seconds):
+    assert parse_budget(value) == Budget(repairs, seconds)
+
+
+BAD = [0, -3, "0", "0min", "-2h", "", "min", "20 minutes", "1e3", "1,5h", "5 5", "2d"]
+
+
+@pytest.mark.parametrize("value", [*BAD, math.nan, math.inf, True, [3]])
+def test_anything_else_is_refused(value):
+    with pytest.raises(SparsemendError) as caught:
+        parse_budget(value)
+    assert str(caught.value) == (
+        f"the search budget is not understood: got {value!r}; allowed: "
+        "a positive number of repairs, such as 30, or a time, such as '20min'"
+    )
+
+
+def test_the_default_is_affordable():
+    assert Budget().repairs <= 40
+
+
+def test_repairs_are_counted_in_shares():
+    meter = Meter(Budget(3))
+    assert meter.total == 3
+    # 0.1 has no exact binary form: thirty of them are a little more than 3.
+    for done in range(30):
+        assert meter.affords(0.1)
+        assert meter.done == meter.spent == pytest.approx(done / 10)
+        meter.charge(0.1)
+    assert not meter.affords(0.1)
+    assert meter.affords(0)
+
+
+def test_a_time_runs(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("sparsemend.search._budget.time", clock)
+    meter = Meter(Budget(math.inf, 60))
+    assert (meter.total, meter.done) == (60, 0)
+    meter.charge(1000)
+    clock.now += 59.9
+    assert meter.affords(1000)
+    assert meter.done == meter.seconds == pytest.approx(59.9)
+    assert meter.spent == 1000
+    clock.now += 0.1
+    assert not meter.affords(0)
+
+
+def test_both_limits_hold(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("sparsemend.search._budget.time", clock)
+    meter = Meter(Budget(2, 60))
+    assert meter.affords(2)
+    assert not meter.affords(2.1)
+    clock.now = 60
+    assert not meter.affords(1)
