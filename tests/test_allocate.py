@@ -187,6 +187,16 @@ def test_unknown_rule():
         sm.allocate(network("digits"), 0.9, "snip")
 
 
+def test_auto_is_no_rule_of_weights():
+    with pytest.raises(SparsemendError) as caught:
+        sm.allocate(network("digits"), 0.9, "auto")
+    assert str(caught.value) == (
+        "rule 'auto' is a search that repairs, not a rule of weights alone; allowed: "
+        f"{', '.join(RULES)}; use compress(..., rule='auto'); its result has the allocation"
+    )
+    assert "auto" not in RULES
+
+
 def test_a_model_without_prunable_layers():
     with pytest.raises(SparsemendError) as caught:
         sm.allocate(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)), 0.9)

@@ -267,7 +267,8 @@ def test_best_keeps_the_ending_that_is_closest_on_heldout_inputs(digits):
     options = {"mask": "magnitude", "heldout": digits.heldout}
     result = compress(digits.model, digits.calibration, 0.9, "global", repair="best", **options)
     check_masks(result, digits.model)
-    assert set(result.tried) == {"reconstruct", "reconstruct+batchnorm", "variance", "batchnorm"}
+    reconstructions = {"reconstruct", "reconstruct+batchnorm", "reconstruct-mirrored"}
+    assert set(result.tried) == reconstructions | {"variance", "batchnorm"}
     assert result.agreement.kl == result.tried[result.repair] == min(result.tried.values())
     again = compress(
         digits.model, digits.calibration, 0.9, "global", repair=result.repair, **options
@@ -290,6 +291,56 @@ def test_best_is_the_default_and_chooses_masks_too(digits):
     assert result.agreement.count == len(digits.calibration[-1])
     magnitude = compress(digits.model, digits.calibration, 0.9, "global")
     assert any(not torch.equal(magnitude.masks[n], m) for n, m in result.masks.items())
+
+
+# Rule auto
+
+
+def test_auto_is_the_default(digits):
+    model, heldout = digits.model, digits.heldout
+    before = state_of(model)
+    result = compress(model, digits.calibration, 0.9, heldout=heldout, budget=10)
+    same(state_of(model), before)
+    check_masks(result, model)
+    assert result.allocation.kept == kept_total(0.9, result.allocation.total)
+    assert (result.rule, result.allocation.rule, result.mask) == ("auto", "auto", "magnitude")
+    search = result.search
+    assert set(search.plain) == set(RULES)
+    assert search.kl == result.agreement.kl <= min(search.plain_kl.values())
+    assert result.agreement.count == 128
+    assert search.repairs <= 10
+    assert result.diagnosis is not None
+    assert list(result.seconds) == ["calibrate", "diagnose", "search", "prune", "repair", "compare"]
+    # One of the rules by hand gives what the search says of it.
+    by_hand = compress(model, digits.calibration, 0.9, "lamp", heldout=heldout)
+    assert by_hand.search is None
+    assert by_hand.agreement.kl == search.plain_kl["lamp"]
+
+
+def test_auto_takes_earlier_results_over(digits):
+    calibration = sm.calibrate(digits.model, digits.calibration)
+    diagnosis = sm.diagnose(digits.model, calibration)
+    options = {"heldout": digits.heldout, "budget": 8}
+    given = compress(
+        digits.model,
+        digits.calibration,
+        0.9,
+        calibration=calibration,
+        diagnosis=diagnosis,
+        **options,
+    )
+    assert given.diagnosis is diagnosis
+    assert not {"calibrate", "diagnose"} & given.seconds.keys()
+    same_values(given.model, compress(digits.model, digits.calibration, 0.9, **options).model)
+
+
+def test_auto_in_place_gives_the_same(digits):
+    model = copy.deepcopy(digits.model)
+    expected = compress(digits.model, digits.calibration, 0.9, budget=3)
+    assert expected.heldout  # the last batch was set aside
+    result = compress(model, digits.calibration, 0.9, budget=3, inplace=True)
+    assert result.model is model
+    same_values(model, expected.model)
 
 
 def test_text(digits):
@@ -323,6 +374,11 @@ X = torch.zeros(4, 1, 8, 8)
             "unknown allocation rule: got 'snip'; allowed: 'uniform', .*'rr-density'",
         ),
         ({"rule": "ERK"}, "did you mean 'erk'"),
+        (
+            {"budget": "soon"},
+            "the search budget is not understood: got 'soon'; allowed: a positive",
+        ),
+        ({"budget": 0}, "the search budget is not understood: got 0"),
         ({"mask": "random"}, "unknown mask: got 'random'; allowed: magnitude, activation"),
         ({"mask": "gradual"}, "mask 'gradual' is chosen jointly with the reconstructed values"),
         ({"repair": "magic"}, "unknown repair: got 'magic'; allowed: .*none, mean, variance"),

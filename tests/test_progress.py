@@ -67,3 +67,19 @@ def test_a_new_bar_starts_after_an_error():
         bars = progress_bar("outer", 2, True), progress_bar("inner", 2, True)
         with pytest.raises(KeyError), bars[0], bars[1]:
             raise KeyError
+
+
+def test_a_bar_may_be_renamed_and_set(capsys):
+    with progress_bar("search", 8, True) as advance:
+        advance("search, KL 0.25", done=2.5)
+        advance(done=7)
+        advance()
+    err = capsys.readouterr().err
+    assert "search, KL 0.25" in err
+    assert "8/8" in err
+
+
+def test_without_a_bar_nothing_is_renamed(capsys):
+    with progress_bar("search", 8, False) as advance:
+        advance("other", done=3)
+    assert capsys.readouterr() == ("", "")

@@ -9,7 +9,8 @@ from sparsemend.models._weights import save_weights
 
 SIZES = ("--calibration-size", 96, "--heldout-size", 64, "--batch-size", 48)
 DIGITS = ("compress", "--model", "digits", "--data", "digits", "--sparsity", 0.9, *SIZES)
-VARIANCE = (*DIGITS, "--repair", "variance")
+AUTO = (*DIGITS, "--repair", "variance")
+VARIANCE = (*AUTO, "--rule", "global")
 KEYS = {
     *("sparsity", "kept", "total", "rule", "mask", "repair", "scope", "kl", "agreement"),
     *("top1_dense", "top1_pruned", "top1_repaired", "seconds", "out", "seed", "calibration_size"),
@@ -24,10 +25,10 @@ def images(seed):
     return list(data.calibration(96, seed=seed).split(48)), list(unseen.split(48))
 
 
-def expected(digits, seed=0, **options):
+def expected(digits, seed=0, rule="global", **options):
     """The same by hand, from the library."""
     calibration, unseen = images(seed)
-    return sm.compress(digits.model, calibration, 0.9, "global", heldout=unseen, **options)
+    return sm.compress(digits.model, calibration, 0.9, rule, heldout=unseen, **options)
 
 
 def test_json(run_json, digits, tmp_path):
@@ -81,6 +82,55 @@ def test_text(run, digits):
         top1 = 100 * sm.evaluate(model, digits.test).top1
         assert ["top-1", stage, f"{top1:.2f}", "%"] in lines
     assert result.stdout.endswith("wrote s.safetensors\nwrote s.html\n")
+
+
+def auto(digits, budget):
+    calibration, unseen = images(0)
+    return sm.compress(
+        digits.model, calibration, 0.9, repair="variance", heldout=unseen, budget=budget
+    )
+
+
+def test_auto_explains_itself(run, digits):
+    result = run(*AUTO, "--budget", 8)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    search = auto(digits, 8).search
+    assert str(search) in result.stdout
+    for rule in sm.rule_names():
+        assert f"\n{rule} " in result.stdout
+    for layer in search.allocation:
+        assert f"\n{layer} " in result.stdout
+
+
+def test_auto_in_json(run_json, digits):
+    values = run_json(*AUTO, "--budget", "8")
+    by_hand = auto(digits, 8)
+    found, expected = values["search"], by_hand.search.to_dict()
+    assert values["rule"] == "auto"
+    assert found.keys() == expected.keys()
+    # Everything but the time it took.
+    for part in (found, expected, *found["trials"], *expected["trials"]):
+        assert part.pop("seconds") >= 0
+    assert found == expected
+    assert values["counts"] == dict(by_hand.allocation)
+    assert set(found["plain"]) == set(sm.rule_names())
+    assert run_json(*VARIANCE, "--rule", "erk")["search"] is None
+
+
+def test_a_report_of_auto_shows_every_rule(run_json, tmp_path):
+    run_json(*AUTO, "--budget", 1, "--report", "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert all(rule in text for rule in ("auto", *sm.rule_names()))
+
+
+def test_a_bad_budget_is_refused_before_any_work(refused, monkeypatch):
+    monkeypatch.setattr(sm.models, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    text = refused(*AUTO, "--budget", "soon", "--out", "s.safetensors")
+    assert text == (
+        "the search budget is not understood: got 'soon'; allowed: "
+        "a positive number of repairs, such as 30, or a time, such as '20min'"
+    )
 
 
 def test_limit_applies_to_all_three_accuracies(run_json):

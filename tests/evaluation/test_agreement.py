@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsemend import SparsemendError, agreement
+from sparsemend.evaluation import Reference
 from sparsemend.evaluation._agreement import logits
 
 
@@ -172,3 +173,46 @@ def test_text():
     index = torch.arange(2.0)
     result = agreement(Given(np.eye(2)), Given(np.ones((2, 2))), [index])
     assert str(result) == "KL 0.1201, same top-1 class 50.00 % of 2"
+
+
+@pytest.mark.parametrize("form", PACKED)
+def test_a_reference_gives_the_same_as_a_call(form):
+    x = torch.randn(20, 6)
+    batches = [x[:3], x[3:4], x[4:]]
+    dense = Wrapped(PACKED[form])
+    reference = Reference(dense, batches)
+    for seed in (1, 2):
+        model = Wrapped(PACKED[form], seed=seed)
+        assert reference.agreement(model) == agreement(model, dense, batches)
+    assert reference.agreement(dense).kl == 0
+
+
+def test_a_reference_runs_the_dense_network_once_and_keeps_every_flag():
+    class Counted(Wrapped):
+        calls = 0
+
+        def forward(self, x):
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            self.calls += 1
+            return super().forward(x)
+
+    dense, model = Counted().train(), Counted(seed=1).train()
+    reference = Reference(dense, [torch.randn(3, 6), torch.randn(2, 6)])
+    before = reference.agreement(model)
+    assert reference.agreement(model) == before
+    assert (dense.calls, model.calls) == (2, 4)
+    assert dense.training
+    assert model.training
+    # What the dense network becomes later is not asked for.
+    with torch.no_grad():
+        dense.fc.weight.zero_()
+    assert reference.agreement(model) == before
+
+
+def test_refusals_of_a_reference():
+    with pytest.raises(SparsemendError, match="batches is empty"):
+        Reference(Wrapped(), []).agreement(Wrapped())
+    reference = Reference(Wrapped(), [torch.randn(3, 6)])
+    with pytest.raises(SparsemendError, match="outputs differ in shape"):
+        reference.agreement(Wrapped(classes=4))

@@ -10,6 +10,7 @@ from sparsemend.execution.batches import (
     batch_size,
     call,
     check_unlabelled,
+    cut,
     describe,
     evaluation_mode,
     iterate,
@@ -218,6 +219,37 @@ def test_other_errors_pass(error):
 )
 def test_batch_size_is_that_of_the_first_tensor(batch, size):
     assert batch_size(batch) == size
+
+
+# Cutting
+
+IDS = torch.arange(6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "part"),
+    [
+        (X, X[1:4]),
+        ((X, IDS), (X[1:4], IDS[1:4])),
+        ([X, 7], [X[1:4], 7]),
+        ({"x": X, "flag": True}, {"x": X[1:4], "flag": True}),
+        (UserDict(x=X), {"x": X[1:4]}),
+        (((X,), {"ids": [IDS]}), ((X[1:4],), {"ids": [IDS[1:4]]})),
+        # Not of the inputs: another number of rows, or none.
+        ((X, torch.zeros(5)), (X[1:4], torch.zeros(5))),
+        ({"x": X, "scale": torch.tensor(2.0)}, {"x": X[1:4], "scale": torch.tensor(2.0)}),
+    ],
+)
+def test_a_part_of_a_batch(batch, part):
+    found = cut(batch, 1, 4)
+    torch.testing.assert_close(found, part, rtol=0, atol=0)
+    assert batch_size(found) == 3
+    assert batch_size(batch) == 6
+
+
+def test_parts_beyond_the_end_are_shorter():
+    assert torch.equal(cut(X, 0, 100), X)
+    assert torch.equal(cut(X, 4, 100), X[4:])
 
 
 # Evaluation mode

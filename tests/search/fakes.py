@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from tests.allocation.networks import make_layers, random_weights
 
 from sparsemend.allocation import Allocation, allocate_layers, round_to_budget
 from sparsemend.layers import Graph, LayerSet
 from sparsemend.search import AllocationSearch
-from tests.allocation.networks import make_layers, random_weights
 
 Counts = tuple[int, ...]
 Function = Callable[[Counts], float]
@@ -70,7 +70,7 @@ def bowl(
 
 def rough(seed: int) -> Function:
     """A function without any order in it."""
-    return lambda counts: random.Random(hash((seed, *counts))).random()  # noqa: S311
+    return lambda counts: random.Random(hash((seed, *counts))).random()
 
 
 def outline(search: AllocationSearch) -> list[tuple[str, Counts, float]]:

@@ -7,9 +7,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from sparsemend.search import Budget
-from sparsemend.search.auto import search_allocation
 from tests.search.fakes import (
     RULES,
     Fake,
@@ -20,6 +17,9 @@ from tests.search.fakes import (
     plain_rules,
     rough,
 )
+
+from sparsemend.search import Budget
+from sparsemend.search.auto import search_allocation
 
 LAYERS = layer_set()
 PLAIN = plain_rules(LAYERS)

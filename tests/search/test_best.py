@@ -53,17 +53,33 @@ def same_values(one, other):
     torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("count", "judges"), [(1, None), (2, 1), (4, 1), (5, 1), (9, 1), (10, 2), (23, 4)]
-)
+@pytest.mark.parametrize(("count", "judges"), [(2, 1), (4, 1), (5, 1), (9, 1), (10, 2), (23, 4)])
 def test_the_last_fifth_is_held_out(count, judges):
     batches = list(range(count))
     fit, unseen = hold_out(batches)
-    if judges is None:
-        assert fit == unseen == batches
-        return
     assert len(unseen) == judges
     assert fit + unseen == batches
+
+
+@pytest.mark.parametrize(("size", "judges"), [(2, 1), (4, 1), (9, 1), (10, 2), (80, 16)])
+@pytest.mark.parametrize("pack", [lambda x: x, lambda x: {"x": x, "flag": True}, lambda x: (x, 3)])
+def test_a_lone_batch_is_cut(size, judges, pack):
+    x = torch.arange(3.0 * size).reshape(size, 3)
+    fit, unseen = hold_out([pack(x)])
+    assert len(fit) == len(unseen) == 1
+    for part, expected in ((fit[0], x[: size - judges]), (unseen[0], x[size - judges :])):
+        torch.testing.assert_close(part, pack(expected))
+
+
+def test_a_single_input_serves_as_both():
+    batches = [torch.zeros(1, 3)]
+    fit, unseen = hold_out(batches)
+    assert fit is unseen is batches
+    dense = Recorder().eval()
+    result = sm.compress(dense, marked_batches(1, size=1), 0.6, "global")
+    assert not result.heldout
+    assert result.agreement.count == 1
+    assert "(calibration inputs)" in str(result)
 
 
 @pytest.mark.parametrize("free", [True, False])
@@ -189,12 +205,16 @@ def test_repair_does_not_use_them(monkeypatch):
     assert phases == {"repair": {0.0, 1.0, 2.0, 3.0, 4.0}, "judge": {5.0}}
 
 
-def test_one_batch_serves_as_both():
-    dense, batches = Recorder().eval(), marked_batches(1, size=80)
-    result = sm.compress(dense, batches, 0.6, "global")
-    assert not result.heldout
-    assert result.agreement.count == 80
-    assert "(calibration inputs)" in str(result)
+def test_one_batch_is_cut(monkeypatch):
+    dense, (batch,) = Recorder().eval(), marked_batches(1, size=80)
+    batch[64:, 0, 0, [0, -1]] = 1  # of the held-out inputs, the last fifth
+    phases = seen_while(monkeypatch, dense, lambda: sm.compress(dense, [batch], 0.6, "global"))
+    assert phases == {"repair": {0.0}, "judge": {1.0}}
+    result = sm.compress(dense, [batch], 0.6, "global")
+    assert result.heldout
+    assert result.agreement.count == 16
+    apart = sm.compress(dense, [batch[:64]], 0.6, "global", heldout=[batch[64:]])
+    assert apart.tried == result.tried
 
 
 @pytest.mark.parametrize("norm", [True, False])

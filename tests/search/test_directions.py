@@ -3,13 +3,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.search.fakes import layer_set
 from torch import nn
 
 from sparsemend import models
 from sparsemend.allocation import round_to_budget
 from sparsemend.layers import discover
 from sparsemend.search.directions import counts_of, groups, log_densities, moves
-from tests.search.fakes import layer_set
 
 budgets = st.lists(
     st.integers(1, 10**9).flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size))),

@@ -2,11 +2,11 @@ import copy
 
 import pytest
 import torch
+from tests.repair.networks import conv_bn, images, perceptron, same_state
 from torch import nn
 
 from sparsemend.layers import channel_last, channel_shape, discover
 from sparsemend.search.sensitivity import NOISE, _disturbing, sensitivities
-from tests.repair.networks import conv_bn, images, perceptron, same_state
 
 
 def hooks(model):

@@ -27,8 +27,9 @@ AUTO = "auto"
 _SENSITIVITY_COST = 1.0
 # The most promising first, so that a small budget tries these.
 _ORDER = ("global", "erk", "lamp", "uniform+", "uniform", "rr", "rr-density")
-# These keep some layers dense, which not every budget allows.
-_PROTECTING = frozenset({"uniform+"})
+# uniform+ keeps some layers dense, which not every budget allows; a layer that does nothing has
+# no RR.
+_DEMANDING = frozenset({"uniform+", "rr-density"})
 
 
 def find_allocation(
@@ -109,7 +110,7 @@ def plain_allocations(
 ) -> dict[str, Allocation]:
     """Every plain rule's allocation; the rules that lead most often come first.
 
-    Rules that protect more weights than the budget has are left out.
+    A rule that cannot divide this budget among these layers is left out.
     """
     weights = layer_weights(dense, layers)
     names = (*_ORDER, *(name for name in rule_names() if name not in _ORDER))
@@ -118,7 +119,7 @@ def plain_allocations(
         try:
             found[name] = allocate_layers(layers, weights, sparsity, name, diagnosis=diagnosis)
         except SparsemendError:
-            if name not in _PROTECTING:
+            if name not in _DEMANDING:
                 raise
     return found
 

@@ -1,0 +1,389 @@
+"""Rule ``auto`` on small networks of every kind, through ``compress``."""
+
+import copy
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from tests.repair.networks import conv_bn, images, perceptron, randomise, same_state
+from tests.search.fakes import outline
+from torch import nn
+
+import sparsemend as sm
+from sparsemend import SparsemendError
+from sparsemend.layers import discover
+from sparsemend.repair import parse_repair
+from sparsemend.search import allocations, damage_curves
+from sparsemend.search.allocations import plain_allocations, sensitive_allocation
+
+pytestmark = pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
+RULES = set(sm.rule_names())
+
+
+def conv_only():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 5, 1),
+        nn.Flatten(),
+    )
+
+
+def linear_with_norm():
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(8, 5)).eval()
+
+
+class Shortcut(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm = nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.inner = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.projection = nn.Conv2d(6, 8, 1, stride=2)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.relu(self.inner(x) + self.projection(x))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+NETWORKS = {
+    "conv-bn-linear": (conv_bn, images),
+    "conv-linear": (lambda: conv_bn(norms=("none",)), images),
+    "conv": (conv_only, images),
+    "linear": (perceptron, lambda n, seed: images(n, seed)[:, 0].flatten(1)[:, :6]),
+    "linear-bn": (linear_with_norm, lambda n, seed: images(n, seed)[:, 0].flatten(1)[:, :6]),
+    "shortcut": (lambda: randomise(Shortcut(), 0), images),
+}
+
+
+def data(name, batches=5, size=24):
+    make, inputs = NETWORKS[name]
+    return make(), [inputs(size, seed) for seed in range(batches)]
+
+
+def check(result, model):
+    search, allocation = result.search, result.allocation
+    assert result.rule == allocation.rule == "auto"
+    assert allocation is search.allocation
+    assert allocation.kept == sm.allocation.kept_total(0.6, allocation.total)
+    assert result.heldout
+    for name, mask in result.masks.items():
+        assert 1 <= int(mask.sum()) == allocation[name] <= mask.numel()
+        assert not result.model.get_submodule(name).weight[~mask].any()
+    assert set(search.plain) >= RULES - {"uniform+"}
+    assert search.kl == min(trial.kl for trial in search.trials) <= min(search.plain_kl.values())
+    assert list(search.reference) == list(allocation) == list(discover(model).names)
+    json.dumps(search.to_dict(), allow_nan=False)
+
+
+CHOICES = [
+    *(
+        (name, repair, mask)
+        for name in NETWORKS
+        for repair, mask in (("variance", "magnitude"), ("affine", "activation"))
+    ),
+    ("conv", "reconstruct", "gradual"),
+    ("shortcut", "reconstruct", "gradual"),
+    ("linear", "best", "gradual"),
+    ("linear-bn", "reconstruct+batchnorm", "magnitude"),
+    ("conv-bn-linear", "best", "magnitude"),
+]
+
+
+@pytest.mark.parametrize(("name", "repair", "mask"), CHOICES)
+def test_every_kind_of_network(name, repair, mask):
+    model, batches = data(name)
+    before = copy.deepcopy(model)
+    result = sm.compress(model, batches, 0.6, mask=mask, repair=repair, budget=11)
+    check(result, model)
+    assert same_state(model, before)
+    assert result.search.repairs <= 11
+    assert result.search.proxies > 0
+
+
+@pytest.mark.parametrize("name", ["conv-bn-linear", "linear-bn", "shortcut"])
+def test_recalibrated_norms(name):
+    model, batches = data(name)
+    result = sm.compress(model, batches, 0.6, repair="batchnorm", budget=11)
+    check(result, model)
+    # With one repair what was found is what comes out.
+    assert result.agreement.kl == result.search.kl
+
+
+def test_the_budget_of_the_plain_rules_gives_the_best_of_them():
+    model, batches = data("conv-bn-linear")
+    result = sm.compress(model, batches, 0.6, repair="variance", budget=len(RULES))
+    calibration = sm.calibrate(model, batches[:-1])
+    diagnosis = sm.diagnose(model, calibration, "variance")
+    alone = {
+        rule: sm.compress(
+            model,
+            batches[:-1],
+            0.6,
+            rule,
+            repair="variance",
+            heldout=batches[-1:],
+            diagnosis=diagnosis,
+        )
+        for rule in RULES
+    }
+    expected = {rule: one.agreement.kl for rule, one in alone.items()}
+    assert result.search.plain_kl == expected
+    winner = result.search.winner
+    assert expected[winner] == min(expected.values()) == result.agreement.kl
+    assert dict(result.allocation) == dict(alone[winner].allocation)
+    assert same_state(result.model, alone[winner].model)
+    assert len(result.search.trials) == len(RULES)
+
+
+def test_a_larger_budget_never_ends_further_away():
+    model, batches = data("shortcut")
+    found = [
+        sm.compress(model, batches, 0.6, repair="variance", budget=b).search for b in (1, 7, 9, 14)
+    ]
+    for one, other in itertools.pairwise(found):
+        assert outline(other)[: len(one.trials)] == outline(one)
+        assert other.kl <= one.kl
+    assert "sensitive damage" in {trial.name for trial in found[-1].trials}
+
+
+@pytest.mark.parametrize(("repair", "mask"), [("variance", "magnitude"), ("best", "gradual")])
+def test_results_repeat(repair, mask):
+    model, batches = data("linear-bn")
+    torch.manual_seed(1)
+    one = sm.compress(model, batches, 0.6, mask=mask, repair=repair, budget=11)
+    torch.manual_seed(2)
+    other = sm.compress(model, iter(batches), 0.6, mask=mask, repair=repair, budget=11)
+    assert outline(one.search) == outline(other.search)
+    assert same_state(one.model, other.model)
+
+
+def test_a_rule_that_the_budget_forbids_is_left_out():
+    """uniform+ keeps the first convolution dense, which has more weights than the budget."""
+    model, batches = data("conv")
+    layers = discover(model, batches[0])
+    assert layers[0].size > sm.allocation.kept_total(0.8, layers.total)
+    result = sm.compress(model, batches, 0.8, repair="variance", budget=8)
+    assert set(result.search.plain) == RULES - {"uniform+"}
+    with pytest.raises(SparsemendError, match="no allocation over 3 layers"):
+        sm.compress(model, batches, 0.9999, repair="variance")
+
+
+# Layers that are too wide
+
+
+def test_layers_that_are_too_wide_for_their_moments():
+    model, batches = data("conv-bn-linear")
+    wide = sm.calibrate(model, batches[:-1], max_fan_in=60)
+    for repair, mask in (("reconstruct", "gradual"), ("affine", "activation")):
+        curves = damage_curves(model, wide, parse_repair(repair), mask)
+        assert (curves.repair, curves.mask) == ("variance", "magnitude")
+    if_narrow = damage_curves(model, sm.calibrate(model, batches), parse_repair("best"), "gradual")
+    assert (if_narrow.repair, if_narrow.mask) == ("reconstruct", "magnitude")
+    for repair, mask in (("variance", "magnitude"), ("reconstruct", "gradual")):
+        result = sm.compress(
+            model, batches, 0.6, mask=mask, repair=repair, budget=10, calibration=wide
+        )
+        check(result, model)
+        assert result.diagnosis.repair == "variance"
+
+
+def test_a_calibration_that_finds_a_layer_too_wide(monkeypatch):
+    monkeypatch.setitem(sm.calibrate.__kwdefaults__, "max_fan_in", 60)
+    model, batches = data("conv-linear")
+    result = sm.compress(model, batches, 0.6, repair="reconstruct", budget=10)
+    check(result, model)
+
+
+# The starts of the search
+
+
+def test_plain_allocations_are_those_of_the_rules():
+    model, batches = data("conv-bn-linear")
+    calibration = sm.calibrate(model, batches)
+    diagnosis = sm.diagnose(model, calibration)
+    found = plain_allocations(model, calibration.layers, 0.6, diagnosis)
+    assert set(found) == RULES
+    assert next(iter(found)) == "global"
+    for rule, allocation in found.items():
+        expected = sm.allocate(model, 0.6, rule, diagnosis=diagnosis, layers=calibration.layers)
+        assert dict(allocation) == dict(expected)
+
+
+def test_a_rule_of_ones_own_is_tried_too(monkeypatch):
+    monkeypatch.setitem(sm.allocation.RULES, "mine", sm.allocation.RULES["uniform"])
+    model, batches = data("linear")
+    result = sm.compress(model, batches, 0.6, repair="variance", budget=8)
+    assert "mine" in result.search.plain
+
+
+def test_damage_weighs_more_where_the_output_suffers(monkeypatch):
+    model, batches = data("conv-bn-linear")
+    calibration = sm.calibrate(model, batches)
+    diagnosis = sm.diagnose(model, calibration)
+    layers = calibration.layers
+    measured = dict.fromkeys(layers.names, 1.0)
+    monkeypatch.setattr(allocations, "sensitivities", lambda *_, **__: measured)
+    equal = sensitive_allocation(model, layers, 0.6, diagnosis, batches)
+    assert dict(equal) == dict(sm.allocate(model, 0.6, "rr", diagnosis=diagnosis, layers=layers))
+    first = layers[0].name
+    measured[first] = 100.0
+    more = sensitive_allocation(model, layers, 0.6, diagnosis, batches)
+    assert more[first] > equal[first]
+    # Rounding may leave a layer that does not matter a hair below zero.
+    measured[first] = -1e-19
+    assert sensitive_allocation(model, layers, 0.6, diagnosis, batches)[first] == 1
+    assert np.isfinite(diagnosis.residual).all()
+
+
+def test_a_diagnosis_in_another_order_means_the_same():
+    model, batches = data("conv-bn-linear")
+    calibration = sm.calibrate(model, batches)
+    one = sm.diagnose(model, calibration)
+    other = dataclasses.replace(
+        one, **{key: getattr(one, key)[::-1] for key in ("layers", "raw", "residual", "rr")}
+    )
+    layers = calibration.layers
+    found = [sensitive_allocation(model, layers, 0.6, d, batches[:1]) for d in (one, other)]
+    assert found[0] == found[1]
+
+
+# Interrupts
+
+
+@pytest.mark.parametrize("at", [1, 4, 7])
+def test_an_interrupt_ends_the_search_and_the_work_goes_on(monkeypatch, at):
+    asked = []
+    exact = allocations.Objective.exact
+
+    def interrupted(self, counts):
+        if len(asked) == at:
+            raise KeyboardInterrupt
+        asked.append(dict(counts))
+        return exact(self, counts)
+
+    monkeypatch.setattr(allocations.Objective, "exact", interrupted)
+    model, batches = data("conv-bn-linear")
+    result = sm.compress(model, batches, 0.6, repair="variance", budget=20)
+    assert result.search.finished == "interrupted"
+    assert len({trial.counts for trial in result.search.trials}) == at
+    assert dict(result.allocation) in asked
+    assert result.agreement.kl == result.search.kl
+    assert "interrupted" in str(result.search)
+
+
+def test_an_interrupt_before_the_first_trial(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(allocations.Objective, "exact", interrupted)
+    model, batches = data("conv-bn-linear")
+    before = copy.deepcopy(model)
+    with pytest.raises(KeyboardInterrupt):
+        sm.compress(model, batches, 0.6, repair="variance", inplace=True)
+    assert same_state(model, before)
+
+
+# Which inputs are seen
+
+
+class Recorder(nn.Module):
+    """Notes which inputs it is called with: the first value of each names it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.head, self.log = nn.Linear(6, 5), set()
+
+    def __deepcopy__(self, memo):
+        twin = type(self)()
+        twin.load_state_dict(self.state_dict())
+        twin.log = self.log  # copies write into the same one
+        return twin.train(self.training)
+
+    def forward(self, x):
+        self.log.update(int(v) for v in x[:, 0, 0, 0])
+        return self.head(torch.relu(self.norm(self.conv(x))).mean(dim=(2, 3)))
+
+
+def marked(batches, size):
+    x = images(batches * size)
+    x[:, 0, 0, 0] = x[:, 0, 0, -1] = torch.arange(float(batches * size))  # mirrored, too
+    return list(x.split(size))
+
+
+def phases(monkeypatch, model):
+    """What the network sees while something repairs or calibrates, and while something judges."""
+    seen = {"fit": set(), "judge": set()}
+
+    def watch(place, phase):
+        inner = getattr(place, name := place_name[place])
+
+        def watched(*args, **kwargs):
+            outside = set(model.log)
+            model.log.clear()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                seen[phase] |= model.log
+                model.log.update(outside)
+
+        monkeypatch.setattr(place, name, watched)
+
+    place_name = {}
+    for path, name, phase in (
+        ("sparsemend._compress", "calibrate", "fit"),
+        ("sparsemend._compress", "run_plan", "fit"),
+        ("sparsemend._compress", "agreement", "judge"),
+        ("sparsemend.search.objective", "run_plan", "fit"),
+        ("sparsemend.search.best", "run_plan", "fit"),
+        ("sparsemend.search.best", "reconstruct", "fit"),
+        ("sparsemend.search.best", "recalibrate", "fit"),
+        ("sparsemend.search.best", "agreement", "judge"),
+    ):
+        module = __import__(path, fromlist=["_"])
+        place_name[module] = name
+        watch(module, phase)
+    for name in ("__init__", "agreement"):
+        from sparsemend.evaluation import Reference
+
+        place_name[Reference] = name
+        watch(Reference, "judge")
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("repair", "mask"), [("variance", "magnitude"), ("batchnorm", "activation"), ("best", None)]
+)
+@pytest.mark.parametrize("how", ["given", "held out", "lone batch"])
+def test_no_repair_sees_the_inputs_that_judge(monkeypatch, repair, mask, how):
+    model = Recorder().eval()
+    batches = marked(1, 40) if how == "lone batch" else marked(5, 8)
+    options = {"heldout": batches[3:]} if how == "given" else {}
+    first = 24 if how == "given" else 32
+    seen = phases(monkeypatch, model)
+    shown = batches[:3] if how == "given" else batches
+    result = sm.compress(model, shown, 0.6, mask=mask, repair=repair, budget=10, **options)
+    assert seen == {"fit": set(range(first)), "judge": set(range(first, 40))}
+    assert result.heldout
+    assert result.search.proxies > 0
+
+
+def test_a_single_input_serves_as_both():
+    model = conv_bn()
+    result = sm.compress(model, images(1), 0.6, repair="variance", budget=8)
+    assert not result.heldout
+    assert result.agreement.count == 1
+    # On one input the classifier is constant, so that it has no RR.
+    assert set(result.search.plain) == RULES - {"rr-density"}

@@ -1,0 +1,150 @@
+"""Trials of the search: the repair that was asked for, judged on the held-out inputs."""
+
+import copy
+import math
+import warnings
+
+import pytest
+import torch
+from tests.repair.networks import CHANNELS, conv_bn, images, same_state
+from torch import nn
+
+import sparsemend as sm
+from sparsemend import SparsemendWarning
+from sparsemend.layers import discover
+from sparsemend.repair import parse_repair
+from sparsemend.search.objective import Objective, start_support
+
+
+def make(repair="variance", mask="magnitude", batches=4, size=24, model=None, **options):
+    model = conv_bn() if model is None else model
+    inputs = [images(size, seed) for seed in range(batches)]
+    heldout = [images(30, 100), images(30, 101)]
+    calibration = sm.calibrate(model, inputs)
+    objective = Objective(
+        model,
+        inputs,
+        heldout,
+        calibration.layers,
+        mask,
+        parse_repair(repair),
+        calibration=calibration,
+        progress=False,
+        **options,
+    )
+    return model, inputs, heldout, objective
+
+
+@pytest.mark.parametrize(
+    ("repair", "mask", "scope"),
+    [
+        ("none", "magnitude", "sequential"),
+        ("variance", "magnitude", "sequential"),
+        ("variance", "activation", "one-shot"),
+        ("affine+batchnorm", "magnitude", "sequential"),
+        ("batchnorm", "activation", "sequential"),
+        ("reconstruct", "magnitude", "sequential"),
+        ("reconstruct+batchnorm", "gradual", "sequential"),
+        ("reconstruct", "gradual", "sequential"),
+    ],
+)
+def test_the_exact_value_is_that_of_the_whole_job(repair, mask, scope):
+    model, inputs, heldout, objective = make(repair, mask, scope=scope)
+    before = copy.deepcopy(model)
+    counts = sm.allocate(model, 0.6, "erk", layers=discover(model, inputs[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SparsemendWarning)
+        whole = sm.compress(
+            model, inputs, 0.6, "erk", mask, repair, scope=scope, heldout=heldout, progress=False
+        )
+    assert objective.exact(counts) == whole.agreement.kl > 0
+    assert objective.exact(counts) == whole.agreement.kl  # again
+    assert math.isfinite(objective.proxy(counts))
+    assert objective.proxy(counts) == objective.proxy(counts)
+    assert same_state(model, before)
+
+
+def test_trials_of_repair_best_are_reconstructions():
+    model, inputs, _, best = make("best", "gradual")
+    counts = sm.allocate(model, 0.6, "erk", layers=discover(model, inputs[0]))
+    assert best.exact(counts) == make("reconstruct", "gradual")[3].exact(counts)
+
+
+def test_nothing_pruned_is_no_distance():
+    model, inputs, _, objective = make("none")
+    dense = sm.allocate(model, 0, layers=discover(model, inputs[0]))
+    assert objective.exact(dense) == objective.proxy(dense) == 0
+
+
+@pytest.mark.parametrize(
+    ("repair", "batches", "cost"),
+    [
+        ("variance", 4, 1 / 4),
+        ("batchnorm", 8, 1 / 4),
+        ("reconstruct", 4, 1 / 8),
+        ("best", 4, 1 / 8),
+        ("variance", 1, 1 / 4),
+        ("reconstruct", 1, 1 / 8),
+        ("variance", 2, 1 / 2),  # whole batches
+    ],
+)
+def test_a_cheap_trial_costs_its_share(repair, batches, cost):
+    assert make(repair, batches=batches)[3].proxy_cost == cost
+
+
+def test_a_single_input_serves():
+    objective = make(batches=1, size=1)[3]
+    assert objective.proxy_cost == 1
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_a_cheap_trial_sees_a_part_of_the_inputs(batches, monkeypatch):
+    seen = []
+
+    def repairing(model, dense, inputs, *_):  # noqa: ARG001
+        seen.append(torch.cat(list(inputs)))
+
+    monkeypatch.setattr("sparsemend.search.objective.run_plan", repairing)
+    model, inputs, _, objective = make(batches=batches)
+    counts = sm.allocate(model, 0.6, layers=discover(model, inputs[0]))
+    objective.exact(counts)
+    objective.proxy(counts)
+    whole = torch.cat(inputs)
+    assert torch.equal(seen[0], whole)
+    assert torch.equal(seen[1], whole[: len(whole) // 4])
+
+
+def test_outputs_that_are_no_numbers_are_infinitely_far(monkeypatch):
+    def breaking(model, *_):
+        nn.init.constant_(list(model.parameters())[-1], math.nan)
+
+    monkeypatch.setattr("sparsemend.search.objective.run_plan", breaking)
+    model, inputs, _, objective = make()
+    counts = sm.allocate(model, 0.6, layers=discover(model, inputs[0]))
+    assert objective.exact(counts) == objective.proxy(counts) == math.inf
+
+
+def test_trials_do_not_warn(recwarn):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 5))
+    # Far fewer inputs than columns: a reconstruction leans on its ridge.
+    _, inputs, _, objective = make("reconstruct", "gradual", batches=1, size=8, model=model)
+    counts = sm.allocate(model, 0.2, layers=discover(model, inputs[0]))
+    objective.exact(counts)
+    assert not recwarn.list
+    with pytest.warns(SparsemendWarning):
+        sm.compress(model, inputs, 0.2, "global", repair="reconstruct")
+
+
+def test_masks_are_applied_unless_the_repair_chooses_them():
+    model = conv_bn()
+    layers = discover(model, images())
+    counts = sm.allocate(model, 0.6, layers=layers)
+    free, fixed = copy.deepcopy(model), copy.deepcopy(model)
+    support = start_support(free, model, counts, "gradual")
+    assert support.masks is None
+    assert support.counts is counts
+    assert same_state(free, model)
+    support = start_support(fixed, model, counts, "magnitude")
+    assert same_state(fixed, sm.prune(model, counts))
+    assert {name: int(mask.sum()) for name, mask in support.masks.items()} == dict(counts)
