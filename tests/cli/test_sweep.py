@@ -40,7 +40,10 @@ def test_text(run):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("6 cells\n")
     assert "midpoint" in result.stdout
-    assert "leading rule\n  digits magnitude mean: " in result.stdout
+    assert (
+        "\nleading rule by accuracy (recovery ahead of the next by up to)\n  digits magnitude "
+        in result.stdout
+    )
     assert result.stdout.endswith("wrote s.csv\nwrote s.sqlite\n")
 
 

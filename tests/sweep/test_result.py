@@ -46,7 +46,8 @@ def test_in_words():
     assert lines[0] == "4 cells"
     (erk,) = (line.split() for line in lines if line.startswith("n        erk"))
     assert erk == ["n", "erk", "magnitude", "mean", "0.8000", "0.7400", "to", "0.8600", "0.8000"]
-    assert "  n magnitude mean: erk 0.7 to 0.8, rr 0.8 to 0.9" in lines
+    assert "leading rule by accuracy (recovery ahead of the next by up to)" in lines
+    assert "  n magnitude mean: erk 0.7 to 0.8 (0.250), rr 0.8 to 0.9 (0.250)" in lines
     assert lines[-2] == "2 cells failed"
     assert lines[-1] == "  n erk magnitude mean at 0.98, seed 0 and 1 more: too small"
 

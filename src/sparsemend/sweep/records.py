@@ -183,6 +183,8 @@ class Lead:
         The leading rule.
     start, end
         Sparsities between which it leads: ends of the sweep, or crossings with another rule.
+    margin
+        Its largest lead in recovery over the next rule there.
     """
 
     network: str
@@ -192,3 +194,4 @@ class Lead:
     rule: str
     start: float
     end: float
+    margin: float
