@@ -3,26 +3,27 @@
 python -m benchmarks.reconstruction goals --data SHARED/data --store goals.jsonl
 python -m benchmarks.reconstruction ablation --data SHARED/data --store ablation.jsonl
 
-Rule global; 1,024 calibration images, drawn by the seed; KL on 512 further training images that
-the repair does not see; top-1 on the full test set. ``again`` is the second pass, whose choice of
-weights is weighed by the first one's result; repair ``best`` keeps the pass with the lower KL.
+Rule global; calibration images are drawn by the seed; KL on 512 further training images that the
+repair does not see; top-1 on the full test set. ``goals`` runs repair ``best`` as a user does;
+``ablation`` runs one reconstruction with one constant changed, judged by KL alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 
 import sparsemend as sm
 from benchmarks._store import Store
 from sparsemend.layers import discover
-from sparsemend.repair import Settings, channel_importance, reconstruct
+from sparsemend.repair import Settings, reconstruct
 
 GOALS = (
     ("cifar100_resnet20", 0.80),
@@ -45,53 +46,65 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no logit refits": {"logit_refits": 0},
     "ridge 1 %": {"ridge": 1e-2},
     "ridge 0.03 %": {"ridge": 3e-4},
+    "mirrored copies": {"mirrored": True},
 }
-CALIBRATION, HELDOUT = 1024, 512
+HELDOUT = 512
 
 
 class Bench:
     """One network with its data."""
 
-    def __init__(self, folder: Path, network: str, flip: bool) -> None:
+    def __init__(self, folder: Path, network: str) -> None:
         data_set, architecture = network.split("_")
         weights = folder / "weights" / f"{network}.safetensors"
         loaded = sm.models.load(f"cifar_{architecture}", weights)
-        self.model, self.flip = loaded.model, flip
+        self.model = loaded.model
         self.images = sm.data.load(folder / data_set, mean=loaded.mean, std=loaded.std)
 
-    def run(
-        self, sparsity: float, seed: int, settings: Mapping[str, Any], passes: int
+    def best(self, sparsity: float, size: int, seed: int) -> dict[str, Any]:
+        """Repair best, as a user runs it."""
+        batches, heldout = self._inputs(size, seed)
+        start = time.perf_counter()
+        result = sm.compress(self.model, batches, sparsity, "global", heldout=heldout)
+        return {
+            "seconds": time.perf_counter() - start,
+            "tried": dict(result.tried),
+            "repair": result.repair,
+            "kl": result.agreement.kl,
+            "top1": self._top1(result.model),
+        }
+
+    def variant(
+        self, sparsity: float, size: int, seed: int, changes: Mapping[str, Any]
     ) -> dict[str, Any]:
-        x = self.images.calibration(CALIBRATION, seed=seed)
-        if self.flip:
-            x = torch.cat([x, x.flip(-1)])
-        batches = list(x.split(128))
-        heldout = self.images.heldout(HELDOUT, calibration_size=CALIBRATION, seed=seed)
+        """One reconstruction with other constants."""
+        batches, heldout = self._inputs(size, seed)
+        constants = dict(changes)
+        if constants.pop("mirrored", False):
+            batches = [*batches, *(batch.flip(-1) for batch in batches)]
+        # An empty mapping has a weight for no layer: all rows count the same.
+        importance = None if constants.pop("importance", True) else {}
         allocation = sm.allocate(self.model, sparsity, "global")
-        layers = discover(self.model, batches[0])
-        constants = dict(settings)
-        importance: Mapping[str, torch.Tensor] | None = None
-        if not constants.pop("importance", True):
-            importance = {}
-        found: dict[str, Any] = {}
-        for index in range(passes):
-            model, start = copy.deepcopy(self.model), time.perf_counter()
-            reconstruct(
-                model,
-                self.model,
-                batches,
-                layers,
-                None,
-                allocation,
-                Settings(**constants),
-                importance=importance,
-            )
-            importance = channel_importance(model, layers)
-            name = "again" if index else "first"
-            found[f"seconds_{name}"] = time.perf_counter() - start
-            found[f"kl_{name}"] = sm.agreement(model, self.model, heldout).kl
-            found[f"top1_{name}"] = sm.evaluate(model, self.images.test_batches(500)).top1
-        return found
+        model, start = copy.deepcopy(self.model), time.perf_counter()
+        reconstruct(
+            model,
+            self.model,
+            batches,
+            discover(self.model, batches[0]),
+            None,
+            allocation,
+            Settings(**constants),
+            importance=importance,
+        )
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "kl": sm.agreement(model, self.model, heldout).kl}
+
+    def _inputs(self, size: int, seed: int) -> tuple[list[Tensor], Tensor]:
+        heldout = self.images.heldout(HELDOUT, calibration_size=size, seed=seed)
+        return list(self.images.calibration(size, seed=seed).split(128)), heldout
+
+    def _top1(self, model: nn.Module) -> float:
+        return sm.evaluate(model, self.images.test_batches(500)).top1
 
 
 def main() -> None:
@@ -101,35 +114,69 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--network", nargs="+", default=list(NETWORKS))
-    parser.add_argument("--flip", action="store_true", help="add mirrored calibration images")
+    parser.add_argument("--calibration-size", type=int, default=1024)
     options = parser.parse_args()
     store = Store(options.store)
-    if options.table == "goals":
-        work = [(n, s, "default", seed) for seed in options.seed for n, s in GOALS]
+    goals = options.table == "goals"
+    if goals:
+        work = [(n, s, "best", seed) for seed in options.seed for n, s in GOALS]
     else:
-        seed = options.seed[0]
-        work = [(n, 0.9, variant, seed) for variant in VARIANTS for n in NETWORKS]
-    passes = 2 if options.table == "goals" else 1
+        work = [(n, 0.9, variant, options.seed[0]) for n in NETWORKS for variant in VARIANTS]
+    work = [item for item in work if item[0] in options.network]
     benches: dict[str, Bench] = {}
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for network, sparsity, variant, seed in work:
-        if network not in options.network:
-            continue
         cell = {
             "network": network,
             "sparsity": sparsity,
             "variant": variant,
             "seed": seed,
-            "flip": options.flip,
+            "calibration_size": options.calibration_size,
         }
 
-        def compute(
-            network: str = network, sparsity: float = sparsity, v: str = variant, seed: int = seed
+        def run(
+            network: str = network,
+            sparsity: float = sparsity,
+            variant: str = variant,
+            seed: int = seed,
         ) -> dict[str, Any]:
             if network not in benches:
-                benches[network] = Bench(options.data, network, options.flip)
-            return benches[network].run(sparsity, seed, VARIANTS[v], passes)
+                benches[network] = Bench(options.data, network)
+            bench = benches[network]
+            if goals:
+                return bench.best(sparsity, options.calibration_size, seed)
+            return bench.variant(sparsity, options.calibration_size, seed, VARIANTS[variant])
 
-        store.compute(cell, compute)
+        key = (network, f"{sparsity:.2f}") if goals else (variant, network)
+        rows.setdefault(key, []).append(store.compute(cell, run))
+    print(_goals_table(rows) if goals else _ablation_table(rows, options.network))
+
+
+def _goals_table(rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]) -> str:
+    lines = ["| network | sparsity | kept endings | KL | top-1 % |", "|---|---|---|---|---|"]
+    for (network, sparsity), found in rows.items():
+        endings = ", ".join(result["repair"].removeprefix("reconstruct") or "-" for result in found)
+        kl, top1 = ([f(r) for r in found] for f in (lambda r: r["kl"], lambda r: 100 * r["top1"]))
+        lines.append(
+            f"| {network} | {sparsity} | {endings} | {_spread(kl, 3)} | **{_spread(top1, 1)}** |"
+        )
+    return "\n".join(lines)
+
+
+def _ablation_table(
+    rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]], networks: Sequence[str]
+) -> str:
+    lines = [f"| variant | {' | '.join(networks)} |", "|---" * (1 + len(networks)) + "|"]
+    for variant in VARIANTS:
+        cells = (f"{rows[variant, network][0]['kl']:.3f}" for network in networks)
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation over seeds."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

@@ -104,11 +104,11 @@ def test_activation_masks_follow_the_inputs(digits):
 
 
 def test_agreement_on_heldout_inputs_equals_a_call_by_hand(digits):
-    result = compress(digits.model, digits.calibration, 0.9, heldout=digits.heldout)
+    result = compress(digits.model, digits.calibration, 0.9, "global", heldout=digits.heldout)
     assert result.heldout
     assert result.agreement == sm.agreement(result.model, digits.model, digits.heldout)
     assert result.agreement.count == 128
-    seen = compress(digits.model, digits.calibration, 0.9)
+    seen = compress(digits.model, digits.calibration, 0.9, "global")
     same_values(seen.model, result.model)
     assert seen.agreement == sm.agreement(result.model, digits.model, digits.calibration)
 
@@ -135,7 +135,7 @@ def test_the_parts_give_the_same_as_the_whole(digits):
 
 def test_repair_pays(digits):
     def top1(repair):
-        result = compress(digits.model, digits.calibration, 0.9, repair=repair)
+        result = compress(digits.model, digits.calibration, 0.9, "global", repair=repair)
         return sm.evaluate(result.model, digits.test).top1
 
     dense = sm.evaluate(digits.model, digits.test).top1
@@ -163,12 +163,12 @@ def test_batches_may_be_a_generator_or_one_tensor(digits):
     generator = (batch for batch in digits.calibration)
     same_values(compress(digits.model, generator, 0.9, "rr", "activation").model, result.model)
     whole = torch.cat(digits.calibration)
-    cut = compress(digits.model, list(whole.split(128)), 0.9)
-    same_values(compress(digits.model, whole, 0.9).model, cut.model)
+    cut = compress(digits.model, list(whole.split(128)), 0.9, "global")
+    same_values(compress(digits.model, whole, 0.9, "global").model, cut.model)
 
 
 def test_stages_are_timed(digits):
-    plain = compress(digits.model, digits.calibration, 0.9)
+    plain = compress(digits.model, digits.calibration, 0.9, "global")
     assert list(plain.seconds) == ["allocate", "prune", "repair", "compare"]
     full = compress(digits.model, digits.calibration, 0.9, "rr")
     assert list(full.seconds) == [
@@ -179,7 +179,7 @@ def test_stages_are_timed(digits):
         "repair",
         "compare",
     ]
-    wanda = compress(digits.model, digits.calibration, 0.9, mask="activation")
+    wanda = compress(digits.model, digits.calibration, 0.9, "global", mask="activation")
     assert "calibrate" in wanda.seconds
     assert "diagnose" not in wanda.seconds
     assert all(value >= 0 for value in full.seconds.values())
@@ -198,8 +198,10 @@ def test_training_flags_survive(digits, training):
 
 def test_in_place(digits):
     model = copy.deepcopy(digits.model)
-    expected = compress(digits.model, digits.calibration, 0.9, heldout=digits.heldout)
-    result = compress(model, digits.calibration, 0.9, heldout=digits.heldout, inplace=True)
+    expected = compress(digits.model, digits.calibration, 0.9, "global", heldout=digits.heldout)
+    result = compress(
+        model, digits.calibration, 0.9, "global", heldout=digits.heldout, inplace=True
+    )
     assert result.model is model
     same_values(model, expected.model)
     assert result.agreement == expected.agreement
@@ -207,7 +209,7 @@ def test_in_place(digits):
 
 @pytest.mark.parametrize("sparsity", [0, 0.995])
 def test_extremes(digits, sparsity):
-    result = compress(digits.model, digits.calibration, sparsity)
+    result = compress(digits.model, digits.calibration, sparsity, "global")
     check_masks(result, digits.model)
     if sparsity == 0:
         assert result.sparsity == 0
@@ -228,13 +230,13 @@ def test_a_network_without_norms_and_biases_reports_the_new_ones():
     )
     before = state_of(model)
     x = torch.randn(40, 3, 8, 8)
-    result = compress(model, x, 0.6)
+    result = compress(model, x, 0.6, "global")
     same(state_of(model), before)
     check_masks(result, model)
     assert result.added_biases == ("0", "6")
     assert result.model.state_dict().keys() - model.state_dict().keys() == {"0.bias", "6.bias"}
     assert str(result).endswith("got a bias parameter: 0, 6")
-    assert compress(model, x, 0.6, repair="none").added_biases == ()
+    assert compress(model, x, 0.6, "global", repair="none").added_biases == ()
 
 
 @pytest.mark.parametrize("kind", ["linear", "convolutional"])
@@ -257,32 +259,38 @@ def test_networks_without_batchnorm(kind):
         assert result.agreement.kl < plain.agreement.kl
     before = state_of(model)
     with pytest.raises(SparsemendError, match="no BatchNorm with running statistics"):
-        compress(model, x, 0.7, repair="batchnorm", inplace=True)
+        compress(model, x, 0.7, "global", repair="batchnorm", inplace=True)
     same(state_of(model), before)
 
 
 def test_best_keeps_the_ending_that_is_closest_on_heldout_inputs(digits):
     options = {"mask": "magnitude", "heldout": digits.heldout}
-    result = compress(digits.model, digits.calibration, 0.9, repair="best", **options)
+    result = compress(digits.model, digits.calibration, 0.9, "global", repair="best", **options)
     check_masks(result, digits.model)
-    assert set(result.tried) == {"reconstruct", "reconstruct+batchnorm", "variance", "batchnorm"}
+    plain = {"reconstruct", "reconstruct+batchnorm", "variance", "batchnorm"}
+    assert set(result.tried) == {*plain, "reconstruct-mirrored"}
+    assert result.repair in plain  # digits have no mirror images
     assert result.agreement.kl == result.tried[result.repair] == min(result.tried.values())
-    again = compress(digits.model, digits.calibration, 0.9, repair=result.repair, **options)
+    again = compress(
+        digits.model, digits.calibration, 0.9, "global", repair=result.repair, **options
+    )
     same_values(again.model, result.model)
     model = copy.deepcopy(digits.model)
-    inplace = compress(model, digits.calibration, 0.9, repair="best", inplace=True, **options)
+    inplace = compress(
+        model, digits.calibration, 0.9, "global", repair="best", inplace=True, **options
+    )
     assert inplace.model is model
     same_values(model, result.model)
 
 
 @pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
 def test_best_is_the_default_and_chooses_masks_too(digits):
-    result = sm.compress(digits.model, digits.calibration, 0.9)
+    result = sm.compress(digits.model, digits.calibration, 0.9, "global")
     check_masks(result, digits.model)
     assert result.mask == "gradual"
     assert result.heldout  # the last batch was set aside
     assert result.agreement.count == len(digits.calibration[-1])
-    magnitude = compress(digits.model, digits.calibration, 0.9)
+    magnitude = compress(digits.model, digits.calibration, 0.9, "global")
     assert any(not torch.equal(magnitude.masks[n], m) for n, m in result.masks.items())
 
 
@@ -294,7 +302,7 @@ def test_text(digits):
         "rule erk, mask magnitude, repair batchnorm-ema (sequential)",
         f"{result.agreement} (calibration inputs)",
     ]
-    unseen = compress(digits.model, digits.calibration, 0.9, heldout=digits.heldout)
+    unseen = compress(digits.model, digits.calibration, 0.9, "global", heldout=digits.heldout)
     assert str(unseen).endswith("(held-out inputs)")
 
 

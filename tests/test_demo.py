@@ -31,6 +31,15 @@ def test_three_files(result):
     assert sorted(folder.iterdir()) == sorted(result.files)
 
 
+def test_a_report_where_it_is_asked_for(result, tmp_path):
+    assert result.report is None
+    page = tmp_path / "page.html"
+    small = {"sparsities": (SPARSITY,), "rules": ("erk",), "repairs": ("none",)}
+    found = demo.run(tmp_path / "files", page=page, progress=False, **small)
+    assert found.report == page
+    assert "Demo on digits" in page.read_text(encoding="utf-8")
+
+
 def test_every_rule_with_every_repair(result):
     grid = [(SPARSITY, rule, repair) for rule in sm.rule_names() for repair in REPAIRS]
     assert [(cell.sparsity, cell.rule, cell.repair) for cell in result.cells] == grid

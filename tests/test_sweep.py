@@ -58,7 +58,7 @@ def test_inputs_of_ones_own():
         ("mean", "magnitude"),
         ("reconstruct", "gradual"),
     }
-    by_hand = sm.compress(small(), batches(1), 0.5, repair="mean", heldout=batches(101))
+    by_hand = sm.compress(small(), batches(1), 0.5, "global", repair="mean", heldout=batches(101))
     (record,) = (
         r for r in result.records
         if (r.cell.network, r.cell.repair, r.cell.sparsity, r.cell.seed) == ("a", "mean", 0.5, 1)

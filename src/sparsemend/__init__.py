@@ -19,6 +19,8 @@ from sparsemend.export import load_checkpoint, save_checkpoint
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
 from sparsemend.repair import recalibrate, repair_names
+from sparsemend.report import Report, report
+from sparsemend.search import AllocationSearch
 from sparsemend.sweep import AblationResult, SweepResult
 
 # Last: importing the packages of the same names set these names to the packages.
@@ -31,12 +33,14 @@ __all__ = [
     "AblationResult",
     "Agreement",
     "Allocation",
+    "AllocationSearch",
     "Calibration",
     "CompressionResult",
     "Diagnosis",
     "Evaluation",
     "Layer",
     "LayerSet",
+    "Report",
     "SparsemendError",
     "SparsemendWarning",
     "SweepResult",
@@ -57,6 +61,7 @@ __all__ = [
     "recalibrate",
     "repair",
     "repair_names",
+    "report",
     "rule_names",
     "save_checkpoint",
     "sweep",

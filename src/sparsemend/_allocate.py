@@ -9,9 +9,16 @@ from typing import Any
 from torch import nn
 
 from sparsemend._errors import SparsemendError, SparsemendWarning
-from sparsemend.allocation import Allocation, allocate_layers, force_layers, parse_forced
+from sparsemend.allocation import (
+    Allocation,
+    allocate_layers,
+    force_layers,
+    parse_forced,
+    rule_names,
+)
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.layers import Layer, LayerSet, discover, select_layers
+from sparsemend.search import AUTO
 
 
 def allocate(
@@ -62,6 +69,12 @@ def allocate(
     SparsemendWarning
         If the diagnosis lacks layers of the model: they get no count and stay dense.
     """
+    if rule == AUTO:
+        raise SparsemendError(
+            "rule 'auto' is a search that repairs, not a rule of weights alone",
+            allowed=", ".join(rule_names()),
+            fix="use compress(..., rule='auto'); its result has the allocation",
+        )
     found = discover(model) if layers is None else layers
     chosen: list[Layer] = list(found)
     if layers is None and diagnosis is not None:

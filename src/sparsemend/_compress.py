@@ -21,9 +21,18 @@ from sparsemend.evaluation import Agreement, agreement
 from sparsemend.execution.batches import Batches, materialise
 from sparsemend.export import save_checkpoint
 from sparsemend.layers import discover
-from sparsemend.masks import JOINT, NEEDS_CALIBRATION, apply_masks, choose_masks, get_mask_rule
-from sparsemend.repair import RepairPlan, Support, check_plan, parse_repair, run_plan
-from sparsemend.search import hold_out, repair_best
+from sparsemend.masks import JOINT, NEEDS_CALIBRATION, get_mask_rule
+from sparsemend.repair import RepairPlan, check_plan, parse_repair, run_plan
+from sparsemend.search import (
+    AUTO,
+    AllocationSearch,
+    damage_curves,
+    find_allocation,
+    hold_out,
+    parse_budget,
+    repair_best,
+    start_support,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class CompressionResult:
         Whether ``agreement`` was measured on inputs that the repair did not see.
     diagnosis
         Where the rule used one, else None.
+    search
+        With rule ``auto``: what was tried, and how the winner compares with the plain rules.
     added_biases
         Module paths of layers that got a bias parameter, because they had none and no
         BatchNorm follows. Empty: the model loads into the original architecture strictly.
@@ -66,6 +77,7 @@ class CompressionResult:
     agreement: Agreement
     heldout: bool
     diagnosis: Diagnosis | None = None
+    search: AllocationSearch | None = None
     added_biases: tuple[str, ...] = ()
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -108,12 +120,13 @@ def compress(
     model: nn.Module,
     batches: Batches,
     sparsity: float,
-    rule: str = "global",
+    rule: str = AUTO,
     mask: str | None = None,
     repair: str = "best",
     *,
     scope: str = "sequential",
     heldout: Batches | None = None,
+    budget: float | str | None = None,
     calibration: Calibration | None = None,
     diagnosis: Diagnosis | None = None,
     inplace: bool = False,
@@ -130,7 +143,8 @@ def compress(
     sparsity
         Fraction of all prunable weights to remove, in [0, 1).
     rule
-        Allocation rule, see :func:`sparsemend.allocate`.
+        Allocation rule, see :func:`sparsemend.allocate`; or ``"auto"``: a search, started from
+        all of these, for the allocation whose repaired network is closest to the dense one.
     mask
         ``"magnitude"`` or ``"activation"`` (see :func:`sparsemend.prune`), or ``"gradual"``:
         chosen jointly with the reconstruction. Default: gradual with a repair that
@@ -142,8 +156,11 @@ def compress(
         ``"sequential"`` or ``"one-shot"``.
     heldout
         Unlabelled inputs that the repair must not see, on which to measure agreement. Without
-        them repair ``best`` sets the last fifth of the batches aside, and other repairs are
-        measured on the calibration inputs.
+        them rule ``auto`` and repair ``best`` set the last fifth of the batches aside, and
+        others are measured on the calibration inputs.
+    budget
+        How long rule ``auto`` may search: a number of repairs (default 30), or a time such as
+        ``"20min"``. An interrupt (Ctrl-C) ends the search with the best so far.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
     inplace
@@ -162,34 +179,54 @@ def compress(
         For bad input; see the functions named above.
     """
     plan, mask = check_choices(model, sparsity, rule, mask, repair, scope)
+    searching, limit = rule == AUTO, parse_budget(budget)
     held = materialise(batches)
     unseen = materialise(heldout, "heldout") if heldout is not None else None
-    if plan.best and unseen is None and len(held) > 1:
+    if (plan.best or searching) and unseen is None:
         held, unseen = hold_out(held)
+    judges = held if unseen is None else unseen
     seconds: dict[str, float] = {}
 
     diagnosing = needs_diagnosis(rule) and diagnosis is None
-    if calibration is None and (diagnosing or mask in NEEDS_CALIBRATION):
+    if calibration is None and (searching or diagnosing or mask in NEEDS_CALIBRATION):
         with _timed(seconds, "calibrate"):
             calibration = calibrate(model, held, progress=progress)
-    if diagnosing and calibration is not None:
+    search = None
+    if searching:
+        assert calibration is not None
+        if diagnosis is None:
+            with _timed(seconds, "diagnose"):
+                diagnosis = damage_curves(model, calibration, plan, mask, progress)
+        with _timed(seconds, "search"):
+            search = find_allocation(
+                model,
+                held,
+                judges,
+                sparsity,
+                calibration,
+                diagnosis,
+                mask,
+                plan,
+                scope,
+                limit,
+                progress,
+            )
+    elif diagnosing and calibration is not None:
         with _timed(seconds, "diagnose"):
             diagnosis = diagnose(model, calibration, plan.diagnosis, mask=mask, progress=progress)
     layers = calibration.layers if calibration is not None else discover(model, held[0])
-    with _timed(seconds, "allocate"):
-        allocation = allocate(model, sparsity, rule, diagnosis=diagnosis, layers=layers)
+    if search is not None:
+        allocation = search.allocation
+    else:
+        with _timed(seconds, "allocate"):
+            allocation = allocate(model, sparsity, rule, diagnosis=diagnosis, layers=layers)
     copied = copy.deepcopy(model)
     dense, sparse = (copied, model) if inplace else (model, copied)
-    masks = None
-    if mask != JOINT:
-        with _timed(seconds, "prune"):
-            masks = choose_masks(dense, allocation, mask, calibration=calibration)
-            apply_masks(sparse, masks)
-    support = Support(allocation, masks)
+    with _timed(seconds, "prune"):
+        support = start_support(sparse, dense, allocation, mask, calibration)
     tried: Mapping[str, float] = {}
     with _timed(seconds, "repair"):
         if plan.best:
-            judges = held if unseen is None else unseen
             best = repair_best(sparse, dense, held, judges, layers, support, progress)
             outcome, tried, repair = best.outcome, best.tried, best.repair
             if inplace:
@@ -200,7 +237,7 @@ def compress(
             outcome = run_plan(sparse, dense, held, layers, plan, scope, support, progress)
             repair = str(plan)
     with _timed(seconds, "compare"):
-        closeness = agreement(sparse, dense, held if unseen is None else unseen)
+        closeness = agreement(sparse, dense, judges)
     return CompressionResult(
         model=sparse,
         masks=outcome.masks,
@@ -210,8 +247,9 @@ def compress(
         repair=repair,
         scope=scope,
         agreement=closeness,
-        heldout=unseen is not None,
-        diagnosis=diagnosis if needs_diagnosis(rule) else None,
+        heldout=judges is not held,
+        diagnosis=diagnosis if searching or needs_diagnosis(rule) else None,
+        search=search,
         added_biases=outcome.added_biases,
         tried=tried,
         seconds=seconds,
@@ -228,7 +266,8 @@ def check_choices(
     The parsed repair, and the mask rule that is meant.
     """
     plan = parse_repair(repair)
-    check_rule(rule)
+    if rule != AUTO:
+        check_rule(rule)
     kept_total(sparsity, 1)
     mask = _check_mask(mask, plan)
     check_plan(model, plan, scope)

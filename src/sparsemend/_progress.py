@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-Advance = Callable[[], None]
+
+class Advance(Protocol):
+    """Moves a bar one step on, or to what ``done`` says; may rename it."""
+
+    def __call__(self, description: str | None = None, done: float | None = None) -> None: ...
+
 
 # rich allows one live display at a time, so an inner bar joins the outer one's display.
 _display: ContextVar[Progress | None] = ContextVar("display", default=None)
 
 
-def _nothing() -> None:
-    return None
+def _nothing(description: str | None = None, done: float | None = None) -> None:
+    """There is no bar."""
+
+
+def _advancing(display: Progress, task: TaskID) -> Advance:
+    def advance(description: str | None = None, done: float | None = None) -> None:
+        if description is not None:
+            display.update(task, description=description)
+        if done is None:
+            display.advance(task)
+        else:
+            display.update(task, completed=done)
+
+    return advance
 
 
 @contextmanager
 def progress_bar(
-    description: str, total: int | None, show: bool | None = None
+    description: str, total: float | None, show: bool | None = None
 ) -> Iterator[Advance]:
     """Yield a function that advances a bar by one step.
 
@@ -49,7 +68,7 @@ def progress_bar(
     if outer is not None:
         task = outer.add_task(description, total=total)
         try:
-            yield lambda: outer.advance(task)
+            yield _advancing(outer, task)
         finally:
             outer.remove_task(task)
         return
@@ -66,6 +85,6 @@ def progress_bar(
         token = _display.set(display)
         task = display.add_task(description, total=total)
         try:
-            yield lambda: display.advance(task)
+            yield _advancing(display, task)
         finally:
             _display.reset(token)

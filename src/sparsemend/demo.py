@@ -21,6 +21,9 @@ from sparsemend.allocation import rule_names
 from sparsemend.calibration import calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.evaluation import Evaluation, evaluate
+from sparsemend.report import Compression, other_rules, report
+from sparsemend.sweep import SweepResult
+from sparsemend.sweep import records as sweep
 
 SPARSITIES = (0.8, 0.9, 0.95)
 REPAIRS = (
@@ -57,6 +60,7 @@ class DemoResult:
     diagnosis: Diagnosis
     cells: tuple[Cell, ...]
     files: tuple[Path, ...]
+    report: Path | None = None
 
     @property
     def best(self) -> Cell:
@@ -83,6 +87,7 @@ class DemoResult:
 def run(
     folder: Path,
     *,
+    page: Path | None = None,
     sparsities: Sequence[float] = SPARSITIES,
     rules: Sequence[str] | None = None,
     repairs: Sequence[str] = REPAIRS,
@@ -94,6 +99,8 @@ def run(
     ----------
     folder
         Where to write the diagnosis, the table and the best network; made if missing.
+    page
+        Where to write the report, if anywhere.
     sparsities, rules, repairs
         What to try; rules default to all.
     progress
@@ -102,7 +109,8 @@ def run(
     with _one_thread(), warnings.catch_warnings():
         # Whole channels die at these sparsities; in a table of all rules that is no news.
         warnings.simplefilter("ignore", SparsemendWarning)
-        return _run(folder, sparsities, rule_names() if rules is None else rules, repairs, progress)
+        rules = rule_names() if rules is None else rules
+        return _run(folder, page, sparsities, rules, repairs, progress)
 
 
 @contextmanager
@@ -118,6 +126,7 @@ def _one_thread() -> Iterator[None]:
 
 def _run(
     folder: Path,
+    page: Path | None,
     sparsities: Sequence[float],
     rules: Sequence[str],
     repairs: Sequence[str],
@@ -139,6 +148,7 @@ def _run(
     calibration = calibrate(model, inputs, progress=progress)
     diagnosis = diagnose(model, calibration, "variance", progress=progress)
     cells: list[Cell] = []
+    records: list[sweep.Record] = []
     best: tuple[Cell, CompressionResult] | None = None
     grid = [(s, rule, repair) for s in sparsities for rule in rules for repair in repairs]
     with progress_bar("prune and repair", len(grid), progress) as advance:
@@ -156,11 +166,33 @@ def _run(
             top1 = evaluate(result.model, test, progress=False).top1
             cell = Cell(sparsity, rule, repair, top1, result.agreement.kl)
             cells.append(cell)
+            records.append(_record(cell, result, dense))
             if best is None or (sparsity, top1) > (best[0].sparsity, best[0].top1):
                 best = (cell, result)
             advance()
     files = _write(folder, diagnosis, cells, best, loaded.metadata)
-    return DemoResult(dense, diagnosis, tuple(cells), files)
+    if page is not None and best is not None:
+        result = best[1]
+        compression = Compression.of(result, top1_dense=dense.top1, top1_repaired=best[0].top1)
+        others = other_rules(model, result.allocation, diagnosis=diagnosis)
+        tried = SweepResult(tuple(records))
+        report(compression, diagnosis, *others, tried, title="Demo on digits").save(page)
+    return DemoResult(dense, diagnosis, tuple(cells), files, page)
+
+
+def _record(cell: Cell, result: CompressionResult, dense: Evaluation) -> sweep.Record:
+    """A cell as a record of a sweep, which the report can show."""
+    return sweep.Record(
+        cell=sweep.Cell("digits", cell.rule, result.mask, cell.repair, cell.sparsity, seed=0),
+        achieved_sparsity=result.sparsity,
+        top1_dense=dense.top1,
+        top1_pruned=None,
+        top1_repaired=cell.top1,
+        chance=1 / 10,
+        kl=cell.kl,
+        agreement=result.agreement.top1,
+        seconds=sum(result.seconds.values()),
+    )
 
 
 def _write(

@@ -27,7 +27,7 @@ def images(seed):
 def expected(digits, seed=0, **options):
     """The same by hand, from the library."""
     calibration, unseen = images(seed)
-    return sm.compress(digits.model, calibration, 0.9, heldout=unseen, **options)
+    return sm.compress(digits.model, calibration, 0.9, "global", heldout=unseen, **options)
 
 
 def test_json(run_json, digits, tmp_path):
@@ -58,7 +58,8 @@ def test_json(run_json, digits, tmp_path):
 
 def test_checkpoint_evaluates_to_the_same(run_json, tmp_path):
     values = run_json(*VARIANCE, "--rule", "rr", "--out", "s.safetensors")
-    assert [file.name for file in tmp_path.iterdir()] == ["s.safetensors"]
+    files = sorted(file.name for file in tmp_path.iterdir())
+    assert files == ["s.html", "s.safetensors"]
     evaluated = run_json(
         "evaluate", "--model", "digits", "--data", "digits", "--weights", "s.safetensors"
     )
@@ -79,13 +80,36 @@ def test_text(run, digits):
     for stage, model in (("dense", digits.model), ("repaired", by_hand.model)):
         top1 = 100 * sm.evaluate(model, digits.test).top1
         assert ["top-1", stage, f"{top1:.2f}", "%"] in lines
-    assert result.stdout.endswith("wrote s.safetensors\n")
+    assert result.stdout.endswith("wrote s.safetensors\nwrote s.html\n")
 
 
 def test_limit_applies_to_all_three_accuracies(run_json):
     values = run_json(*VARIANCE, "--limit", 3)
     assert all(values[f"top1_{x}"] * 3 in (0, 1, 2, 3) for x in ("dense", "pruned", "repaired"))
     assert values["out"] is None
+
+
+def test_the_report_shows_every_rule_beside_the_chosen_one(run_json, tmp_path):
+    values = run_json(*VARIANCE, "--rule", "rr", "--report", "r.html")
+    assert values["out"] is None
+    assert values["report"] == "r.html"
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    for part in ("before-and-after", "allocations", "repairability", *sm.rule_names()):
+        assert part in text
+    assert f"{100 * values['top1_repaired']:.3g}" in text
+    (tmp_path / "c.json").write_text(json.dumps(values))  # and from the printed values
+    shown = run_json("report", "c.json")
+    assert {"before-and-after", "allocations"} <= set(shown["figures"])
+
+
+def test_without_a_report(run, run_json, tmp_path):
+    values = run_json(*VARIANCE, "--out", "s.safetensors", "--no-report")
+    assert values["report"] is None
+    assert [file.name for file in tmp_path.iterdir()] == ["s.safetensors"]
+    result = run(*VARIANCE, "--out", "t.safetensors", "--no-report")
+    assert result.stdout.endswith("wrote t.safetensors\n")
+    assert run_json(*VARIANCE)["report"] is None  # nothing is written unless asked for
 
 
 def test_without_heldout_images(run_json):
@@ -155,6 +179,9 @@ def test_compressing_a_network_that_got_biases(run_json, tmp_path):
         (("--weights", "no.safetensors"), "weights file 'no.safetensors' does not exist"),
         (("--out", "s.pt"), "--out has another ending: got 's.pt'; allowed: .safetensors"),
         (("--out", "no/s.safetensors"), "the folder of --out does not exist: got 'no'"),
+        (("--report", "r.pdf"), "--report has another ending: got 'r.pdf'; allowed: .html"),
+        (("--report", "no/r.html"), "the folder of --report does not exist: got 'no'"),
+        (("--report", "r.html", "--no-report"), "--report and --no-report contradict each other"),
     ],
 )
 def test_bad_input(refused, arguments, text):

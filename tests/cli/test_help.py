@@ -11,7 +11,16 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
 def test_commands():
-    assert COMMANDS == ["evaluate", "diagnose", "allocate", "compress", "sweep", "ablate", "demo"]
+    assert COMMANDS == [
+        "evaluate",
+        "diagnose",
+        "allocate",
+        "compress",
+        "sweep",
+        "ablate",
+        "report",
+        "demo",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

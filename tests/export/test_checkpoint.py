@@ -142,7 +142,7 @@ def biased(seed=0):
 
 def test_added_biases_round_trip(path):
     model, x = biased(), torch.randn(30, 3, 6, 6)
-    result = sm.compress(model, x, 0.5, repair="variance")
+    result = sm.compress(model, x, 0.5, "global", repair="variance")
     assert result.added_biases == ("0", "4")
     result.save(path)
     plain = biased(seed=1)
@@ -163,7 +163,7 @@ def test_tied_and_half_precision_weights_round_trip(path):
         model[2].weight = model[0].weight
         return model
 
-    result = sm.compress(tied(), torch.randn(50, 6), 0.5, repair="variance")
+    result = sm.compress(tied(), torch.randn(50, 6), 0.5, "global", repair="variance")
     result.save(path)
     plain = tied()
     load_checkpoint(plain, path)

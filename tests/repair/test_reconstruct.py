@@ -388,7 +388,7 @@ def test_the_whole_job_on_ill_conditioned_moments(kind):
     make, inputs, _, _ = CASES[kind]
     torch.manual_seed(0)
     dense = make()
-    result = sm.compress(dense, inputs(), 0.7)
+    result = sm.compress(dense, inputs(), 0.7, "global")
     assert sum(int(mask.sum()) for mask in result.masks.values()) == result.allocation.kept
     assert all(value.isfinite().all() for value in result.model.state_dict().values())
 
@@ -407,7 +407,7 @@ def test_good_moments_do_not_warn():
 def test_closer_than_channelwise_repairs_on_a_trained_network(digits, sparsity):
     results = {
         (repair, mask): sm.compress(
-            digits.model, digits.calibration, sparsity, mask=mask, repair=repair,
+            digits.model, digits.calibration, sparsity, "global", mask=mask, repair=repair,
             heldout=digits.heldout,
         ).agreement.kl
         for repair, mask in (
@@ -429,7 +429,9 @@ def test_one_shot_scope_is_refused():
     with pytest.raises(SparsemendError, match=text):
         sm.repair(dense, dense, images(), "reconstruct", scope="one-shot")
     with pytest.raises(SparsemendError, match=text):
-        sm.compress(dense, images(), 0.5, repair="reconstruct", scope="one-shot", inplace=True)
+        sm.compress(
+            dense, images(), 0.5, "global", repair="reconstruct", scope="one-shot", inplace=True
+        )
     with pytest.raises(SparsemendError, match=r"^repair 'reconstruct\+batchnorm' works layer by"):
         sm.repair(dense, dense, images(), "reconstruct+batchnorm", scope="one-shot")
     assert same_state(dense, before)

@@ -8,6 +8,7 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend import SparsemendError
+from sparsemend.execution.batches import mirrored
 from sparsemend.layers import discover
 from sparsemend.repair import Support
 from sparsemend.search import hold_out, repair_best
@@ -40,11 +41,11 @@ class Recorder(nn.Module):
 
 
 def marked_batches(count=6, size=20, seed=0):
-    """Batches that their first value names."""
+    """Batches that their first value names, mirrored or not."""
     generator = torch.Generator().manual_seed(seed)
     batches = [torch.randn(size, 3, 6, 6, generator=generator) for _ in range(count)]
     for index, batch in enumerate(batches):
-        batch[:, 0, 0, 0] = index
+        batch[:, 0, 0, [0, -1]] = index
     return batches
 
 
@@ -79,12 +80,14 @@ def test_the_winner_is_never_worse_than_any_ending(free, norm):
     same_values(before[0], pruned)
     same_values(before[1], dense)
     endings = {"reconstruct", *(["reconstruct+batchnorm"] if norm else [])}
-    endings |= {"reconstruct-again"} if free else {"variance", *(["batchnorm"] if norm else [])}
-    assert set(best.tried) == endings
+    endings |= set() if free else {"variance", *(["batchnorm"] if norm else [])}
+    closer = min("reconstruct", "reconstruct-mirrored", key=best.tried.__getitem__)
+    others = {"reconstruct-mirrored", *([f"{closer}-again"] if free else [])}
+    assert set(best.tried) == endings | others
     # Both the winner's and the others' closeness, recomputed.
     assert best.agreement == sm.agreement(best.model, dense, unseen)
     assert best.agreement.kl == best.tried[best.repair] == min(best.tried.values())
-    for name in endings - {"reconstruct-again"}:
+    for name in endings:
         if free:
             alone = sm.compress(dense, fit, 2 / 3, "uniform", repair=name).model
         else:
@@ -97,15 +100,36 @@ def test_the_winner_is_never_worse_than_any_ending(free, norm):
 
 def test_every_ending_of_a_trained_network_recomputed(digits):
     heldout = digits.heldout
-    result = sm.compress(digits.model, digits.calibration, 0.85, heldout=heldout)
-    assert set(result.tried) == {"reconstruct", "reconstruct+batchnorm", "reconstruct-again"}
+    result = sm.compress(digits.model, digits.calibration, 0.85, "global", heldout=heldout)
+    closer = min("reconstruct", "reconstruct-mirrored", key=result.tried.__getitem__)
+    expected = {"reconstruct", "reconstruct+batchnorm", "reconstruct-mirrored", f"{closer}-again"}
+    assert set(result.tried) == expected
     assert result.agreement.kl == min(result.tried.values())
     for repair in ("reconstruct", "reconstruct+batchnorm"):
-        alone = sm.compress(digits.model, digits.calibration, 0.85, repair=repair, heldout=heldout)
+        alone = sm.compress(
+            digits.model, digits.calibration, 0.85, "global", repair=repair, heldout=heldout
+        )
         assert alone.agreement.kl == result.tried[repair] >= result.agreement.kl
     text = str(result).splitlines()
     assert text[1] == f"rule global, mask gradual, repair {result.repair} (sequential)"
     assert text[3].startswith("tried (KL): reconstruct ")
+
+
+def test_mirror_images_are_those_of_the_calibration_inputs():
+    dense, batches = Recorder().eval(), marked_batches()
+    heldout = batches[4:]
+    result = sm.compress(dense, batches[:4], 0.7, "global", heldout=heldout)
+    alone = sm.compress(
+        dense, mirrored(batches[:4]), 0.7, "global", repair="reconstruct", heldout=heldout
+    )
+    assert alone.agreement.kl == result.tried["reconstruct-mirrored"]
+
+
+def test_inputs_that_are_no_images_are_not_mirrored():
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 4))
+    result = sm.compress(dense, [torch.randn(30, 8) for _ in range(4)], 0.5, "global")
+    assert set(result.tried) == {"reconstruct", "reconstruct-again"}
 
 
 def seen_while(monkeypatch, dense, job):
@@ -133,7 +157,7 @@ def test_compress_does_not_repair_with_the_inputs_that_judge(monkeypatch, mask):
     dense, batches = Recorder().eval(), marked_batches(6)
 
     def job():
-        result = sm.compress(dense, batches, 0.6, mask=mask)
+        result = sm.compress(dense, batches, 0.6, "global", mask=mask)
         assert result.heldout
         assert result.agreement.count == 20
 
@@ -150,7 +174,9 @@ def test_a_rule_that_diagnoses_does_not_see_them_either(monkeypatch):
 def test_given_heldout_inputs_judge_alone(monkeypatch):
     dense, batches = Recorder().eval(), marked_batches(6)
     phases = seen_while(
-        monkeypatch, dense, lambda: sm.compress(dense, batches[:4], 0.6, heldout=batches[4:])
+        monkeypatch,
+        dense,
+        lambda: sm.compress(dense, batches[:4], 0.6, "global", heldout=batches[4:]),
     )
     assert phases == {"repair": {0.0, 1.0, 2.0, 3.0}, "judge": {4.0, 5.0}}
 
@@ -165,7 +191,7 @@ def test_repair_does_not_use_them(monkeypatch):
 
 def test_one_batch_serves_as_both():
     dense, batches = Recorder().eval(), marked_batches(1, size=80)
-    result = sm.compress(dense, batches, 0.6)
+    result = sm.compress(dense, batches, 0.6, "global")
     assert not result.heldout
     assert result.agreement.count == 80
     assert "(calibration inputs)" in str(result)
@@ -175,9 +201,9 @@ def test_one_batch_serves_as_both():
 @pytest.mark.parametrize("mask", ["gradual", "magnitude"])
 def test_in_place_gives_the_same(norm, mask):
     dense, batches = Recorder(norm).eval(), marked_batches()
-    expected = sm.compress(dense, batches, 0.7, mask=mask)
+    expected = sm.compress(dense, batches, 0.7, "global", mask=mask)
     model = copy.deepcopy(dense)
-    result = sm.compress(model, batches, 0.7, mask=mask, inplace=True)
+    result = sm.compress(model, batches, 0.7, "global", mask=mask, inplace=True)
     assert result.model is model
     same_values(model, expected.model)
     assert (result.repair, result.tried) == (expected.repair, expected.tried)
@@ -189,10 +215,10 @@ def test_in_place_adds_the_biases_that_the_winner_has():
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(8, 9, bias=False), nn.ReLU(), nn.Linear(9, 4, bias=False))
     batches = [torch.randn(30, 8) for _ in range(4)]
-    expected = sm.compress(dense, batches, 0.5)
+    expected = sm.compress(dense, batches, 0.5, "global")
     assert expected.added_biases == ("0", "2")
     model = copy.deepcopy(dense)
-    sm.compress(model, batches, 0.5, inplace=True)
+    sm.compress(model, batches, 0.5, "global", inplace=True)
     same_values(model, expected.model)
     assert [name for name, _ in model.named_parameters()] == [
         name for name, _ in expected.model.named_parameters()
@@ -209,10 +235,10 @@ def test_repair_best_on_a_given_network(digits):
     given, found = sm.find_masks(pruned), sm.find_masks(repaired)
     assert not any((found[name] & ~mask).any() for name, mask in given.items())
     fit, unseen = hold_out(list(batches))
-    closest = min(
-        sm.agreement(sm.repair(pruned, dense, fit, name), dense, unseen).kl
-        for name in ("reconstruct", "reconstruct+batchnorm", "variance", "batchnorm")
-    )
+    names = ("reconstruct", "reconstruct+batchnorm", "variance", "batchnorm")
+    endings = [sm.repair(pruned, dense, fit, name) for name in names]
+    endings.append(sm.repair(pruned, dense, mirrored(fit), "reconstruct"))
+    closest = min(sm.agreement(ending, dense, unseen).kl for ending in endings)
     assert sm.agreement(repaired, dense, unseen).kl == closest
     assert sm.repair(pruned, dense, batches, "best", inplace=True) is pruned
     same_values(pruned, repaired)
@@ -220,7 +246,7 @@ def test_repair_best_on_a_given_network(digits):
 
 def test_results_repeat():
     dense, batches = Recorder().eval(), marked_batches()
-    first, second = (sm.compress(dense, batches, 0.7) for _ in range(2))
+    first, second = (sm.compress(dense, batches, 0.7, "global") for _ in range(2))
     same_values(first.model, second.model)
     assert first.tried == second.tried
 
@@ -242,12 +268,14 @@ def test_results_repeat():
 def test_refusals(options, text):
     dense, batches = Recorder().eval(), marked_batches(1)
     with pytest.raises(SparsemendError, match=text):
-        sm.compress(dense, batches, 0.5, **options)
+        sm.compress(dense, batches, 0.5, "global", **options)
     assert not dense.log
 
 
 def test_a_repair_that_reconstructs_chooses_the_masks_by_default():
     dense, batches = Recorder().eval(), marked_batches()
     repairs = ("reconstruct", "reconstruct+batchnorm", "best", "variance", "batchnorm")
-    masks = {repair: sm.compress(dense, batches, 0.5, repair=repair).mask for repair in repairs}
+    masks = {
+        repair: sm.compress(dense, batches, 0.5, "global", repair=repair).mask for repair in repairs
+    }
     assert list(masks.values()) == ["gradual"] * 3 + ["magnitude"] * 2

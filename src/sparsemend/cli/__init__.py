@@ -13,6 +13,7 @@ from sparsemend.cli.compress import compress
 from sparsemend.cli.demo import demo
 from sparsemend.cli.diagnose import diagnose
 from sparsemend.cli.evaluate import evaluate
+from sparsemend.cli.report import report
 from sparsemend.cli.sweep import sweep
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (evaluate, diagnose, allocate, compress, sweep, ablate, demo):
+for command in (evaluate, diagnose, allocate, compress, sweep, ablate, report, demo):
     app.command()(command)
 
 

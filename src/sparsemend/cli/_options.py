@@ -45,6 +45,14 @@ Limit = Annotated[
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, …; default cuda where there is one.")
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        help="Write a page of figures here; default beside what the command writes, if anything.",
+    ),
+]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Write no page of figures.")]
 Sparsity = Annotated[
     float, typer.Option("--sparsity", help="Fraction of weights to remove, in [0, 1).")
 ]
@@ -130,6 +138,15 @@ def check_out(out: Path | None, *endings: str, option: str = "--out") -> None:
         raise sm.SparsemendError(f"{option} has another ending", str(out), " or ".join(endings))
     if not out.parent.is_dir():
         raise sm.SparsemendError(f"the folder of {option} does not exist", str(out.parent))
+
+
+def report_path(report: Path | None, no_report: bool, default: Path | None) -> Path | None:
+    """Where a command writes its report: as asked, else the default; None for nowhere."""
+    if no_report and report is not None:
+        raise sm.SparsemendError("--report and --no-report contradict each other")
+    chosen = None if no_report else report or default
+    check_out(chosen, ".html", option="--report")
+    return chosen
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -16,6 +16,7 @@ from sparsemend.cli._output import friendly_errors, percent, print_json
 from sparsemend.masks import apply_masks, mask_names
 from sparsemend.models._weights import added_biases
 from sparsemend.repair import SCOPES
+from sparsemend.report import Compression, other_rules
 
 
 def compress(
@@ -23,7 +24,10 @@ def compress(
     data: opt.Data,
     sparsity: opt.Sparsity,
     weights: opt.Weights = None,
-    rule: Annotated[str, typer.Option(help=f"One of {', '.join(sm.rule_names())}.")] = "global",
+    rule: Annotated[
+        str,
+        typer.Option(help=f"One of {', '.join(sm.rule_names())}; or auto: search for the best."),
+    ] = "auto",
     mask: Annotated[
         str | None,
         typer.Option(
@@ -36,6 +40,13 @@ def compress(
         typer.Option(help=f"Of {', '.join(sm.repair_names())}; or as in variance+batchnorm."),
     ] = "best",
     scope: Annotated[str, typer.Option(help=f"One of {', '.join(SCOPES)}.")] = "sequential",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="How long rule auto may search: a number of repairs (default 30), or 20min. "
+            "Ctrl-C ends the search with the best so far."
+        ),
+    ] = None,
     calibration_size: opt.CalibrationSize = 512,
     heldout_size: Annotated[
         int, typer.Option(help="Further training inputs on which agreement is measured.")
@@ -45,6 +56,8 @@ def compress(
     ] = False,
     seed: opt.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the sparse network here.")] = None,
+    report: opt.Report = None,
+    no_report: opt.NoReport = False,
     limit: opt.Limit = None,
     num_classes: opt.Classes = None,
     width: opt.Width = None,
@@ -60,6 +73,8 @@ def compress(
     """
     with friendly_errors():
         opt.check_out(out, ".safetensors")
+        beside = None if out is None else out.with_suffix(".html")
+        page = opt.report_path(report, no_report, beside)
         source = opt.load_source(
             model, weights, data, num_classes, width, mean, std, batch_size, device
         )
@@ -74,27 +89,37 @@ def compress(
             repair,
             scope=scope,
             heldout=unseen,
+            budget=budget,
         )
         pruned = copy.deepcopy(source.model)
         apply_masks(pruned, result.masks)
-        report = _report(result) | {
+        top1 = {
             "top1_dense": dense,
             "top1_pruned": _top1(source, pruned, limit),
             "top1_repaired": _top1(source, result.model, limit),
+        }
+        values = _report(result) | {
+            **top1,
             "seed": seed,
             "calibration_size": calibration_size,
             "out": None if out is None else str(out),
+            "report": None if page is None else str(page),
         }
         if out is not None:
             _save(result, out, source, model, {"calibration_size": calibration_size, "seed": seed})
+        if page is not None:
+            _save_page(result, page, source, top1)
         if json:
-            print_json(report)
+            print_json(values)
             return
         print(result)
+        if result.search is not None:
+            print(result.search)
         for stage in ("dense", "pruned", "repaired"):
-            print(f"top-1 {stage:<9} {percent(report[f'top1_{stage}']):>9}")
-        if out is not None:
-            print(f"wrote {out}")
+            print(f"top-1 {stage:<9} {percent(top1[f'top1_{stage}']):>9}")
+        for path in (out, page):
+            if path is not None:
+                print(f"wrote {path}")
 
 
 def _top1(source: opt.Source, network: nn.Module, limit: int | None) -> float | None:
@@ -111,7 +136,9 @@ def _report(result: sm.CompressionResult) -> dict[str, Any]:
         "kept": result.allocation.kept,
         "total": result.allocation.total,
         "counts": dict(result.allocation),
+        "sizes": dict(result.allocation.sizes),
         "rule": result.rule,
+        "search": None if result.search is None else result.search.to_dict(),
         "mask": result.mask,
         "repair": result.repair,
         "tried": dict(result.tried),
@@ -123,6 +150,15 @@ def _report(result: sm.CompressionResult) -> dict[str, Any]:
         "seconds": dict(result.seconds),
         "version": sm.__version__,
     }
+
+
+def _save_page(
+    result: sm.CompressionResult, page: Path, source: opt.Source, top1: dict[str, float | None]
+) -> None:
+    """The report, with every rule's allocation of the same budget beside the chosen one."""
+    others = other_rules(source.model, result.allocation, diagnosis=result.diagnosis)
+    diagnoses = [] if result.diagnosis is None else [result.diagnosis]
+    sm.report(Compression.of(result, **top1), *others, *diagnoses).save(page)
 
 
 def _save(

@@ -16,6 +16,8 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for what the demo writes.")] = Path(
         "sparsemend-demo"
     ),
+    report: opt.Report = None,
+    no_report: opt.NoReport = False,
     json: opt.Json = False,
 ) -> None:
     """Train a small network on scikit-learn's digits, then diagnose, prune and repair it.
@@ -23,11 +25,22 @@ def demo(
     Example: sparsemend demo --out sparsemend-demo
     """
     with friendly_errors():
-        result = library.run(out)
+        page = opt.report_path(report, no_report, None)
+        if page is None and not no_report:
+            page = out / "report.html"
+        result = library.run(out, page=page)
         if json:
             cells = [vars(cell) for cell in result.cells]
             files = [str(file) for file in result.files]
-            print_json({"top1_dense": result.dense.top1, "cells": cells, "files": files})
+            report_file = None if result.report is None else str(result.report)
+            print_json(
+                {
+                    "top1_dense": result.dense.top1,
+                    "cells": cells,
+                    "files": files,
+                    "report": report_file,
+                }
+            )
             return
         print(f"dense network: {result.dense}\n")
         print(f"{result.diagnosis}\n")
@@ -39,7 +52,7 @@ def demo(
             f"{best.repair}, {100 * best.top1:.1f} % top-1\n"
         )
         print("wrote")
-        for file in result.files:
+        for file in (*result.files, *([result.report] if result.report else [])):
             print(f"  {file}")
         print(
             "\ntry next\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sparsemend._errors import SparsemendError
 from sparsemend.execution.batches import (
+    Batch,
     Batches,
     call,
     check_unlabelled,
@@ -60,25 +61,64 @@ def agreement(model: nn.Module, reference: nn.Module, batches: Batches) -> Agree
     SparsemendError
         If there are no batches, they carry labels, or the outputs' shapes differ.
     """
-    divergence, same, count = 0.0, 0, 0
+    total = _Total()
     with evaluation_mode(model, reference):
         for index, batch in enumerate(iterate(batches)):
             check_unlabelled(batch, f"batches[{index}]")
-            ours, theirs = logits(call(model, batch)), logits(call(reference, batch))
-            if ours.shape != theirs.shape:
-                raise SparsemendError(
-                    "the networks' outputs differ in shape", list(ours.shape), str(theirs.shape)
-                )
-            expected = F.log_softmax(theirs.double(), dim=1)
-            predicted = F.log_softmax(ours.double(), dim=1)
-            terms = expected.exp() * (expected - predicted)
-            # 0 · log 0 is 0: classes that a network rules out with -inf do not count.
-            divergence += float(terms.where(expected > -math.inf, 0.0).sum())
-            same += int((ours.argmax(dim=1) == theirs.argmax(dim=1)).sum())
-            count += ours.shape[0]
-    if not count:
-        raise no_batches("batches")
-    return Agreement(divergence / count, same / count, count)
+            total.add(logits(call(model, batch)), logits(call(reference, batch)))
+    return total.result()
+
+
+class Reference:
+    """A dense network's outputs on fixed inputs, to compare many networks with.
+
+    Held in memory: the inputs, and the dense network's logits.
+
+    Parameters
+    ----------
+    dense
+        The dense network; runs once, here.
+    batches
+        Unlabelled batches.
+    """
+
+    def __init__(self, dense: nn.Module, batches: Sequence[Batch]) -> None:
+        self._batches = batches
+        with evaluation_mode(dense):
+            self._expected = [logits(call(dense, batch)) for batch in batches]
+
+    def agreement(self, model: nn.Module) -> Agreement:
+        """What :func:`agreement` gives for the dense network and these inputs."""
+        total = _Total()
+        with evaluation_mode(model):
+            for batch, expected in zip(self._batches, self._expected, strict=True):
+                total.add(logits(call(model, batch)), expected)
+        return total.result()
+
+
+class _Total:
+    """Sums over predictions."""
+
+    def __init__(self) -> None:
+        self._divergence, self._same, self._count = 0.0, 0, 0
+
+    def add(self, ours: Tensor, theirs: Tensor) -> None:
+        if ours.shape != theirs.shape:
+            raise SparsemendError(
+                "the networks' outputs differ in shape", list(ours.shape), str(theirs.shape)
+            )
+        expected = F.log_softmax(theirs.double(), dim=1)
+        predicted = F.log_softmax(ours.double(), dim=1)
+        terms = expected.exp() * (expected - predicted)
+        # 0 · log 0 is 0: classes that a network rules out with -inf do not count.
+        self._divergence += float(terms.where(expected > -math.inf, 0.0).sum())
+        self._same += int((ours.argmax(dim=1) == theirs.argmax(dim=1)).sum())
+        self._count += ours.shape[0]
+
+    def result(self) -> Agreement:
+        if not self._count:
+            raise no_batches("batches")
+        return Agreement(self._divergence / self._count, self._same / self._count, self._count)
 
 
 def logits(output: Any) -> Tensor:

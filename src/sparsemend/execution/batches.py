@@ -46,6 +46,16 @@ def materialise(batches: Batches, argument: str = "batches") -> list[Batch]:
     return held
 
 
+def mirrored(batches: Sequence[Batch]) -> list[Batch] | None:
+    """The batches and their mirror images (left and right exchanged); None unless all are images.
+
+    Images are floating-point tensors [N, C, H, W].
+    """
+    if not all(isinstance(b, Tensor) and b.dim() == 4 and b.is_floating_point() for b in batches):
+        return None
+    return [*batches, *(batch.flip(-1) for batch in batches)]
+
+
 def no_batches(argument: str) -> SparsemendError:
     return SparsemendError(
         f"{argument} is empty",
@@ -149,6 +159,18 @@ def batch_size(batch: Batch) -> int:
         if isinstance(leaf, Tensor):
             return int(leaf.shape[0]) if leaf.dim() else 1
     return 1
+
+
+def cut(batch: Batch, start: int, stop: int) -> Batch:
+    """Some inputs of a batch: every tensor of as many rows as the first is cut."""
+    size = batch_size(batch)
+
+    def part(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size:
+            return leaf[start:stop]
+        return leaf
+
+    return tree_map(part, plain(batch))
 
 
 def plain(batch: Batch) -> Batch:

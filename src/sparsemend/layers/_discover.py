@@ -10,10 +10,9 @@ from typing import Any, overload
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedParameter
-from torch.utils._pytree import tree_map
 
 from sparsemend._errors import SparsemendError, SparsemendWarning
-from sparsemend.execution.batches import Batch, batch_size, plain
+from sparsemend.execution.batches import Batch, cut
 from sparsemend.layers._graph import Graph, trace
 from sparsemend.layers._layer import Layer
 
@@ -26,6 +25,8 @@ PRUNABLE = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
+# One input could hide what an operation does across inputs.
+_TRACED_INPUTS = 2
 NORMALISATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -282,18 +283,6 @@ def _following_norms(
 def _trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> Graph:
     """Run the model on the first inputs, or on all where the model cannot run on these."""
     try:
-        return trace(model, _first_inputs(batch), watched)
+        return trace(model, cut(batch, 0, _TRACED_INPUTS), watched)
     except SparsemendError:  # a tensor of as many rows was not one of inputs; or no batch fits
         return trace(model, batch, watched)
-
-
-def _first_inputs(batch: Batch, count: int = 2) -> Batch:
-    """The first inputs of a batch: every tensor of as many rows as the first is cut."""
-    size = batch_size(batch)
-
-    def cut(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size:
-            return leaf[:count]
-        return leaf
-
-    return tree_map(cut, plain(batch))

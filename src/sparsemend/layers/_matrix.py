@@ -167,3 +167,9 @@ def channel_last(module: nn.Module, output: Tensor) -> Tensor:
     dims = len(module.kernel_size)  # type: ignore[arg-type]
     batched = output if output.dim() == dims + 2 else output.unsqueeze(0)
     return torch.movedim(batched, 1, -1).reshape(-1, batched.shape[1])
+
+
+def channel_shape(layer: Layer) -> tuple[int, ...]:
+    """Shape in which a vector over channels broadcasts over a layer's output."""
+    dims = len(layer.kernel_size)
+    return (-1, *[1] * dims) if dims else (-1,)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
-from sparsemend.layers import Layer, mean_patch, stored_weight, weight_matrix
-from sparsemend.repair._targets import Targets, channel_shape
+from sparsemend.layers import Layer, channel_shape, mean_patch, stored_weight, weight_matrix
+from sparsemend.repair._targets import Targets
 from sparsemend.solvers import Schedule, choose_support, solve_on_support
 
 _DEAD = 1e-12
@@ -170,9 +170,11 @@ def fit_layer(
         target, dense = (cross / rows).float(), (start / rows).float()
         return choose_support(rough, target, dense, kept, ridge, settings.schedule)
 
-    def solve(cross: Tensor, mean: Tensor, support: Tensor) -> Fit:
-        scaled = solve_on_support(covariance.matrix, cross, support, ridge)
-        weight = scaled.to(covariance.mean.dtype) / covariance.scale.unsqueeze(1)
+    def solve(cross: Tensor, mean: Tensor, support: Tensor, before: Fit | None = None) -> Fit:
+        scale = covariance.scale.unsqueeze(1)
+        near = None if before is None else (before.weight * scale).to(cross.dtype)
+        scaled = solve_on_support(covariance.matrix, cross, support, ridge, near)
+        weight = scaled.to(covariance.mean.dtype) / scale
         shift = mean - (weight * covariance.mean.unsqueeze(1)).sum(dim=2).flatten()
         return Fit(weight, shift, support)
 
@@ -187,7 +189,7 @@ def fit_layer(
         cross, mean, deviation = covariance.cross(rectified)
         if mask is None and refit < settings.reselections:
             chosen = select(cross, deviation)
-        fit = solve(cross, mean, chosen)
+        fit = solve(cross, mean, chosen, fit)
     return fit, covariance
 
 

@@ -12,6 +12,7 @@ from sparsemend._errors import SparsemendError
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import Layer, LayerSet
 from sparsemend.repair._channelwise import repair_channelwise
+from sparsemend.repair._fit import Settings
 from sparsemend.repair._plan import SCOPES, RepairPlan
 from sparsemend.repair._reconstruct import reconstruct
 from sparsemend.repair.batchnorm import recalibrate, running_norms
@@ -50,6 +51,7 @@ def run_plan(
     scope: str,
     support: Support,
     progress: bool | None = None,
+    settings: Settings | None = None,
 ) -> Outcome:
     """Run a parsed repair in place.
 
@@ -63,11 +65,15 @@ def run_plan(
         A plan that names its parts (not ``best``).
     support
         Counts, and masks unless the reconstruction chooses them.
+    settings
+        Constants of a reconstruction.
     """
     added: tuple[str, ...] = ()
     masks = support.masks
     if plan.reconstructs:
-        done = reconstruct(pruned, dense, batches, layers, masks, support.counts, None, progress)
+        done = reconstruct(
+            pruned, dense, batches, layers, masks, support.counts, settings, progress
+        )
         masks, added = done.masks, done.added_biases
     elif plan.operator is not None and plan.operator.matches_mean and not _cancelled(plan):
         chosen = covered_layers(pruned, layers, plan)

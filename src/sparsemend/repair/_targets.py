@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsemend.layers import Layer
+from sparsemend.layers import Layer, channel_shape
 
 # Below this fraction of the largest normalisation slope a channel is switched off: what goes
 # through it cannot correct anything.
@@ -99,9 +99,3 @@ def norm_affine(
         offset = offset + norm.bias.float()
     usable = slope.abs() > _FLAT * slope.abs().max()
     return slope.reshape(shape), offset.reshape(shape), usable.reshape(shape)
-
-
-def channel_shape(layer: Layer) -> tuple[int, ...]:
-    """Shape in which a vector over channels broadcasts over a layer's output."""
-    dims = len(layer.kernel_size)
-    return (-1, *[1] * dims) if dims else (-1,)

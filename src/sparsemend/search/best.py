@@ -8,13 +8,13 @@ KL(dense ‖ repaired) on inputs that no repair saw (method, section 5).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparsemend.evaluation import Agreement, agreement
-from sparsemend.execution.batches import Batch
+from sparsemend.execution.batches import Batch, batch_size, cut, mirrored
 from sparsemend.layers import LayerSet
 from sparsemend.repair import (
     Outcome,
@@ -31,12 +31,16 @@ from sparsemend.repair import (
 def hold_out(batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
     """The first batches to repair with, and the last fifth, at least one, to judge on.
 
-    A single batch serves as both.
+    A single batch is cut in the same way; a single input serves as both.
     """
-    if len(batches) == 1:
+    if len(batches) > 1:
+        count = max(1, len(batches) // 5)
+        return batches[:-count], batches[-count:]
+    size = batch_size(batches[0])
+    if size < 2:
         return batches, batches
-    count = max(1, len(batches) // 5)
-    return batches[:-count], batches[-count:]
+    count = max(1, size // 5)
+    return [cut(batches[0], 0, size - count)], [cut(batches[0], size - count, size)]
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,13 @@ def repair_best(
 ) -> Best:
     """Try every ending on a copy and return the best.
 
-    Endings: ``reconstruct``, the same followed by ``batchnorm``; where the masks are free, a
-    second reconstruction whose choice weighs channels by their importance in the first one's
-    result (``reconstruct-again``); where they are given, ``variance`` and ``batchnorm`` alone.
+    Endings: ``reconstruct``; the same followed by ``batchnorm``; where inputs are images,
+    ``reconstruct-mirrored``: from mirrored copies as well; where the masks are free, ``-again``
+    after the better of these: a second reconstruction whose choice weighs channels by their
+    importance in the first one's result; where masks are given, ``variance`` and ``batchnorm``
+    alone.
+
+    Held in memory: with images, twice the batches; a few copies of the network.
 
     Parameters
     ----------
@@ -88,50 +96,83 @@ def repair_best(
     dense, batches, layers, support, progress
         As in a single repair.
     """
-    best: Best | None = None
-    tried: dict[str, float] = {}
-    for repair, model, outcome in _endings(pruned, dense, batches, layers, support, progress):
-        closeness = agreement(model, dense, heldout)
-        tried[repair] = closeness.kl
-        if best is None or closeness.kl < best.agreement.kl:
-            best = Best(model, repair, outcome, closeness, tried)
-    assert best is not None
-    return best
-
-
-def _endings(
-    pruned: nn.Module,
-    dense: nn.Module,
-    batches: Sequence[Batch],
-    layers: LayerSet,
-    support: Support,
-    progress: bool | None,
-) -> Iterator[tuple[str, nn.Module, Outcome]]:
+    trials = _Trials(pruned, dense, heldout, layers, support, progress)
     recalibrates = has_running_norms(pruned)
-    first = copy.deepcopy(pruned)
-    plan = parse_repair("reconstruct")
-    outcome = run_plan(first, dense, batches, layers, plan, "sequential", support, progress)
-    yield "reconstruct", first, outcome
+    name, inputs = "reconstruct", batches
+    model, outcome = trials.reconstruct(name, inputs)
     if recalibrates:
-        model = copy.deepcopy(first)
-        recalibrate(model, batches, progress=progress)
-        yield "reconstruct+batchnorm", model, outcome
+        recalibrated = copy.deepcopy(model)
+        recalibrate(recalibrated, batches, progress=progress)
+        trials.judge("reconstruct+batchnorm", recalibrated, outcome)
+        del recalibrated
+    doubled = mirrored(batches)
+    if doubled is not None:
+        other, _ = trials.reconstruct("reconstruct-mirrored", doubled)
+        if trials.tried["reconstruct-mirrored"] < trials.tried[name]:
+            name, inputs, model = "reconstruct-mirrored", doubled, other
     if support.masks is None:
-        importance = channel_importance(first, layers)
-        model = copy.deepcopy(dense)
-        again = reconstruct(
+        trials.reconstruct(f"{name}-again", inputs, channel_importance(model, layers))
+    else:
+        for repair in ("variance", *(["batchnorm"] if recalibrates else [])):
+            trials.run(repair, batches)
+    assert trials.best is not None
+    return trials.best
+
+
+class _Trials:
+    """Runs repairs on copies and keeps the one that is closest to the dense network."""
+
+    def __init__(
+        self,
+        pruned: nn.Module,
+        dense: nn.Module,
+        heldout: Sequence[Batch],
+        layers: LayerSet,
+        support: Support,
+        progress: bool | None,
+    ) -> None:
+        self._pruned, self._dense, self._heldout = pruned, dense, heldout
+        self._layers, self._support, self._progress = layers, support, progress
+        self.tried: dict[str, float] = {}
+        self.best: Best | None = None
+
+    def judge(self, repair: str, model: nn.Module, outcome: Outcome) -> None:
+        closeness = agreement(model, self._dense, self._heldout)
+        self.tried[repair] = closeness.kl
+        if self.best is None or closeness.kl < self.best.agreement.kl:
+            self.best = Best(model, repair, outcome, closeness, self.tried)
+
+    def reconstruct(
+        self,
+        name: str,
+        batches: Sequence[Batch],
+        importance: Mapping[str, Tensor] | None = None,
+    ) -> tuple[nn.Module, Outcome]:
+        model = copy.deepcopy(self._pruned)
+        done = reconstruct(
             model,
-            dense,
+            self._dense,
             batches,
-            layers,
-            None,
-            support.counts,
-            progress=progress,
+            self._layers,
+            self._support.masks,
+            self._support.counts,
+            progress=self._progress,
             importance=importance,
         )
-        yield "reconstruct-again", model, Outcome(again.masks, again.added_biases)
-        return
-    for repair in ("variance", *(["batchnorm"] if recalibrates else [])):
-        model, plan = copy.deepcopy(pruned), parse_repair(repair)
-        outcome = run_plan(model, dense, batches, layers, plan, "sequential", support, progress)
-        yield repair, model, outcome
+        outcome = Outcome(done.masks, done.added_biases)
+        self.judge(name, model, outcome)
+        return model, outcome
+
+    def run(self, repair: str, batches: Sequence[Batch]) -> None:
+        model, plan = copy.deepcopy(self._pruned), parse_repair(repair)
+        outcome = run_plan(
+            model,
+            self._dense,
+            batches,
+            self._layers,
+            plan,
+            "sequential",
+            self._support,
+            self._progress,
+        )
+        self.judge(repair, model, outcome)

@@ -69,7 +69,8 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _stretch(lead: Lead) -> str:
-    return f"{lead.rule} {lead.start:.4g} to {lead.end:.4g} ({lead.margin:.3f})"
+    margin = "" if lead.margin is None else f" ({lead.margin:.3f})"
+    return f"{lead.rule} {lead.start:.4g} to {lead.end:.4g}{margin}"
 
 
 def _whose(transition: Transition) -> tuple[str, str, str, str]:

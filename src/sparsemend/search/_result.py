@@ -1,0 +1,112 @@
+"""What a search for an allocation found, and how it explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsemend.allocation import Allocation
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An allocation that got the real repair.
+
+    Attributes
+    ----------
+    name
+        The rule, or where it comes from.
+    counts
+        Kept weights of each layer.
+    kl
+        KL(dense ‖ repaired) on inputs that the repair did not see, in nats.
+    seconds
+        Time since the search began.
+    """
+
+    name: str
+    counts: tuple[int, ...]
+    kl: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AllocationSearch:
+    """The allocation that a search chose, and why.
+
+    Attributes
+    ----------
+    allocation
+        The winner's exact counts.
+    winner
+        Its name: a plain rule, or a rule and how many moves it is away.
+    kl
+        Its KL on the held-out inputs, with the real repair, in nats.
+    trials
+        All that got the real repair, in order.
+    plain
+        The plain rules among them.
+    proxies
+        Number of trials with a cheap repair.
+    repairs
+        What the search cost, in repairs.
+    seconds
+        Wall-clock time.
+    finished
+        Why it ended.
+    reference
+        Layer → density under ERK, to compare with.
+    """
+
+    allocation: Allocation
+    winner: str
+    kl: float
+    trials: tuple[Trial, ...]
+    plain: tuple[str, ...]
+    proxies: int
+    repairs: float
+    seconds: float
+    finished: str
+    reference: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def plain_kl(self) -> dict[str, float]:
+        """Plain rule → its KL, the closest first."""
+        found = {trial.name: trial.kl for trial in self.trials if trial.name in self.plain}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+
+    def __str__(self) -> str:
+        lines = [
+            f"auto chose {self.winner}: KL {self.kl:.4f} on held-out inputs "
+            f"({len(self.trials)} repairs and {self.proxies} cheaper trials, {self.finished})",
+            f"{'rule':<12} {'KL':>8}  {'auto is lower by':>16}",
+        ]
+        for name, kl in self.plain_kl.items():
+            lines.append(f"{name:<12} {kl:>8.4f}  {kl - self.kl:>16.4f}")
+        if self.reference:
+            width = max(5, *(len(name) for name in self.allocation))
+            lines.append(f"{'layer':<{width}} {'density':>8} {'under erk':>9} {'ratio':>7}")
+            for name, density in self.allocation.densities.items():
+                other = self.reference[name]
+                ratio = density / other if other else float("nan")
+                lines.append(f"{name:<{width}} {density:>8.4f} {other:>9.4f} {ratio:>6.2f}×")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "winner": self.winner,
+            "kl": self.kl,
+            "plain": self.plain_kl,
+            "trials": [
+                {"name": t.name, "kl": t.kl, "seconds": t.seconds, "counts": list(t.counts)}
+                for t in self.trials
+            ],
+            "proxies": self.proxies,
+            "repairs": self.repairs,
+            "seconds": self.seconds,
+            "finished": self.finished,
+            "densities": dict(self.allocation.densities),
+            "erk_densities": dict(self.reference),
+        }

@@ -1,0 +1,146 @@
+"""What a search minimises: KL(dense ‖ repaired) on inputs that no repair sees."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from sparsemend.calibration import Calibration
+from sparsemend.evaluation import Reference
+from sparsemend.execution.batches import Batch, batch_size, cut
+from sparsemend.layers import LayerSet
+from sparsemend.masks import JOINT, apply_masks, choose_masks
+from sparsemend.repair import RepairPlan, Settings, Support, parse_repair, run_plan
+from sparsemend.solvers import Schedule
+
+# A cheap trial: a part of the calibration inputs, of those that judge, and of the rounds of a
+# reconstruction.
+_PROXY_INPUTS = 0.25
+_PROXY_JUDGES = 0.5
+_PROXY_SETTINGS = Settings(
+    refits=1,
+    reselections=0,
+    logit_refits=10,
+    schedule=Schedule(iterations=24, shrink=16, every=4, growth=1.69),
+)
+# What the fewer rounds leave of the cost of a reconstruction.
+_PROXY_ROUNDS = 0.5
+
+
+def start_support(
+    sparse: nn.Module,
+    dense: nn.Module,
+    counts: Mapping[str, int],
+    mask: str,
+    calibration: Calibration | None = None,
+) -> Support:
+    """Choose the masks and apply them in place, unless the repair is to choose them.
+
+    Parameters
+    ----------
+    sparse
+        The network to prune; still equal to ``dense``.
+    dense
+        The dense network.
+    counts
+        Layer name → number of weights to keep.
+    mask
+        Mask rule, or ``gradual``.
+    calibration
+        For mask rules that need it.
+    """
+    if mask == JOINT:
+        return Support(counts, None)
+    masks = choose_masks(dense, counts, mask, calibration=calibration)
+    apply_masks(sparse, masks)
+    return Support(counts, masks)
+
+
+class Objective:
+    """Prunes and repairs copies of a network and says how far they are from it.
+
+    Parameters
+    ----------
+    dense
+        The dense network; unchanged.
+    batches
+        Unlabelled inputs to repair with.
+    heldout
+        Inputs to judge on, none of them in ``batches``.
+    layers
+        Its layers.
+    mask, plan, scope
+        Mask rule and repair. For repair ``best`` trials are reconstructions.
+    calibration
+        For mask rules that need it.
+    progress
+        Show a bar for every repair; default on a terminal.
+    """
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        batches: Sequence[Batch],
+        heldout: Sequence[Batch],
+        layers: LayerSet,
+        mask: str,
+        plan: RepairPlan,
+        scope: str = "sequential",
+        calibration: Calibration | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self._dense, self._batches = dense, batches
+        self._judge = Reference(dense, heldout)
+        self._layers, self._mask, self._scope = layers, mask, scope
+        self._plan = parse_repair("reconstruct") if plan.best else plan
+        self._calibration, self._progress = calibration, progress
+        self._few = _share(batches, _PROXY_INPUTS)
+        self._quick_judge = Reference(dense, _share(heldout, _PROXY_JUDGES))
+
+    @property
+    def proxy_cost(self) -> float:
+        """Cost of :meth:`proxy` as a share of that of :meth:`exact`."""
+        rounds = _PROXY_ROUNDS if self._plan.reconstructs else 1.0
+        inputs = [sum(map(batch_size, batches)) for batches in (self._few, self._batches)]
+        return rounds * inputs[0] / inputs[1]
+
+    def exact(self, counts: Mapping[str, int]) -> float:
+        """KL after the real repair, in nats."""
+        return self._trial(counts, self._batches, self._judge, None, self._progress)
+
+    def proxy(self, counts: Mapping[str, int]) -> float:
+        """KL after a cheaper repair: fewer inputs and rounds. Comparable among themselves."""
+        return self._trial(counts, self._few, self._quick_judge, _PROXY_SETTINGS, False)
+
+    def _trial(
+        self,
+        counts: Mapping[str, int],
+        batches: Sequence[Batch],
+        judge: Reference,
+        settings: Settings | None,
+        progress: bool | None,
+    ) -> float:
+        model = copy.deepcopy(self._dense)
+        support = start_support(model, self._dense, counts, self._mask, self._calibration)
+        run_plan(
+            model,
+            self._dense,
+            batches,
+            self._layers,
+            self._plan,
+            self._scope,
+            support,
+            progress,
+            settings,
+        )
+        return judge.agreement(model).kl
+
+
+def _share(batches: Sequence[Batch], share: float) -> list[Batch]:
+    """The first inputs, whole batches where there are several, else of the one batch."""
+    if len(batches) > 1:
+        return list(batches[: max(1, round(share * len(batches)))])
+    size = batch_size(batches[0])
+    return [cut(batches[0], 0, max(1, round(share * size)))]
