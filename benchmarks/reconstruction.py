@@ -5,16 +5,16 @@ python -m benchmarks.reconstruction ablation --data SHARED/data --store ablation
 
 Rule global; calibration images are drawn by the seed; KL on 512 further training images that the
 repair does not see; top-1 on the full test set. ``goals`` runs repair ``best`` as a user does;
-``ablation`` runs one reconstruction with one constant changed.
+``ablation`` runs one reconstruction with one constant changed, judged by KL alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import statistics
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,7 @@ class Bench:
             importance=importance,
         )
         seconds = time.perf_counter() - start
-        kl = sm.agreement(model, self.model, heldout).kl
-        return {"seconds": seconds, "kl": kl, "top1": self._top1(model)}
+        return {"seconds": seconds, "kl": sm.agreement(model, self.model, heldout).kl}
 
     def _inputs(self, size: int, seed: int) -> tuple[list[Tensor], Tensor]:
         heldout = self.images.heldout(HELDOUT, calibration_size=size, seed=seed)
@@ -123,27 +122,61 @@ def main() -> None:
         work = [(n, s, "best", seed) for seed in options.seed for n, s in GOALS]
     else:
         work = [(n, 0.9, variant, options.seed[0]) for n in NETWORKS for variant in VARIANTS]
+    work = [item for item in work if item[0] in options.network]
     benches: dict[str, Bench] = {}
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for network, sparsity, variant, seed in work:
-        if network not in options.network:
-            continue
-        size = options.calibration_size
         cell = {
             "network": network,
             "sparsity": sparsity,
             "variant": variant,
             "seed": seed,
-            "calibration_size": size,
+            "calibration_size": options.calibration_size,
         }
-        if network not in benches:
-            benches[network] = Bench(options.data, network)
-        bench = benches[network]
-        run = (
-            partial(bench.best, sparsity, size, seed)
-            if goals
-            else partial(bench.variant, sparsity, size, seed, VARIANTS[variant])
+
+        def run(
+            network: str = network,
+            sparsity: float = sparsity,
+            variant: str = variant,
+            seed: int = seed,
+        ) -> dict[str, Any]:
+            if network not in benches:
+                benches[network] = Bench(options.data, network)
+            bench = benches[network]
+            if goals:
+                return bench.best(sparsity, options.calibration_size, seed)
+            return bench.variant(sparsity, options.calibration_size, seed, VARIANTS[variant])
+
+        key = (network, f"{sparsity:.2f}") if goals else (variant, network)
+        rows.setdefault(key, []).append(store.compute(cell, run))
+    print(_goals_table(rows) if goals else _ablation_table(rows, options.network))
+
+
+def _goals_table(rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]) -> str:
+    lines = ["| network | sparsity | kept endings | KL | top-1 % |", "|---|---|---|---|---|"]
+    for (network, sparsity), found in rows.items():
+        endings = ", ".join(result["repair"].removeprefix("reconstruct") or "-" for result in found)
+        kl, top1 = ([f(r) for r in found] for f in (lambda r: r["kl"], lambda r: 100 * r["top1"]))
+        lines.append(
+            f"| {network} | {sparsity} | {endings} | {_spread(kl, 3)} | **{_spread(top1, 1)}** |"
         )
-        store.compute(cell, run)
+    return "\n".join(lines)
+
+
+def _ablation_table(
+    rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]], networks: Sequence[str]
+) -> str:
+    lines = [f"| variant | {' | '.join(networks)} |", "|---" * (1 + len(networks)) + "|"]
+    for variant in VARIANTS:
+        cells = (f"{rows[variant, network][0]['kl']:.3f}" for network in networks)
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation over seeds."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

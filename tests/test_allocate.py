@@ -213,3 +213,49 @@ def test_the_model_is_unchanged():
         sm.allocate(model, 0.9, rule, diagnosis=made_up(sm.discover(model).names))
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert model.training
+
+
+def check_proportions(found, base, forced):
+    """Layers that were not forced and are not full have one factor, up to rounding."""
+    free = [name for name in base if name not in forced and found.densities[name] < 1]
+    lowest = max((found[name] - 1) / base[name] for name in free)
+    highest = min((found[name] + 1) / base[name] for name in free)
+    assert len(free) > 10
+    assert lowest <= highest
+
+
+class TestForcedLayers:
+    def test_projections_of_erk_at_the_densities_of_lamp(self):
+        model = network("cifar_resnet20")
+        layers = sm.discover(model, torch.randn(2, 3, 32, 32))
+        found = sm.allocate(model, 0.9, "erk[projection=lamp]", layers=layers)
+        erk, lamp = (sm.allocate(model, 0.9, rule, layers=layers) for rule in ("erk", "lamp"))
+        forced = ("layer2.0.downsample.0", "layer3.0.downsample.0")
+        assert found.kept == erk.kept
+        assert found.rule == "erk[projection=lamp]"
+        assert all(found[name] == lamp[name] != erk[name] for name in forced)
+        check_proportions(found, erk, forced)
+
+    def test_options_are_those_of_the_base_rule(self):
+        model = network("cifar_resnet20")
+        diagnosis = made_up(sm.discover(model).names)
+        found, plain = (
+            sm.allocate(model, 0.9, rule, diagnosis=diagnosis, prior="erk")
+            for rule in ("rr-density[fc=erk]", "rr-density")
+        )
+        assert found["fc"] == sm.allocate(model, 0.9, "erk")["fc"]
+        check_proportions(found, plain, ("fc",))
+
+    @pytest.mark.parametrize(
+        ("rule", "message"),
+        [
+            ("erk[fc=snip]", "unknown allocation rule: got 'snip'"),
+            ("erk[fc=rr]", "rule 'rr' needs a diagnosis"),
+            ("erk[FC=lamp]", "no layer of the network is meant by this pattern: got 'FC'"),
+            ("erk[projection=lamp]", "projections are found with inputs"),
+        ],
+    )
+    def test_refusals(self, rule, message):
+        with pytest.raises(SparsemendError) as caught:
+            sm.allocate(network("cifar_resnet20"), 0.9, rule)
+        assert message in str(caught.value)

@@ -74,7 +74,8 @@ def sweep(
         With images: how many to calibrate with, to measure agreement on, per batch, and to
         measure accuracy on (default all).
     store
-        SQLite file that keeps the cells; made where it is missing. None: nothing is kept.
+        SQLite file that keeps the cells; made where it is missing. None: nothing is kept. Cells
+        that an earlier version computed are not computed again; records name the version.
     workers
         Processes of one thread each; 1 computes in this process, with its threads. In a script,
         more need the call below ``if __name__ == "__main__":``.

@@ -32,6 +32,7 @@ def network(digits, images):
         ("rr", "activation", "variance", "sequential"),
         ("global", None, "reconstruct", "sequential"),
         ("erk[projection=lamp]", "magnitude", "mean", "sequential"),
+        ("auto", "magnitude", "batchnorm", "sequential"),
     ],
 )
 def test_a_cell_is_what_compress_gives(digits, images, network, rule, mask, repair, scope):
@@ -66,7 +67,7 @@ def test_a_cell_is_what_compress_gives(digits, images, network, rule, mask, repa
 
 
 def test_shared_work_is_done_once(network, monkeypatch):
-    calls = dict.fromkeys(("calibrate", "diagnose", "evaluate"), 0)
+    calls = dict.fromkeys(("calibrate", "diagnose", "damage_curves", "evaluate"), 0)
 
     def counting(name):
         original = getattr(module, name)
@@ -86,9 +87,22 @@ def test_shared_work_is_done_once(network, monkeypatch):
     assert len(records) == 16
     assert calls["calibrate"] == 2  # seeds
     assert calls["diagnose"] == 2 * 2  # seeds and repairs
+    assert calls["damage_curves"] == 0
     masks = {tuple(record.densities.values()) for record in records}
     assert len(masks) < 12  # erk has the same masks for all repairs and seeds
     assert calls["evaluate"] == 1 + len(masks) + len(records)  # dense, pruned, repaired
+
+
+def test_searches_share_their_diagnosis(network, monkeypatch):
+    found = []
+    damage_curves = module.damage_curves
+    monkeypatch.setattr(
+        module, "damage_curves", lambda *a, **k: found.append(damage_curves(*a, **k)) or found[-1]
+    )
+    bench = Bench([network])
+    for task in tasks_of([network], [0.8, 0.9], "auto", None, "none"):
+        assert bench.compute(task).cell == task.cell
+    assert len(found) == 1
 
 
 def test_what_is_shared_changes_nothing(network):

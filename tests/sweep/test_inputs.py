@@ -52,10 +52,16 @@ def test_a_tensor_is_a_data_set():
     assert (sum(map(len, seen)), sum(map(len, unseen))) == (256, 44)
 
 
-def test_one_batch_leaves_nothing_to_judge_on():
+def test_one_batch_is_cut():
+    seen, unseen = GivenInputs([torch.arange(20.0).view(10, 2)]).draw(0)
+    assert (seen[0].shape, unseen[0].shape) == ((8, 2), (2, 2))
+    assert float(unseen[0][0, 0]) == 16.0
+
+
+def test_one_input_leaves_nothing_to_judge_on():
     with pytest.raises(SparsemendError, match="no inputs left to measure agreement on"):
-        GivenInputs(BATCHES[:1]).draw(0)
-    GivenInputs(BATCHES[:1], heldout=BATCHES[1:]).draw(0)
+        GivenInputs([torch.ones(1, 2)]).draw(0)
+    GivenInputs([torch.ones(1, 2)], heldout=BATCHES).draw(0)
 
 
 @pytest.mark.parametrize("name", ["data", "heldout", "test"])

@@ -154,25 +154,29 @@ def test_every_rule_and_repair_has_its_own_transition():
 
 def test_two_lines_lead_on_either_side_of_where_they_meet():
     found = leading({"a": [(0.5, 1.0), (0.9, 0.0)], "b": [(0.5, 0.75), (0.9, 0.25)]})
-    assert [rule for rule, _, _ in found] == ["a", "b"]
-    assert [x for _, *ends in found for x in ends] == pytest.approx([0.5, 0.7, 0.7, 0.9])
+    assert [rule for rule, *_ in found] == ["a", "b"]
+    numbers = [x for _, *rest in found for x in rest]
+    assert numbers == pytest.approx([0.5, 0.7, 0.25, 0.7, 0.9, 0.25])
 
 
 def test_three_lines_within_one_step():
-    # Lines 1 − 2x, 0.7 − x and 0.4 meet at x = 0.3; the third is the upper one from there on.
+    # 1 − 2x is passed by 0.9 − x at 0.1, and that by 0.6 at 0.3.
     curves = {
         "steep": [(0.0, 1.0), (1.0, -1.0)],
         "middle": [(0.0, 0.9), (1.0, -0.1)],
         "flat": [(0.0, 0.6), (1.0, 0.6)],
     }
     found = leading(curves)
-    assert [rule for rule, _, _ in found] == ["steep", "middle", "flat"]
-    assert [start for _, start, _ in found] == pytest.approx([0.0, 0.1, 0.3])
+    assert [rule for rule, *_ in found] == ["steep", "middle", "flat"]
+    assert [start for _, start, *_ in found] == pytest.approx([0.0, 0.1, 0.3])
+    # The second leads by most where the first and the third meet, at 0.2; the third at the end.
+    assert [margin for *_, margin in found] == pytest.approx([0.1, 0.1, 0.7])
 
 
 def test_only_common_sparsities_are_compared():
     found = leading({"a": [(0.5, 1), (0.8, 0.5)], "b": [(0.6, 0.9), (0.9, 0.8)]})
     assert (found[0][1], found[-1][2]) == (0.6, 0.8)
+    assert leading({"a": [(0.5, 1), (0.8, 0.5)]}) == []  # nobody to lead
     assert leading({"a": [(0.5, 1)], "b": [(0.6, 1), (0.7, 1)]}) == []
     assert leading({"a": [(0.5, 1)], "b": [(0.5, 0)]}) == []  # no stretch in one point
     assert leading({}) == []
@@ -180,10 +184,12 @@ def test_only_common_sparsities_are_compared():
 
 def test_among_equals_the_leader_stays():
     flat = [(0.5, 1.0), (0.6, 1.0), (0.7, 0.5)]
-    assert leading({"a": flat, "b": flat}) == [("a", 0.5, 0.7)]
+    assert leading({"a": flat, "b": flat}) == [("a", 0.5, 0.7, 0.0)]
     ahead = [(0.5, 1.0), (0.6, 1.0), (0.7, 0.6), (0.8, 0.6)]
     behind = [(0.5, 0.9), (0.6, 1.0), (0.7, 0.6), (0.8, 0.6)]
-    assert leading({"b": behind, "a": ahead}) == [("a", 0.5, 0.8)]
+    ((rule, *ends, margin),) = leading({"b": behind, "a": ahead})
+    assert (rule, ends) == ("a", [0.5, 0.8])
+    assert margin == pytest.approx(0.1)
 
 
 @given(CURVES, CURVES)
@@ -195,12 +201,15 @@ def test_stretches_cover_the_common_range_and_the_leader_is_ahead(first, second)
         assert found == []
         return
     assert (found[0][1], found[-1][2]) == (0.5, end)
-    for (_, _, stop), (_, start, _) in itertools.pairwise(found):
+    for (_, _, stop, _), (_, start, *_) in itertools.pairwise(found):
         assert start == stop
-    for rule, start, stop in found:
+    for rule, start, stop, margin in found:
+        ahead = []
         for at in np.linspace(start, stop, 7):
             heights = {name: np.interp(at, *np.array(c).T) for name, c in curves.items()}
-            assert heights[rule] >= max(heights.values()) - 1e-9
+            ahead.append(2 * heights[rule] - sum(heights.values()))  # there are two
+        assert min(ahead) >= -1e-9
+        assert max(ahead) <= margin + 1e-9
 
 
 def test_mean_curve_takes_what_all_seeds_have():

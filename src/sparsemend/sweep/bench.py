@@ -26,9 +26,10 @@ from sparsemend.evaluation._agreement import logits
 from sparsemend.execution.batches import Batch, call, evaluation_mode
 from sparsemend.masks import NEEDS_CALIBRATION, apply_masks
 from sparsemend.repair import parse_repair
+from sparsemend.search import AUTO, damage_curves
 from sparsemend.sweep.fingerprint import inputs_fingerprint, mask_fingerprint
 from sparsemend.sweep.inputs import Network
-from sparsemend.sweep.records import Failure, Record, Settings, Task
+from sparsemend.sweep.records import Cell, Failure, Record, Settings, Task
 
 Outcomes = Generator[Record | Failure, None, None]
 # Computes tasks somewhere and in any order; yields what each gave as soon as it is there.
@@ -77,7 +78,7 @@ class Bench:
             self._shared = None  # freed before the next is made
             self._shared = _Shared(network, cell.seed, task.settings)
         shared, judge = self._shared, self._judge
-        diagnoses = needs_diagnosis(cell.rule)
+        diagnoses = cell.rule == AUTO or needs_diagnosis(cell.rule)
         needs_moments = diagnoses or cell.mask in NEEDS_CALIBRATION
         result = compress(
             network.model,
@@ -89,7 +90,7 @@ class Bench:
             scope=task.settings.scope,
             heldout=shared.unseen,
             calibration=shared.calibration if needs_moments else None,
-            diagnosis=shared.diagnosis(cell.repair, cell.mask) if diagnoses else None,
+            diagnosis=shared.diagnosis(cell) if diagnoses else None,
             progress=False,
         )
         if not math.isfinite(result.agreement.kl):
@@ -128,7 +129,7 @@ class _Shared:
                 f"the calibration inputs of seed {seed} are not those drawn before",
                 fix="the function of the seed must return the same inputs every time",
             )
-        self._diagnoses: dict[tuple[str, str], Diagnosis] = {}
+        self._diagnoses: dict[tuple[bool, str, str], Diagnosis] = {}
 
     def fits(self, task: Task) -> bool:
         mine = (self._network.name, self._seed, self._settings.inputs)
@@ -138,15 +139,20 @@ class _Shared:
     def calibration(self) -> Calibration:
         return calibrate(self._network.model, self.seen, progress=False)
 
-    def diagnosis(self, repair: str, mask: str) -> Diagnosis:
-        """As :func:`sparsemend.compress` diagnoses for a repair."""
-        operator = parse_repair(repair).diagnosis
-        if (operator, mask) not in self._diagnoses:
-            found = diagnose(
-                self._network.model, self.calibration, operator, mask=mask, progress=False
+    def diagnosis(self, cell: Cell) -> Diagnosis:
+        """As :func:`sparsemend.compress` diagnoses for a rule, mask and repair."""
+        plan, searching = parse_repair(cell.repair), cell.rule == AUTO
+        key = (searching, plan.diagnosis, cell.mask)
+        if key not in self._diagnoses:
+            model = self._network.model
+            self._diagnoses[key] = (
+                damage_curves(model, self.calibration, plan, cell.mask, progress=False)
+                if searching
+                else diagnose(
+                    model, self.calibration, plan.diagnosis, mask=cell.mask, progress=False
+                )
             )
-            self._diagnoses[operator, mask] = found
-        return self._diagnoses[operator, mask]
+        return self._diagnoses[key]
 
     @cached_property
     def num_classes(self) -> int:

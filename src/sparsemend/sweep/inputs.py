@@ -121,13 +121,14 @@ class GivenInputs:
         seen = materialise(_of_seed(self.calibration, seed), "data")
         if self.heldout is not None:
             return seen, materialise(_of_seed(self.heldout, seed), "heldout")
-        if len(seen) == 1:
+        kept, unseen = hold_out(seen)
+        if unseen is kept:
             raise SparsemendError(
                 "there are no inputs left to measure agreement on",
-                "one calibration batch",
-                "two batches or more, the last fifth being held out, or heldout=...",
+                "one calibration input",
+                "two or more, the last fifth being held out, or heldout=...",
             )
-        return hold_out(seen)
+        return kept, unseen
 
     def test(self) -> Iterable[Any] | None:
         return self.labelled

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import socket
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from sparsemend._errors import SparsemendError
 from sparsemend.sweep.bench import Bench, Compute, Outcomes
@@ -15,6 +17,7 @@ from sparsemend.sweep.shipping import pack, unpack
 
 # How often Ray computes a cell again whose worker or machine died.
 RETRIES = 3
+_CONNECT_SECONDS = 10
 
 
 def on_ray(address: str) -> Compute:
@@ -53,13 +56,7 @@ def on_ray(address: str) -> Compute:
             while running:
                 done, _ = ray.wait(list(running), num_returns=1)
                 task = running.pop(done[0])
-                try:
-                    yield ray.get(done[0])
-                except ray.exceptions.RayTaskError:
-                    raise
-                except ray.exceptions.RayError as error:
-                    name = type(error).__name__
-                    yield Failure(task.cell, f"Ray gave up on it ({name})", task.settings)
+                yield _outcome(ray, done[0], task)
         finally:
             if own:
                 ray.shutdown()
@@ -67,19 +64,39 @@ def on_ray(address: str) -> Compute:
     return compute
 
 
+def _outcome(ray: Any, reference: Any, task: Task) -> Record | Failure:
+    """What a task gave; raises what loading the networks raised, if it did."""
+    try:
+        outcome: Record | Failure = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from None
+    except ray.exceptions.RayError as error:
+        name = type(error).__name__
+        return Failure(task.cell, f"Ray gave up on it ({name})", task.settings)
+    return outcome
+
+
 def _connect(ray: Any, address: str) -> None:
     try:
+        _require_answer(address)
         ray.init(
             address=None if address == "auto" else address,
             log_to_driver=False,
             logging_level="error",
         )
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SparsemendError(
             f"there is no Ray cluster that answers ({error})",
             address,
             "the address of a cluster, 'auto' or 'local'",
         ) from error
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError where nothing listens: Ray itself would go on trying for many minutes."""
+    where = urlsplit(address if "//" in address else f"//{address}")
+    if where.hostname is not None and where.port is not None:
+        socket.create_connection((where.hostname, where.port), timeout=_CONNECT_SECONDS).close()
 
 
 _benches: dict[str, Bench] = {}  # of a Ray worker process, which Ray uses for many tasks

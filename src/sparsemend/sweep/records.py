@@ -98,7 +98,8 @@ class Record:
     chance
         Accuracy of guessing: 1 / number of classes.
     kl
-        Mean KL(dense ‖ repaired) on inputs that the repair did not see, in nats.
+        Mean KL(dense ‖ repaired) on inputs that the repair did not see, in nats. Rule ``auto``
+        and repair ``best`` choose by it, so theirs is a little optimistic.
     agreement
         Fraction of these inputs on which both networks choose the same class.
     seconds
@@ -183,6 +184,8 @@ class Lead:
         The leading rule.
     start, end
         Sparsities between which it leads: ends of the sweep, or crossings with another rule.
+    margin
+        Its largest lead in recovery over the next rule there; None where it was not worked out.
     """
 
     network: str
@@ -192,3 +195,4 @@ class Lead:
     rule: str
     start: float
     end: float
+    margin: float | None = None

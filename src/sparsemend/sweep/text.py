@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sparsemend.sweep.records import Cell, Failure, Spread, Transition
+from sparsemend.sweep.records import Cell, Failure, Lead, Spread, Transition
 
 if TYPE_CHECKING:
     from sparsemend.sweep.result import SweepResult
@@ -20,11 +20,11 @@ def describe(result: SweepResult) -> str:
         parts += ["", transition_table(result.transitions())]
     leads = result.leads("accuracy") or result.leads("agreement")
     if leads:
-        parts += ["", "leading rule"]
+        parts += ["", f"leading rule by {leads[0].measure} (recovery ahead of the next by up to)"]
         groups = dict.fromkeys((lead.network, lead.mask, lead.repair) for lead in leads)
         for group in groups:
             mine = [x for x in leads if (x.network, x.mask, x.repair) == group]
-            stretches = ", ".join(f"{x.rule} {x.start:.4g} to {x.end:.4g}" for x in mine)
+            stretches = ", ".join(map(_stretch, mine))
             parts.append(f"  {' '.join(group)}: {stretches}")
     if result.failures:
         parts += ["", *failure_lines(result.failures)]
@@ -66,6 +66,11 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines of aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _stretch(lead: Lead) -> str:
+    margin = "" if lead.margin is None else f" ({lead.margin:.3f})"
+    return f"{lead.rule} {lead.start:.4g} to {lead.end:.4g}{margin}"
 
 
 def _whose(transition: Transition) -> tuple[str, str, str, str]:

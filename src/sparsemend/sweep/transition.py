@@ -102,7 +102,7 @@ def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
     return monotone([(s, statistics.fmean(table[s] for table in tables)) for s in sorted(shared)])
 
 
-def leading(curves: Mapping[str, Curve]) -> list[tuple[str, float, float]]:
+def leading(curves: Mapping[str, Curve]) -> list[tuple[str, float, float, float]]:
     """Which rule recovers most, over the sparsities that all of them cover.
 
     Parameters
@@ -112,16 +112,17 @@ def leading(curves: Mapping[str, Curve]) -> list[tuple[str, float, float]]:
 
     Returns
     -------
-    Stretches (rule, start, end) by ascending sparsity, without gaps. Among equals the rule that
-    led so far goes on leading; at the start, the first in the order of ``curves``.
+    Stretches (rule, start, end, margin) by ascending sparsity, without gaps; the margin is the
+    rule's largest lead over the next one there. Among equals the rule that led so far goes on
+    leading; at the start, the first in the order of ``curves``.
 
     Examples
     --------
     >>> leading({"a": [(0.5, 1), (0.9, 0)], "b": [(0.5, 0.75), (0.9, 0.25)]})
-    [('a', 0.5, 0.7), ('b', 0.7, 0.9)]
+    [('a', 0.5, 0.7, 0.25), ('b', 0.7, 0.9, 0.25)]
     """
     points = {rule: np.array(sorted(curve), dtype=np.float64).T for rule, curve in curves.items()}
-    if not points or any(not array.size for array in points.values()):
+    if len(points) < 2 or any(not array.size for array in points.values()):
         return []
     low = max(array[0][0] for array in points.values())
     high = min(array[0][-1] for array in points.values())
@@ -130,20 +131,26 @@ def leading(curves: Mapping[str, Curve]) -> list[tuple[str, float, float]]:
     def values(at: float) -> dict[str, float]:
         return {rule: float(np.interp(at, *array)) for rule, array in points.items()}
 
-    stretches: list[tuple[str, float, float]] = []
+    stretches: list[tuple[str, float, float, float]] = []
     for start, end in pairwise(grid):
+        # Between these cuts no two curves meet, so the order of the rules does not change.
         cuts = [start, *_crossings(values(start), values(end), start, end), end]
         for left, right in pairwise(cuts):
             here = values((left + right) / 2)
-            best = max(here.values())
             leader = max(here, key=lambda rule: here[rule])
-            if stretches and here[stretches[-1][0]] >= best:
-                leader = stretches[-1][0]
-            if stretches and stretches[-1][0] == leader:
-                stretches[-1] = (leader, stretches[-1][1], right)
+            last = stretches[-1] if stretches else None
+            if last is not None and here[last[0]] >= here[leader]:
+                leader = last[0]
+            margin = max(_margin(values(at), leader) for at in (left, right))
+            if last is not None and last[0] == leader:
+                stretches[-1] = (leader, last[1], right, max(margin, last[3]))
             else:
-                stretches.append((leader, left, right))
+                stretches.append((leader, left, right, margin))
     return stretches
+
+
+def _margin(values: Mapping[str, float], leader: str) -> float:
+    return values[leader] - max(value for rule, value in values.items() if rule != leader)
 
 
 def _crossings(
@@ -170,10 +177,6 @@ def leads(records: Iterable[Record], measure: Measure) -> tuple[Lead, ...]:
             seeds.setdefault(cell.seed, []).append((cell.sparsity, recovery))
     found = []
     for (network, mask, repair), rules in groups.items():
-        if len(rules) > 1:
-            curves = {rule: mean_curve(list(seeds.values())) for rule, seeds in rules.items()}
-            found += [
-                Lead(network, mask, repair, measure, rule, start, end)
-                for rule, start, end in leading(curves)
-            ]
+        curves = {rule: mean_curve(list(seeds.values())) for rule, seeds in rules.items()}
+        found += [Lead(network, mask, repair, measure, *stretch) for stretch in leading(curves)]
     return tuple(found)

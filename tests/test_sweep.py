@@ -1,0 +1,133 @@
+"""The public sweep and ablation."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import sparsemend as sm
+from sparsemend import SparsemendError
+
+SIZES = {"calibration_size": 64, "heldout_size": 64, "batch_size": 32, "limit": 100}
+
+
+@pytest.fixture(scope="module")
+def images(digits_cache):
+    loaded = sm.models.load("digits", digits_cache / "digits.safetensors")
+    return sm.data.load("digits", mean=loaded.mean, std=loaded.std)
+
+
+def small(width=6, classes=4):
+    torch.manual_seed(width)
+    return nn.Sequential(nn.Linear(width, 8), nn.ReLU(), nn.Linear(8, classes))
+
+
+def batches(seed):
+    return list(torch.randn(5, 8, 6, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_images(digits, images, tmp_path):
+    state = {name: value.clone() for name, value in digits.model.state_dict().items()}
+    store = tmp_path / "s.sqlite"
+    options = {"rules": ["erk", "rr"], "repairs": "batchnorm", "store": store, **SIZES}
+    preview = sm.sweep(digits.model, images, "0.8:0.9:0.05", dry_run=True, **options)
+    assert (len(preview.pending), preview.records) == (6, ())
+    assert not store.exists()
+    result = sm.sweep(digits.model, images, "0.8:0.9:0.05", **options)
+    assert [record.cell for record in result.records] == list(preview.pending)
+    assert {record.cell.network for record in result.records} == {"ResNet"}
+    assert sm.SweepResult.load(store).records == result.records
+    assert len(result.transitions()) == 4
+    for name, value in digits.model.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+
+
+def test_inputs_of_ones_own():
+    labelled = DataLoader(TensorDataset(torch.randn(30, 6), torch.arange(30) % 4), batch_size=10)
+    result = sm.sweep(
+        {"a": small(), "b": small().double()},
+        batches,
+        [0.3, 0.5],
+        heldout=lambda seed: batches(seed + 100),
+        test=labelled,
+        repairs=["mean", "reconstruct"],
+        seeds=range(2),
+    )
+    assert len(result.records) == 16
+    assert {(r.cell.repair, r.cell.mask) for r in result.records} == {
+        ("mean", "magnitude"),
+        ("reconstruct", "gradual"),
+    }
+    by_hand = sm.compress(small(), batches(1), 0.5, "global", repair="mean", heldout=batches(101))
+    (record,) = (
+        r for r in result.records
+        if (r.cell.network, r.cell.repair, r.cell.sparsity, r.cell.seed) == ("a", "mean", 0.5, 1)
+    )  # fmt: skip
+    assert record.kl == by_hand.agreement.kl
+    assert record.top1_repaired == sm.evaluate(by_hand.model, labelled).top1
+
+
+def test_networks_on_data_of_their_own(digits, images):
+    other = sm.data.load("digits", mean=(0.0,), std=(1.0,))
+    models = {"x": digits.model, "y": digits.model}
+    result = sm.sweep(models, {"x": images, "y": other}, 0.9, repairs="mean", **SIZES)
+    x, y = result.records
+    assert x.settings.inputs != y.settings.inputs
+    assert x.settings.weights == y.settings.weights
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers is out of range: got 0"),
+        ({"workers": 2, "ray": "local"}, "workers and ray exclude each other"),
+        ({"seeds": []}, "the sweep has no seeds"),
+        ({"rules": "snip"}, "unknown allocation rule: got 'snip'"),
+        ({"heldout": [torch.ones(2, 1, 8, 8)]}, "heldout and test go with inputs of your own"),
+        ({"calibration_size": 1300}, "would overlap the calibration images"),
+    ],
+)
+def test_bad_options_leave_nothing_behind(digits, images, tmp_path, options, message):
+    with pytest.raises(SparsemendError) as caught:
+        sm.sweep(digits.model, images, 0.9, store=tmp_path / "s.sqlite", **(SIZES | options))
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_networks(digits, images):
+    with pytest.raises(SparsemendError, match="there is no network to sweep"):
+        sm.sweep({}, images, 0.9)
+    with pytest.raises(SparsemendError, match=r"different names: got \['b'\]; allowed: a"):
+        sm.sweep({"a": digits.model}, {"b": images}, 0.9)
+
+
+def test_ablation(digits, images):
+    result = sm.ablate(
+        {"digits": digits.model},
+        images,
+        [0.9, 0.95],
+        force="projection",
+        source="lamp",
+        repairs="batchnorm",
+        seeds=[1, 2],
+        **SIZES,
+    )
+    assert result.layers == {"digits": ("layer2.0.downsample.0", "layer3.0.downsample.0")}
+    rules = dict.fromkeys(record.cell.rule for record in result.sweep.records)
+    assert list(rules) == ["erk", "erk[projection=lamp]", "lamp"]
+    assert [found.sparsity for found in result.comparisons()] == [0.9, 0.95]
+    for found in result.comparisons():
+        assert found.base_density > found.source_density  # what the ablation is about
+        assert found.gain.count == 2
+    densities = {r.cell.rule: r.densities for r in result.sweep.records if r.cell.sparsity == 0.9}
+    for name in result.layers["digits"]:
+        assert densities["erk[projection=lamp]"][name] == densities["lamp"][name]
+
+
+def test_ablations_that_cannot_be(digits, images):
+    with pytest.raises(SparsemendError, match="no layer of the network is meant by this pattern"):
+        sm.ablate(digits.model, images, 0.9, force="depthwise", source="lamp", **SIZES)
+    with pytest.raises(SparsemendError, match="unknown allocation rule: got 'snip'"):
+        sm.ablate(digits.model, images, 0.9, force="fc", source="snip", **SIZES)
+    with pytest.raises(TypeError, match="speed"):
+        sm.ablate(digits.model, images, 0.9, force="fc", source="lamp", speed=9)
