@@ -126,6 +126,19 @@ def test_a_cheap_repair_that_misleads_costs_only_time(kind):
         assert found.kl <= min(found.plain_kl.values())
 
 
+def test_what_the_real_repair_does_not_confirm_is_taken_back():
+    """A proxy that likes every move better than the last leads nowhere."""
+    likes = itertools.count()
+    objective = Fake(
+        lambda counts: 0.0 if counts == COUNTS["erk"] else 1.0, lambda _: -float(next(likes))
+    )
+    found = search(objective, 20)
+    names = [trial.name for trial in found.trials[len(RULES) :]]
+    assert len(names) > 2
+    assert set(names) <= {f"erk after {n} moves" for n in (2, 3)} | {"erk after 1 move"}
+    assert (found.winner, found.kl) == ("erk", 0)
+
+
 def test_a_search_that_starts_at_the_optimum_ends():
     layers = layer_set(((4, 10), (10, 4)))
     plain = plain_rules(layers, 0.5, ("uniform", "erk"))

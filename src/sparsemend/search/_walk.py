@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsemend.search.directions import Array, Move
 
 # First factors of the steps, and what becomes of them.
-_STEPS = {"anchor": 0.3, "group": 0.35, "layer": 0.5}
+_STEPS = {"anchor": 0.3, "group": 0.5, "layer": 0.5}
 _GROW, _SHRINK, _SMALLEST = 1.5, 0.5, 0.08
 
 
