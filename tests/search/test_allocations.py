@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import pkgutil
 
 import numpy as np
 import pytest
@@ -323,43 +324,35 @@ def marked(batches, size):
     return list(x.split(size))
 
 
+WATCHED = {
+    "sparsemend._compress.calibrate": "fit",
+    "sparsemend._compress.run_plan": "fit",
+    "sparsemend._compress.agreement": "judge",
+    "sparsemend.search.objective.run_plan": "fit",
+    "sparsemend.search.objective.Reference.__init__": "judge",
+    "sparsemend.evaluation.Reference.agreement": "judge",
+    "sparsemend.search.best.run_plan": "fit",
+    "sparsemend.search.best.reconstruct": "fit",
+    "sparsemend.search.best.recalibrate": "fit",
+    "sparsemend.search.best.agreement": "judge",
+}
+
+
 def phases(monkeypatch, model):
-    """What the network sees while something repairs or calibrates, and while something judges."""
+    """What the network sees while something calibrates or repairs, and while something judges."""
     seen = {"fit": set(), "judge": set()}
 
-    def watch(place, phase):
-        inner = getattr(place, name := place_name[place])
-
+    def watch(inner, phase):
         def watched(*args, **kwargs):
-            outside = set(model.log)
             model.log.clear()
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                seen[phase] |= model.log
-                model.log.update(outside)
+            found = inner(*args, **kwargs)
+            seen[phase] |= model.log
+            return found
 
-        monkeypatch.setattr(place, name, watched)
+        return watched
 
-    place_name = {}
-    for path, name, phase in (
-        ("sparsemend._compress", "calibrate", "fit"),
-        ("sparsemend._compress", "run_plan", "fit"),
-        ("sparsemend._compress", "agreement", "judge"),
-        ("sparsemend.search.objective", "run_plan", "fit"),
-        ("sparsemend.search.best", "run_plan", "fit"),
-        ("sparsemend.search.best", "reconstruct", "fit"),
-        ("sparsemend.search.best", "recalibrate", "fit"),
-        ("sparsemend.search.best", "agreement", "judge"),
-    ):
-        module = __import__(path, fromlist=["_"])
-        place_name[module] = name
-        watch(module, phase)
-    for name in ("__init__", "agreement"):
-        from sparsemend.evaluation import Reference
-
-        place_name[Reference] = name
-        watch(Reference, "judge")
+    for path, phase in WATCHED.items():
+        monkeypatch.setattr(path, watch(pkgutil.resolve_name(path), phase))
     return seen
 
 
