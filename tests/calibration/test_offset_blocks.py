@@ -8,7 +8,7 @@ from torch import nn
 
 from sparsemend.calibration import InputMoments, calibrate
 from sparsemend.calibration._choice import choose_way, count_positions
-from sparsemend.calibration._taps import axes_of, families
+from sparsemend.calibration.taps import axes_of, families
 from sparsemend.calibration.offset_blocks import OffsetBlocks, patch_moments
 from sparsemend.layers import discover, unfold
 
@@ -173,18 +173,18 @@ def test_few_positions_of_a_wide_layer_are_kept():
     module = nn.Conv2d(130, 4, 3, padding=1)
     x = torch.randn(6, 130, 6, 6, generator=torch.Generator().manual_seed(5))
     found = calibrate(nn.Sequential(module), [x[:2], x[2:]], progress=False).moments["0"]
-    rows = found.centred_rows()
-    assert rows is not None
-    assert tuple(rows.shape) == (1, 216, 1170)
-    square = found.column_square
+    assert found.held is not None
     expected = unfolded_moments(module, x)
+    square = expected[2].diagonal(dim1=1, dim2=2) / 216 + expected[1].square()
+    torch.testing.assert_close(found.column_square, square, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.held.mean_power(2), square, rtol=1e-5, atol=1e-6)
     assert_moments((found.count, found.mean, found.scatter), expected, 1e-5)
-    assert found.centred_rows() is None
-    torch.testing.assert_close(square, found.column_square, rtol=1e-5, atol=1e-6)
-    more = calibrate(nn.Sequential(module), [x[:2]] * 9, progress=False).moments["0"]
-    assert more.centred_rows() is None
+    assert found.held is None
+    torch.testing.assert_close(found.column_square, square, rtol=1e-5, atol=1e-6)
+    more = calibrate(nn.Sequential(module), [x[:2]] * 19, progress=False).moments["0"]
+    assert more.held is None
     assert_moments(
         (more.count, more.mean, more.scatter),
-        unfolded_moments(module, x[:2].repeat(9, 1, 1, 1)),
+        unfolded_moments(module, x[:2].repeat(19, 1, 1, 1)),
         1e-5,
     )

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
-from sparsemend.masks import descending_rank, keep_mask
+from sparsemend.masks import descending_rank, entry_numbers, keep_mask
 
 SCORES = stnp.arrays(
     "float32", stnp.array_shapes(max_dims=3, max_side=5), elements=st.integers(0, 4)
@@ -28,3 +28,27 @@ def test_masks_are_exact_and_nested(scores, data):
     assert small.dtype == torch.bool
     assert (small.sum().item(), large.sum().item()) == (low, high)
     assert (small <= large).all()
+
+
+@given(SCORES.filter(lambda scores: scores.size), st.data())
+def test_entry_numbers_count_the_masks_without_a_weight(scores, data):
+    rank = descending_rank(torch.from_numpy(scores))
+    kept = sorted(data.draw(st.lists(st.integers(0, scores.size), max_size=6)))
+    expected = sum((~keep_mask(rank, k)).int() for k in kept) + torch.zeros_like(rank)
+    assert torch.equal(entry_numbers(rank, kept).long(), expected)
+
+
+@given(
+    stnp.arrays(
+        "float32",
+        st.integers(1, 50),
+        elements=st.floats(-4, 4, width=32) | st.sampled_from((0.0, -0.0, float("inf"), 1e-45)),
+    ),
+    st.sampled_from((torch.float64, torch.float32, torch.float16, torch.bfloat16)),
+    st.booleans(),
+)
+def test_every_type_and_sign_is_ranked_alike(scores, dtype, positive):
+    score = torch.from_numpy(scores).to(dtype)
+    score = score.abs() if positive else score
+    order = torch.sort(score, descending=True, stable=True).indices
+    assert torch.equal(descending_rank(score)[order], torch.arange(len(order)))

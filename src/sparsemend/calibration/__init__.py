@@ -8,6 +8,7 @@ from sparsemend.calibration._calibrate import (
     calibrate,
 )
 from sparsemend.calibration._grid import DEFAULT_DENSITIES, check_densities, kept_count
+from sparsemend.calibration.held import HeldInputs
 from sparsemend.calibration.moments import InputMoments, PairedMoments
 from sparsemend.calibration.statistics import OutputStatistics
 
@@ -15,6 +16,7 @@ __all__ = [
     "DEFAULT_DENSITIES",
     "MAX_FAN_IN",
     "Calibration",
+    "HeldInputs",
     "InputMoments",
     "LayerMoments",
     "OutputStatistics",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from sparsemend.calibration._taps import Axis, axes_of, families
+from sparsemend.calibration.taps import Axis, axes_of, families
 from sparsemend.calibration.offset_blocks import NARROW, images_per_chunk
 from sparsemend.layers import Layer
 

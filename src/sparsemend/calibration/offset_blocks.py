@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration._taps import (
+from sparsemend.calibration.taps import (
     Box,
     Index,
     all_taps,
@@ -30,7 +30,7 @@ from sparsemend.calibration._taps import (
     overlap,
     phase,
 )
-from sparsemend.layers._matrix import pad_input
+from sparsemend.layers import pad_input
 
 # Elements of the channel-last copy of a chunk: 8 MiB in float32 stays in the last-level cache.
 _CHUNK_ELEMENTS = 1 << 21

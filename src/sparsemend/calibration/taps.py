@@ -40,6 +40,16 @@ class Axis:
         shift, phase = divmod(k * self.dilation - self.before, self.stride)
         return phase, shift
 
+    def index(self, position: int, k: int) -> int:
+        """Input index that tap k reads at an output position; it may lie outside."""
+        return position * self.stride + k * self.dilation - self.before
+
+    def taps_with_data(self, position: int) -> range:
+        """Taps that read data, not padding, at an output position."""
+        first = self.index(position, 0)
+        start = max(0, -(first // self.dilation))
+        return range(start, max(start, min(self.kernel, -(-(self.size - first) // self.dilation))))
+
     def overlap(self, first: int, second: int) -> tuple[int, int]:
         """Indices of the first tap's plane at outputs where both taps read data."""
         start, stop = 0, self.positions
