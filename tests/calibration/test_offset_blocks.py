@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from sparsemend.calibration import InputMoments, calibrate
 from sparsemend.calibration._choice import choose_way, count_positions
-from sparsemend.calibration.taps import axes_of, families
+from sparsemend.calibration.taps import axes_of, families, sees_most
 from sparsemend.calibration.offset_blocks import OffsetBlocks, patch_moments
-from sparsemend.layers import discover, unfold
+from sparsemend.layers import discover, pad_input, unfold
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -24,7 +24,7 @@ def unfolded_moments(module, x):
 
 
 @st.composite
-def convolutions(draw, groups=False):
+def convolutions(draw, groups=False, stride=4):
     """A convolution and inputs [N, C, *spatial] of a size that it accepts."""
     dims = draw(st.integers(1, 3))
 
@@ -33,7 +33,7 @@ def convolutions(draw, groups=False):
 
     kernel = each(st.integers(1, 3 if dims == 3 else 5))
     dilation = each(st.integers(1, 3))
-    stride = each(st.integers(1, 4))
+    stride = each(st.integers(1, stride))
     modes = ["zeros", "replicate", "circular", "reflect"]
     mode = draw(st.sampled_from(modes))
     padding = draw(st.sampled_from(("same", "valid", "numbers")))
@@ -69,6 +69,18 @@ def test_equal_to_unfolded_moments(case):
     expected = unfolded_moments(module, x.double())
     assert_moments(patch_moments(module, x.double()), expected, 1e-11)
     assert_moments(patch_moments(module, x), expected, 1e-5)
+
+
+@settings(deadline=None, max_examples=200)
+@given(convolutions(stride=1))
+def test_whole_maps_equal_unfolded_moments(case):
+    module, x = case
+    padded = module.padding_mode != "zeros"
+    sizes = (pad_input(module, x) if padded else x).shape[2:]
+    assume(sees_most(axes_of(module, tuple(sizes), padded)))
+    expected = unfolded_moments(module, x.double())
+    assert_moments(patch_moments(module, x.double(), whole=True), expected, 1e-11)
+    assert_moments(patch_moments(module, x, whole=True), expected, 1e-5)
 
 
 @settings(deadline=None, max_examples=100)
@@ -154,9 +166,11 @@ def test_no_inputs_add_nothing():
 @pytest.mark.parametrize(
     ("module", "shape", "way"),
     [
-        (nn.Conv2d(64, 8, 3, padding=1), (128, 64, 32, 32), "offsets"),
+        (nn.Conv2d(64, 8, 3, padding=1), (128, 64, 32, 32), "whole maps"),
+        (nn.Conv2d(64, 8, 3, padding=1), (1, 64, 32, 32), "offsets"),  # a transform for one input
+        (nn.Conv2d(64, 8, 3, 2, padding=1), (128, 64, 32, 32), "offsets"),
         (nn.Conv2d(64, 8, 1), (128, 64, 32, 32), "offsets"),  # laid out, but not unfolded
-        (nn.Conv2d(3, 8, 3, padding=1), (128, 3, 32, 32), "unfolding"),
+        (nn.Conv2d(3, 8, 3, padding=1, stride=2), (128, 3, 32, 32), "unfolding"),
         (nn.Conv2d(64, 64, 3, groups=64), (128, 64, 32, 32), "unfolding"),
         (nn.Conv2d(3, 8, 16, stride=16), (8, 3, 64, 64), "unfolding"),
         (nn.ConvTranspose2d(64, 8, 3), (128, 64, 16, 16), "unfolding"),

@@ -223,15 +223,9 @@ class _Collector:
         moments.outputs.update(dense, torch.stack(pruned))
 
     def result(self) -> LayerMoments:
-        moments: LayerMoments
-        if self._narrow is None:
-            moments = self._wide
-            mean, scatter = moments.columns.mean, moments.columns.scatter
-        else:
-            moments = self._narrow.result()
-            # What is not finite in the inputs shows in the diagonal of their scatter.
-            mean, scatter = moments.mean, moments.column_scatter
-        if not (mean.isfinite().all() and scatter.isfinite().all()):
+        moments = self._wide if self._narrow is None else self._narrow.result()
+        # What is not finite in the inputs shows in the squares of their columns.
+        if not moments.column_square.isfinite().all():
             raise SparsemendError(
                 f"the inputs of layer {self._layer.name!r} hold NaN or infinity on the "
                 "calibration data",

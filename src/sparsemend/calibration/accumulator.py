@@ -35,13 +35,17 @@ class MomentsAccumulator:
     def add(self, module: nn.Module, x: Tensor) -> None:
         """Add an input of the layer, as its module is called with it."""
         layer = self._layer
-        if choose_way(module, layer, tuple(x.shape), layer.fan_in) != "offsets":
+        way = choose_way(module, layer, tuple(x.shape), layer.fan_in)
+        if way == "unfolding":
             self._moments.update_inputs(module, x)
             return
-        if self._blocks is None or self._blocks.shape != x.shape[1:]:
+        whole = way == "whole maps"
+        blocks = self._blocks
+        if blocks is None or blocks.shape != x.shape[1:] or blocks.whole != whole:
             self._flush()
-            self._blocks = OffsetBlocks(module, x, accumulator_dtype(layer.fan_in, x.device))
-        self._blocks.add(x)
+            kind = accumulator_dtype(layer.fan_in, x.device)
+            self._blocks = blocks = OffsetBlocks(module, x, kind, whole=whole)
+        blocks.add(x)
 
     def result(self) -> InputMoments:
         """Moments of all that was added."""

@@ -12,7 +12,7 @@ from sparsemend.calibration._choice import count_positions
 from sparsemend.calibration.accumulator import MomentsAccumulator
 from sparsemend.calibration.moments import InputMoments, mean_dtype
 from sparsemend.calibration.taps import Axis, axes_of
-from sparsemend.layers import Layer, mean_patch, pad_input, unfold
+from sparsemend.layers import Layer, mean_patch, pad_input
 
 # Below this fan-in the sums are small, and holding inputs would save nothing.
 _HOLD_FROM = 1025
@@ -60,23 +60,15 @@ class HeldInputs:
         wide = mean_dtype(self._device)
         total = torch.zeros(self._layer.groups, self._layer.fan_in, dtype=wide, device=self._device)
         for module, x in self._parts:
-            values = x.to(wide) ** power
+            values = x if x.dtype == torch.float64 else x.float()
+            values = values if power == 1 else values**power
             if isinstance(module, nn.Linear):
-                total += values.flatten(0, -2).sum(dim=0)
-            else:
-                means = mean_patch(module, _batched(module, values))
-                total += means.sum(dim=1) * (count_positions(module, x) / means.shape[1])
+                total += values.flatten(0, -2).sum(dim=0, dtype=wide)
+            else:  # linear from here on, so that the inputs can be added up first
+                summed = _batched(module, values).sum(dim=0, keepdim=True, dtype=wide)
+                positions = count_positions(module, x) / max(1, len(_batched(module, x)))
+                total += mean_patch(module, summed).squeeze(1) * positions
         return total / self.count
-
-    def centred_square(self, mean: Tensor) -> Tensor:
-        """Σ (x_j − mean_j)² over positions of every unfolded column, [groups, d]."""
-        total = torch.zeros_like(mean)
-        for module, x in self._parts:
-            for part in unfold(module, x):
-                total += (part - mean.to(part.dtype).unsqueeze(1)).square().sum(
-                    dim=1, dtype=mean.dtype
-                )
-        return total
 
     def as_convolutions(self, group: int) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
         """One group's inputs [N, C, *spatial], all of one size together, and their dimensions."""

@@ -161,14 +161,10 @@ class InputMoments:
     @property
     def column_square(self) -> Tensor:
         """E[x_j²] of every input column, [groups, d]."""
-        return self.column_scatter / self.count + self.mean.square()
-
-    @property
-    def column_scatter(self) -> Tensor:
-        """Diagonal of the scatter, [groups, d]."""
         if self.held is not None:
-            return self.held.centred_square(self.mean)
-        return self.scatter.diagonal(dim1=1, dim2=2).to(self.mean.dtype)
+            return self.held.mean_power(2)
+        diagonal = self.scatter.diagonal(dim1=1, dim2=2).to(self.mean.dtype)
+        return diagonal / self.count + self.mean.square()
 
 
 @dataclass

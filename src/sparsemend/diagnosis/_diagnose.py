@@ -22,7 +22,7 @@ from sparsemend.diagnosis.closed_form import output_statistics
 from sparsemend.diagnosis.nested import nested_statistics
 from sparsemend.diagnosis.refit import refitted_damage
 from sparsemend.layers import Layer, layer_weights, weight_matrix
-from sparsemend.masks import JOINT, get_mask_rule, gradual, keep_mask
+from sparsemend.masks import JOINT, NEEDS_CALIBRATION, get_mask_rule, gradual, keep_mask
 from sparsemend.operators import Operator, get_operator
 
 # Channels whose dense variance is below this fraction of the layer's largest are left out.
@@ -155,8 +155,8 @@ def layer_statistics(
         return moments.outputs.statistics()
     work = dense.numel() * layer.fan_in * len(grid)
     if mask != JOINT and work > _NESTED_FROM and dense.device.type == "cpu":
-        ranks = get_mask_rule(mask)(dense, moments.column_square)
-        return nested_statistics(dense, ranks, [kept_count(d, layer.size) for d in grid], moments)
+        kept = [kept_count(d, layer.size) for d in grid]
+        return nested_statistics(dense, _ranks(dense, moments, mask), kept, moments)
     masks = grid_masks(layer, dense, moments, grid, mask)
     return output_statistics(dense, (dense * keep for keep in masks), moments)
 
@@ -169,8 +169,13 @@ def grid_masks(
     if mask == JOINT:
         yield from (gradual(dense, moments.covariance, kept) for kept in counts)
     else:
-        ranks = get_mask_rule(mask)(dense, moments.column_square)
+        ranks = _ranks(dense, moments, mask)
         yield from (keep_mask(ranks, kept) for kept in counts)
+
+
+def _ranks(dense: Tensor, moments: InputMoments, mask: str) -> Tensor:
+    square = moments.column_square if mask in NEEDS_CALIBRATION else None
+    return get_mask_rule(mask)(dense, square)
 
 
 def _residuals(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -107,8 +106,7 @@ def _add_squares(
     constant = pieces.sums(shift)
     width = max(16, _TABLE // (channels * axes[-1].kernel) // 16 * 16)
     for images in x.split(width):
-        data = images - shift.to(x.dtype).view(-1, *[1] * len(axes))
-        table = data.permute(*range(2, x.dim()), 1, 0).reshape(-1, len(images))
+        table = _as_table(images - shift.to(x.dtype).view(-1, *[1] * len(axes)))
         for position in itertools.product(*(range(axis.positions) for axis in axes)):
             seen = [axis.taps_with_data(p) for axis, p in zip(axes, position, strict=True)]
             # Taps that see data add what was subtracted from it; the mean is over all positions.
@@ -121,22 +119,29 @@ def _add_squares(
                     for axis, p, k in zip(axes, position, (*leading, seen[-1].start), strict=True):
                         row = row * axis.size + axis.index(p, k)
                     outputs += pieces.cells(leading, seen[-1]).multiply(table[row * channels :])
-            for part, steps in zip(total, (_prefixes(outputs), _suffixes(outputs)), strict=True):
-                for k, output in steps:
-                    part[k] += torch.linalg.vector_norm(output, dim=1).double().square()
+            total += _running_norms(outputs).double().square()
 
 
-def _prefixes(steps: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Σ of steps 0 to k over dimension 1, for every k; the tensor is used again."""
-    running = torch.zeros_like(steps[:, 0])
-    for k in range(steps.shape[1]):
-        running += steps[:, k]
-        yield k, running
+def _as_table(x: Tensor) -> Tensor:
+    """[N, C, *spatial] → [*spatial · C, N]."""
+    count, channels = x.shape[:2]
+    turned = x.new_empty(x[0].numel(), count)
+    turned.copy_(x.reshape(count, -1).t())  # of a matrix, which is blocked for the cache
+    return turned.view(channels, -1, count).transpose(0, 1).reshape(-1, count)
 
 
-def _suffixes(steps: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Σ of the steps after k, likewise."""
-    running = torch.zeros_like(steps[:, 0])
-    for k in reversed(range(steps.shape[1] - 1)):
-        running += steps[:, k + 1]
-        yield k, running
+def _running_norms(steps: Tensor) -> Tensor:
+    """Norms over the last dimension of the prefix and suffix sums over dimension 1.
+
+    [rows, K + 1, width] → [2, K + 1, rows]: of Σ of steps 0 to k, and of the steps after k.
+    """
+    rows, size, _ = steps.shape
+    norms = steps.new_zeros(2, size, rows)
+    before, after = steps[:, 0].clone(), torch.zeros_like(steps[:, 0])
+    torch.linalg.vector_norm(before, dim=1, out=norms[0, 0])
+    for k in range(1, size):
+        before += steps[:, k]
+        torch.linalg.vector_norm(before, dim=1, out=norms[0, k])
+        after += steps[:, size - k]
+        torch.linalg.vector_norm(after, dim=1, out=norms[1, size - k - 1])
+    return norms
