@@ -8,8 +8,8 @@ from torch import nn
 
 from sparsemend.calibration import InputMoments, calibrate
 from sparsemend.calibration._choice import choose_way, count_positions
-from sparsemend.calibration.taps import axes_of, families, sees_most
 from sparsemend.calibration.offset_blocks import OffsetBlocks, patch_moments
+from sparsemend.calibration.taps import axes_of, families, sees_most
 from sparsemend.layers import discover, pad_input, unfold
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.calibration.test_offset_blocks import convolutions
 from torch import nn
 
 from sparsemend.calibration import HeldInputs, InputMoments, calibrate
 from sparsemend.diagnosis import output_statistics
 from sparsemend.diagnosis.nested import nested_statistics
 from sparsemend.layers import discover, unfold, weight_matrix
-from sparsemend.masks import descending_rank, keep_mask
-from tests.calibration.test_offset_blocks import convolutions
+from sparsemend.masks import descending_rank, keep_mask, nested_entries
 
 FIELDS = ("dense_mean", "dense_variance", "pruned_variance", "error_mean", "error_variance")
 
@@ -25,9 +25,13 @@ def summed(layer, module, batches):
     return moments
 
 
-def assert_nested(layer, dense, kept, moments, expected_from, rtol):
+def entries(dense, kept):
+    return nested_entries("magnitude", dense, None, kept)
+
+
+def assert_nested(dense, kept, moments, expected_from, rtol):
     ranks = descending_rank(dense.abs())
-    got = nested_statistics(dense, ranks, kept, moments)
+    got = nested_statistics(dense, entries(dense, kept), len(kept), moments)
     masks = [keep_mask(ranks, k) for k in kept]
     dense = dense.double()
     expected = output_statistics(dense, [dense * mask for mask in masks], expected_from)
@@ -61,11 +65,11 @@ def test_equal_to_dense_products(case, data):
     batches = [x, x[:1] + 1]
     expected = summed(layer, module, batches)
     held = HeldInputs(layer, [(module, part) for part in batches])
-    assert_nested(layer, dense, kept, InputMoments.holding(held), expected, 1e-4)
-    assert_nested(layer, dense, kept, summed(layer, module, batches), expected, 1e-4)
+    assert_nested(dense, kept, InputMoments.holding(held), expected, 1e-4)
+    assert_nested(dense, kept, summed(layer, module, batches), expected, 1e-4)
     double = HeldInputs(layer, [(module, part.double()) for part in batches])
-    assert_nested(layer, dense.double(), kept, InputMoments.holding(double), expected, 1e-9)
-    assert_nested(layer, dense.double(), kept, expected, expected, 1e-9)
+    assert_nested(dense.double(), kept, InputMoments.holding(double), expected, 1e-9)
+    assert_nested(dense.double(), kept, expected, expected, 1e-9)
 
 
 @pytest.mark.parametrize("size", [4, 12])
@@ -79,7 +83,7 @@ def test_several_blocks_of_columns_and_images(size):
     (layer,) = discover(nn.Sequential(module), x)
     dense = weight_matrix(module.weight.detach(), layer)
     kept = [layer.size // n for n in (100, 10, 3, 1)]
-    assert_nested(layer, dense, kept, moments, summed(layer, module, [x]), 1e-4)
+    assert_nested(dense, kept, moments, summed(layer, module, [x]), 1e-4)
 
 
 def test_weights_that_are_zero_already_cost_nothing_when_pruned():
@@ -95,6 +99,6 @@ def test_weights_that_are_zero_already_cost_nothing_when_pruned():
         summed(layer, module, [x]),
         InputMoments.holding(HeldInputs(layer, [(module, x)])),
     ):
-        found = nested_statistics(dense, descending_rank(dense.abs()), kept, moments)
+        found = nested_statistics(dense, entries(dense, kept), len(kept), moments)
         assert not found.error_variance.any()
         assert not found.error_mean.any()

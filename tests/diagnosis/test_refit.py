@@ -127,7 +127,7 @@ def test_operators_are_ordered_for_every_layer_and_density(case, mask):
         name: diagnose(net, calibration, name, densities=DENSITIES, mask=mask).residual
         for name in ("mean", "variance", "affine", "reconstruct")
     }
-    slack = 1e-6
+    slack = 1e-5  # sums of few float32 inputs round this much of v
     assert (residual["reconstruct"] <= residual["affine"] + slack).all()
     assert (residual["affine"] <= residual["variance"] + slack).all()
     assert (residual["affine"] <= residual["mean"] + slack).all()

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
-from sparsemend.masks import descending_rank, entry_numbers, keep_mask
+from sparsemend.masks import descending_rank, keep_mask
+from sparsemend.masks._rank import entries_by_score, entry_numbers
 
 SCORES = stnp.arrays(
     "float32", stnp.array_shapes(max_dims=3, max_side=5), elements=st.integers(0, 4)
@@ -36,6 +37,7 @@ def test_entry_numbers_count_the_masks_without_a_weight(scores, data):
     kept = sorted(data.draw(st.lists(st.integers(0, scores.size), max_size=6)))
     expected = sum((~keep_mask(rank, k)).int() for k in kept) + torch.zeros_like(rank)
     assert torch.equal(entry_numbers(rank, kept).long(), expected)
+    assert torch.equal(entries_by_score(torch.from_numpy(scores), kept).long(), expected)
 
 
 @given(
@@ -51,4 +53,16 @@ def test_every_type_and_sign_is_ranked_alike(scores, dtype, positive):
     score = torch.from_numpy(scores).to(dtype)
     score = score.abs() if positive else score
     order = torch.sort(score, descending=True, stable=True).indices
-    assert torch.equal(descending_rank(score)[order], torch.arange(len(order)))
+    rank = descending_rank(score)
+    assert torch.equal(rank[order], torch.arange(len(order)))
+    kept = [len(order) // 5, len(order) // 3, len(order) // 2]
+    assert torch.equal(entries_by_score(score, kept), entry_numbers(rank, kept))
+
+
+def test_entries_of_many_weights():
+    """Bins of many weights, cut by several masks, and masks that end between bins."""
+    weight = torch.randn(40_000, generator=torch.Generator().manual_seed(0))
+    for score in (weight.abs(), (weight.abs() * 8).round(), torch.ones(500)):
+        kept = [len(score) // n for n in (900, 300, 299, 100, 10, 3, 2, 1)]
+        expected = entry_numbers(descending_rank(score), kept)
+        assert torch.equal(entries_by_score(score, kept), expected)

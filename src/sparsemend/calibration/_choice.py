@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from sparsemend.calibration.offset_blocks import NARROW, images_per_chunk
 from sparsemend.calibration.taps import Axis, Family, axes_of, families, sees_most
 from sparsemend.calibration.whole_map import frequency_count
-from sparsemend.calibration.offset_blocks import NARROW, images_per_chunk
 from sparsemend.layers import Layer
 
 Way = Literal["whole maps", "offsets", "unfolding", "paired"]

@@ -53,9 +53,7 @@ class Frequencies:
 @lru_cache(maxsize=64)
 def frequencies_of(sizes: Index, offsets: tuple[Index, ...]) -> Frequencies:
     """Frequencies of maps of a size that tell the sums at some offsets apart; in float64."""
-    lengths = [
-        size + max(abs(offset[dim]) for offset in offsets) for dim, size in enumerate(sizes)
-    ]
+    lengths = [size + max(abs(offset[dim]) for offset in offsets) for dim, size in enumerate(sizes)]
     # Positions count from the middle of the map, which keeps the sums of rounding errors small.
     places = [torch.arange(size, dtype=torch.float64) - (size - 1) / 2 for size in sizes]
     turns = [

@@ -36,14 +36,23 @@ class Cells:
         values = weight.gather(1, order)
         self._values = (values if values.dtype == torch.float64 else values.float()).flatten()
         self._places = (order if places is None else places.take(order)).int().flatten()
-        counts = torch.bincount(cell_numbers(entry, size).flatten(), minlength=self.rows * size)
-        self._starts = (counts.cumsum(0) - counts).int()
+        limits = torch.arange(size, dtype=entry.dtype).repeat(self.rows, 1)
+        starts = torch.searchsorted(entry.gather(1, order), limits)
+        self._starts = (
+            (starts + weight.shape[1] * torch.arange(self.rows).unsqueeze(1)).int().flatten()
+        )
 
     def multiply(self, table: Tensor) -> Tensor:
         """Each cell's weights times a table [., width] → [rows, size, width]."""
-        table = table.to(self._values.dtype).contiguous()
+        return self._product(table.to(self._values.dtype), self._values)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Σ w_j values_j over each cell, with one value a row of the table; float64, flat."""
+        return self._product(values.double().unsqueeze(1), self._values.double()).flatten()
+
+    def _product(self, table: Tensor, weights: Tensor) -> Tensor:
         found = F.embedding_bag(
-            self._places, table, self._starts, mode="sum", per_sample_weights=self._values
+            self._places, table.contiguous(), self._starts, mode="sum", per_sample_weights=weights
         )
         return found.view(self.rows, self.size, -1)
 
@@ -54,7 +63,5 @@ def cell_numbers(entry: Tensor, size: int) -> Tensor:
 
 
 def sum_by_cell(numbers: Tensor, values: Tensor, cells: int) -> Tensor:
-    """Sum values over the weights of each of so many cells, in float64."""
-    return torch.bincount(
-        numbers.flatten(), weights=values.double().flatten(), minlength=cells
-    )
+    """Sum values, float64, over the weights of each of so many cells."""
+    return torch.bincount(numbers.flatten(), weights=values.flatten(), minlength=cells)

@@ -22,7 +22,14 @@ from sparsemend.diagnosis.closed_form import output_statistics
 from sparsemend.diagnosis.nested import nested_statistics
 from sparsemend.diagnosis.refit import refitted_damage
 from sparsemend.layers import Layer, layer_weights, weight_matrix
-from sparsemend.masks import JOINT, NEEDS_CALIBRATION, get_mask_rule, gradual, keep_mask
+from sparsemend.masks import (
+    JOINT,
+    NEEDS_CALIBRATION,
+    get_mask_rule,
+    gradual,
+    keep_mask,
+    nested_entries,
+)
 from sparsemend.operators import Operator, get_operator
 
 # Channels whose dense variance is below this fraction of the layer's largest are left out.
@@ -156,7 +163,8 @@ def layer_statistics(
     work = dense.numel() * layer.fan_in * len(grid)
     if mask != JOINT and work > _NESTED_FROM and dense.device.type == "cpu":
         kept = [kept_count(d, layer.size) for d in grid]
-        return nested_statistics(dense, _ranks(dense, moments, mask), kept, moments)
+        entries = nested_entries(mask, dense, _square(moments, mask), kept)
+        return nested_statistics(dense, entries, len(kept), moments)
     masks = grid_masks(layer, dense, moments, grid, mask)
     return output_statistics(dense, (dense * keep for keep in masks), moments)
 
@@ -169,13 +177,13 @@ def grid_masks(
     if mask == JOINT:
         yield from (gradual(dense, moments.covariance, kept) for kept in counts)
     else:
-        ranks = _ranks(dense, moments, mask)
+        ranks = get_mask_rule(mask)(dense, _square(moments, mask))
         yield from (keep_mask(ranks, kept) for kept in counts)
 
 
-def _ranks(dense: Tensor, moments: InputMoments, mask: str) -> Tensor:
-    square = moments.column_square if mask in NEEDS_CALIBRATION else None
-    return get_mask_rule(mask)(dense, square)
+def _square(moments: InputMoments, mask: str) -> Tensor | None:
+    """What a mask rule may read of the inputs, where it reads anything."""
+    return moments.column_square if mask in NEEDS_CALIBRATION else None
 
 
 def _residuals(

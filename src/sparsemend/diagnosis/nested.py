@@ -15,15 +15,12 @@ terms, and so are the errors where few weights are pruned. Where the inputs them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from sparsemend.calibration import InputMoments, OutputStatistics
 from sparsemend.diagnosis._cells import Cells, cell_numbers, sum_by_cell
 from sparsemend.diagnosis.nested_inputs import squares_of_outputs
-from sparsemend.masks import entry_numbers
 
 # Elements of the columns of Sigma that are read at a time: they stay in a core's second-level
 # cache, from where every weight fetches one row of them.
@@ -31,9 +28,9 @@ _TABLE = 3 << 16
 
 
 def nested_statistics(
-    dense: Tensor, ranks: Tensor, kept: Sequence[int], moments: InputMoments
+    dense: Tensor, entries: Tensor, masks: int, moments: InputMoments
 ) -> OutputStatistics:
-    """Paired output statistics of a layer that keeps its best-ranked weights.
+    """Paired output statistics of a layer under nested masks.
 
     Products are in float32 (float64 for float64 moments and weights), sums in float64. On the
     CPU only.
@@ -42,10 +39,10 @@ def nested_statistics(
     ----------
     dense
         Weight matrix [groups, rows, d].
-    ranks
-        Rank of every weight in the layer, same shape; 0 is pruned last.
-    kept
-        K ascending counts of kept weights.
+    entries
+        Number from 0 to K − 1 of the first mask that holds each weight, or K; same shape.
+    masks
+        Number K of masks.
     moments
         Of the layer's dense inputs.
 
@@ -54,12 +51,12 @@ def nested_statistics(
     OutputStatistics
         Of shape [K, C]; means are without the layer's bias.
     """
-    entries = entry_numbers(ranks, kept)
-    size = len(kept) + 1
+    size = masks + 1
     sums, means = [], []
     for g, (weight, entry) in enumerate(zip(dense, entries, strict=True)):
         numbers = cell_numbers(entry, size)
-        mean = sum_by_cell(numbers, weight * moments.mean[g], numbers.shape[0] * size)
+        # In one type: mixed products are slow.
+        mean = sum_by_cell(numbers, weight.double() * moments.mean[g], len(weight) * size)
         means.append(mean.view(-1, size).T)
         if moments.held is None:
             sums.append(_from_scatter(weight, entry, numbers, size, moments.scatter[g]))

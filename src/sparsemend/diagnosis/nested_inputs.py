@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsemend.calibration import HeldInputs
-from sparsemend.calibration.taps import Axis, all_taps
-from sparsemend.diagnosis._cells import Cells, cell_numbers, sum_by_cell
+from sparsemend.calibration.taps import Axis
+from sparsemend.diagnosis._cells import Cells
 
 # Elements of the table that the weights of one product read: they stay in the second-level cache.
 _TABLE = 3 << 15
@@ -48,77 +48,73 @@ def squares_of_outputs(
     """
     total = torch.zeros(2, size, len(weight), dtype=torch.float64)
     pieces: dict[tuple[Axis, ...], _Pieces] = {}
+    shift: Tensor | None = None
     for axes, x in held.as_convolutions(group):
+        if shift is None:  # any constant near the mean of each channel
+            shift = x.transpose(0, 1).flatten(1).mean(dim=1).float()
         if axes not in pieces:
-            pieces[axes] = _Pieces(axes, weight, entry, size)
-        _add_squares(total, pieces[axes], axes, x, mean)
+            pieces[axes] = _Pieces(axes, weight, entry, size, shift)
+        _add_squares(total, pieces[axes], axes, x - shift.view(-1, *[1] * len(axes)), mean)
     return total
 
 
 class _Pieces:
-    """The weights of a convolution cut by their taps, in cells."""
+    """The weights of a convolution cut by their taps, in cells.
 
-    def __init__(self, axes: tuple[Axis, ...], weight: Tensor, entry: Tensor, size: int) -> None:
+    Each piece comes with its outputs for a constant input ``shift``, one value per channel.
+    """
+
+    def __init__(
+        self, axes: tuple[Axis, ...], weight: Tensor, entry: Tensor, size: int, shift: Tensor
+    ) -> None:
         kernel = [axis.kernel for axis in axes]
         channels = weight.shape[1] // math.prod(kernel)
         self.shape = (len(weight), size)
         self._weight = weight.view(len(weight), channels, *kernel)
         self._entry = entry.view(self._weight.shape)
-        self._channels = channels
+        self._shift = shift
         self._step = axes[-1].dilation * channels
-        self._taps = all_taps(axes)
-        self._cells: dict[tuple[tuple[int, ...], range], Cells] = {}
+        self._found: dict[tuple[tuple[int, ...], range], tuple[Cells, Tensor]] = {}
 
-    def cells(self, leading: tuple[int, ...], last: range) -> Cells:
-        """Cells of all channels' weights at some taps; places count from the first tap's row."""
+    def __call__(self, leading: tuple[int, ...], last: range) -> tuple[Cells, Tensor]:
+        """The weights at some taps; places count from the row of the first one's first channel."""
         key = (leading, last)
-        if key not in self._cells:
-            index = (slice(None), slice(None), *leading, slice(last.start, last.stop))
-            places = torch.arange(self._channels).unsqueeze(1) + self._step * torch.arange(
-                len(last)
-            )
-            self._cells[key] = Cells(
+        if key not in self._found:
+            index: Any = (slice(None), slice(None), *leading, slice(last.start, last.stop))
+            taps = self._step * torch.arange(len(last))
+            places = torch.arange(len(self._shift)).unsqueeze(1) + taps
+            cells = Cells(
                 self._weight[index].flatten(1),
                 self._entry[index].flatten(1),
                 self.shape[1],
                 places.flatten(),
             )
-        return self._cells[key]
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Σ_j w_j values_c(j) over each tap's part of each cell, [*kernel, cells]."""
-        rows, size = self.shape
-        kernel = self._weight.shape[2:]
-        taps = torch.arange(len(self._taps)).view(kernel)
-        numbers = cell_numbers(self._entry.flatten(1), size).view(self._entry.shape)
-        numbers = numbers + rows * size * taps
-        values = values.double().view(-1, *[1] * len(kernel))
-        found = sum_by_cell(numbers, self._weight * values, rows * size * len(self._taps))
-        return found.view(*kernel, rows * size)
+            rows = self._shift.repeat(int(places.max()) // len(self._shift) + 1)
+            self._found[key] = cells, cells.sums(rows)
+        return self._found[key]
 
 
 def _add_squares(
     total: Tensor, pieces: _Pieces, axes: tuple[Axis, ...], x: Tensor, mean: Tensor
 ) -> None:
-    """Add the squares at all positions of x, [N, C, *spatial]."""
+    """Add the squares at all positions of x, [N, C, *spatial], whose channels are shifted."""
     channels = x.shape[1]
-    shift = x.transpose(0, 1).flatten(1).mean(dim=1, dtype=torch.float64)
-    constant = pieces.sums(shift)
     width = max(16, _TABLE // (channels * axes[-1].kernel) // 16 * 16)
     for images in x.split(width):
-        table = _as_table(images - shift.to(x.dtype).view(-1, *[1] * len(axes)))
+        table = _as_table(images)
         for position in itertools.product(*(range(axis.positions) for axis in axes)):
-            seen = [axis.taps_with_data(p) for axis, p in zip(axes, position, strict=True)]
+            *leading, last = (a.taps_with_data(p) for a, p in zip(axes, position, strict=True))
+            seen = []
+            for taps in itertools.product(*leading) if last else ():
+                row = 0
+                for axis, p, k in zip(axes, position, (*taps, last.start), strict=True):
+                    row = row * axis.size + axis.index(p, k)
+                seen.append((*pieces(taps, last), table[row * channels :]))
             # Taps that see data add what was subtracted from it; the mean is over all positions.
-            inside = tuple(slice(taps.start, taps.stop) for taps in seen)
-            offset = constant[inside].flatten(0, -2).sum(dim=0) - mean
+            offset = sum((constant for _, constant, _ in seen), -mean)
             outputs = offset.to(x.dtype).view(*pieces.shape, 1).repeat(1, 1, len(images))
-            if seen[-1]:
-                for leading in itertools.product(*seen[:-1]):
-                    row = 0
-                    for axis, p, k in zip(axes, position, (*leading, seen[-1].start), strict=True):
-                        row = row * axis.size + axis.index(p, k)
-                    outputs += pieces.cells(leading, seen[-1]).multiply(table[row * channels :])
+            for cells, _, rows in seen:
+                outputs += cells.multiply(rows)
             total += _running_norms(outputs).double().square()
 
 

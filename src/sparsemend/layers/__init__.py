@@ -4,7 +4,14 @@ from sparsemend.layers._discover import LayerSet, discover, layer_weights
 from sparsemend.layers._graph import Graph, Node
 from sparsemend.layers._joins import Shortcut, Surroundings, surroundings
 from sparsemend.layers._layer import Layer
-from sparsemend.layers._matrix import channel_last, mean_patch, pad_input, stored_weight, unfold, weight_matrix
+from sparsemend.layers._matrix import (
+    channel_last,
+    mean_patch,
+    pad_input,
+    stored_weight,
+    unfold,
+    weight_matrix,
+)
 
 __all__ = [
     "Graph",

@@ -1,7 +1,7 @@
 """Which weights of a layer survive, given how many: one file per rule, and a registry."""
 
 from sparsemend.masks._prune import Masks, apply_masks, choose_masks, find_masks, prune
-from sparsemend.masks._rank import descending_rank, entry_numbers, keep_mask
+from sparsemend.masks._rank import descending_rank, keep_mask
 from sparsemend.masks._registry import (
     JOINT,
     MASKS,
@@ -9,6 +9,7 @@ from sparsemend.masks._registry import (
     MaskRule,
     get_mask_rule,
     mask_names,
+    nested_entries,
 )
 from sparsemend.masks.gradual import gradual
 
@@ -21,11 +22,11 @@ __all__ = [
     "apply_masks",
     "choose_masks",
     "descending_rank",
-    "entry_numbers",
     "find_masks",
     "get_mask_rule",
     "gradual",
     "keep_mask",
     "mask_names",
+    "nested_entries",
     "prune",
 ]
