@@ -177,7 +177,7 @@ class OffsetBlocks:
                 blocks[k1, k2] = block
         for k1 in range(kernel):  # a panel of rows at a time, which is contiguous
             row = [blocks[k1, k] if (k1, k) in blocks else blocks[k, k1].mT for k in range(kernel)]
-            scatter[:, k1] = torch.stack(row, dim=2)
+            scatter[:, k1] = torch.stack(row).permute(1, 2, 0)
         matrix = scatter.view(channels * kernel, channels * kernel)
         sums, there = self._border_sums()
         inside = there.diagonal()  # [k]

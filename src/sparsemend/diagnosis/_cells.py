@@ -11,6 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Elements of the table that the weights of one product read: they stay in a core's second-level
+# cache, from where every weight fetches one row of them.
+_TABLE = 3 << 16
+
+
+def table_width(rows: int) -> int:
+    """How many columns a table of so many rows best has."""
+    return max(16, min(128, _TABLE // rows // 16 * 16))
+
 
 class Cells:
     """Weights [rows, m] of a matrix, sorted by cell.
@@ -34,10 +43,12 @@ class Cells:
         # A stable sort of small integers is a radix sort in numpy.
         order = torch.from_numpy(np.argsort(entry.numpy(), axis=1, kind="stable"))
         values = weight.gather(1, order)
+        ordered = entry.gather(1, order)
         self._values = (values if values.dtype == torch.float64 else values.float()).flatten()
-        self._places = (order if places is None else places.take(order)).int().flatten()
+        order = order.flatten()
+        self._places = order.int() if places is None else places.int().index_select(0, order)
         limits = torch.arange(size, dtype=entry.dtype).repeat(self.rows, 1)
-        starts = torch.searchsorted(entry.gather(1, order), limits)
+        starts = torch.searchsorted(ordered, limits)
         self._starts = (
             (starts + weight.shape[1] * torch.arange(self.rows).unsqueeze(1)).int().flatten()
         )

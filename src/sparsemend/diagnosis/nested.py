@@ -15,16 +15,14 @@ terms, and so are the errors where few weights are pruned. Where the inputs them
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from sparsemend.calibration import InputMoments, OutputStatistics
-from sparsemend.diagnosis._cells import Cells, cell_numbers, sum_by_cell
+from sparsemend.diagnosis._cells import Cells, cell_numbers, sum_by_cell, table_width
 from sparsemend.diagnosis.nested_inputs import squares_of_outputs
-
-# Elements of the columns of Sigma that are read at a time: they stay in a core's second-level
-# cache, from where every weight fetches one row of them.
-_TABLE = 3 << 16
 
 
 def nested_statistics(
@@ -96,22 +94,27 @@ def _from_scatter(
     rows, fan_in = weight.shape
     gains = torch.empty(rows, fan_in, dtype=torch.float64)
     losses = torch.empty_like(gains)
-    width = max(16, min(128, _TABLE // fan_in // 16 * 16))
+    width = table_width(fan_in)
     for start in range(0, fan_in, width):
         block = slice(start, start + width)
         own = cells.multiply(scatter[:, block])
-        columns = torch.arange(own.shape[2])
-        place = numbers[:, block] * own.shape[2] + columns
-        own_here = own.take(place)
+        place = numbers[:, block] * own.shape[2] + torch.arange(own.shape[2])
+        here = partial(_at, places=place)
+        own_here = here(own)
         before, after = _running(own)
         # 2 E_k − Y_k = E_k + E_{k−1}, and 2 F_k + Y_k with F_k + Y_k the suffix sum from k on.
         factor = weight[:, block].double()
-        gains[:, block] = factor * (2 * before.take(place) - own_here)
-        losses[:, block] = factor * (2 * after.take(place) - own_here)
+        gains[:, block] = factor * (2 * here(before) - own_here)
+        losses[:, block] = factor * (2 * here(after) - own_here)
     gained, lost = (
         sum_by_cell(numbers, values, rows * size).view(rows, size).T for values in (gains, losses)
     )
     return torch.stack([gained.cumsum(0), _after(lost)])
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """Elements of a tensor at flat places, in the shape of the places."""
+    return values.view(-1).index_select(0, places.flatten()).view(places.shape)
 
 
 def _running(own: Tensor) -> tuple[Tensor, Tensor]:

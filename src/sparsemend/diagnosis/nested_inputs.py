@@ -17,10 +17,7 @@ from torch import Tensor
 
 from sparsemend.calibration import HeldInputs
 from sparsemend.calibration.taps import Axis
-from sparsemend.diagnosis._cells import Cells
-
-# Elements of the table that the weights of one product read: they stay in the second-level cache.
-_TABLE = 3 << 15
+from sparsemend.diagnosis._cells import Cells, table_width
 
 
 def squares_of_outputs(
@@ -99,7 +96,7 @@ def _add_squares(
 ) -> None:
     """Add the squares at all positions of x, [N, C, *spatial], whose channels are shifted."""
     channels = x.shape[1]
-    width = max(16, _TABLE // (channels * axes[-1].kernel) // 16 * 16)
+    width = table_width(channels * axes[-1].kernel)
     for images in x.split(width):
         table = _as_table(images)
         for position in itertools.product(*(range(axis.positions) for axis in axes)):
@@ -112,9 +109,9 @@ def _add_squares(
                 seen.append((*pieces(taps, last), table[row * channels :]))
             # Taps that see data add what was subtracted from it; the mean is over all positions.
             offset = sum((constant for _, constant, _ in seen), -mean)
-            outputs = offset.to(x.dtype).view(*pieces.shape, 1).repeat(1, 1, len(images))
+            outputs = offset.to(x.dtype).view(*pieces.shape, 1).expand(-1, -1, len(images))
             for cells, _, rows in seen:
-                outputs += cells.multiply(rows)
+                outputs = torch.add(outputs, product := cells.multiply(rows), out=product)
             total += _running_norms(outputs).double().square()
 
 
