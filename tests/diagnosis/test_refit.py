@@ -121,13 +121,14 @@ def small_networks(draw):
 @settings(max_examples=40, deadline=None)
 @given(small_networks(), st.sampled_from(("magnitude", "activation", "gradual")))
 def test_operators_are_ordered_for_every_layer_and_density(case, mask):
-    net, x = case
+    # Refitting singular systems, as few positions give, amplifies the rounding of float32.
+    net, x = case[0].double(), case[1].double()
     calibration = calibrate(net, x)
     residual = {
         name: diagnose(net, calibration, name, densities=DENSITIES, mask=mask).residual
         for name in ("mean", "variance", "affine", "reconstruct")
     }
-    slack = 1e-5  # sums of few float32 inputs round this much of v
+    slack = 1e-6
     assert (residual["reconstruct"] <= residual["affine"] + slack).all()
     assert (residual["affine"] <= residual["variance"] + slack).all()
     assert (residual["affine"] <= residual["mean"] + slack).all()

@@ -8,7 +8,11 @@ from torch import Tensor, nn
 from sparsemend.calibration._choice import choose_way
 from sparsemend.calibration.moments import InputMoments, accumulator_dtype
 from sparsemend.calibration.offset_blocks import OffsetBlocks
+from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import Layer
+
+# A thread of its own needs so many inputs to be worth its accumulator.
+_SHARE = 16
 
 
 class MomentsAccumulator:
@@ -25,12 +29,12 @@ class MomentsAccumulator:
     def __init__(self, layer: Layer, device: torch.device) -> None:
         self._layer = layer
         self._moments = InputMoments.empty(layer.groups, layer.fan_in, device)
-        self._blocks: OffsetBlocks | None = None
+        self._blocks: list[OffsetBlocks] = []  # one for each thread that adds
 
     @property
     def started(self) -> bool:
         """Whether anything was added."""
-        return self._blocks is not None or self._moments.count > 0
+        return bool(self._blocks) or self._moments.count > 0
 
     def add(self, module: nn.Module, x: Tensor) -> None:
         """Add an input of the layer, as its module is called with it."""
@@ -40,12 +44,16 @@ class MomentsAccumulator:
             self._moments.update_inputs(module, x)
             return
         whole = way == "whole maps"
-        blocks = self._blocks
-        if blocks is None or blocks.shape != x.shape[1:] or blocks.whole != whole:
+        if self._blocks and (self._blocks[0].shape, self._blocks[0].whole) != (x.shape[1:], whole):
             self._flush()
+        if not self._blocks:
             kind = accumulator_dtype(layer.fan_in, x.device)
-            self._blocks = blocks = OffsetBlocks(module, x, kind, whole=whole)
-        blocks.add(x)
+            self._blocks.append(OffsetBlocks(module, x, kind, whole=whole))
+        threads = torch.get_num_threads() if x.device.type == "cpu" else 1
+        parts = x.chunk(max(1, min(threads, len(x) // _SHARE)))
+        while len(self._blocks) < len(parts):
+            self._blocks.append(self._blocks[0].twin())
+        threaded_map(lambda pair: pair[0].add(pair[1]), zip(self._blocks, parts, strict=False))
 
     def result(self) -> InputMoments:
         """Moments of all that was added."""
@@ -53,6 +61,9 @@ class MomentsAccumulator:
         return self._moments
 
     def _flush(self) -> None:
-        if self._blocks is not None:
-            self._moments.add(*self._blocks.moments())
-            self._blocks = None
+        if self._blocks:
+            first, *others = self._blocks
+            self._blocks = []
+            for other in others:
+                first.absorb(other)
+            self._moments.add(*first.moments())

@@ -16,6 +16,7 @@ taps read data, and what m contributes has low rank and follows from sums of D o
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -35,8 +36,9 @@ from sparsemend.calibration.taps import (
 from sparsemend.calibration.whole_map import WholeMapProducts
 from sparsemend.layers import pad_input
 
-# Elements of the channel-last copy of a chunk: 8 MiB in float32 stays in the last-level cache.
-_CHUNK_ELEMENTS = 1 << 21
+# Elements of the channel-last copy of a chunk: 4 MiB in float32, and what is computed from them,
+# stay in the last-level cache.
+_CHUNK_ELEMENTS = 1 << 20
 # Inputs whose mean is subtracted.
 _SAMPLE = 4
 # Below so many rows, the lines of a box are first joined into one matrix.
@@ -155,6 +157,25 @@ class OffsetBlocks:
             for box, product in zip(family.boxes, products, strict=True):
                 moved = tuple((a + o, b + o) for (a, b), o in zip(box, family.offset, strict=True))
                 _add_product(product, first[_slices(box)], second[_slices(moved)])
+
+    def twin(self) -> OffsetBlocks:
+        """An empty accumulator like this one, to add to on another thread."""
+        other = copy.copy(self)
+        other._inputs = 0
+        other._products = [torch.zeros_like(product) for product in self._products]
+        other._sums = {r: torch.zeros_like(total) for r, total in self._sums.items()}
+        other._maps = None if self._maps is None else self._maps.twin()
+        return other
+
+    def absorb(self, other: OffsetBlocks) -> None:
+        """Add what a twin has seen."""
+        self._inputs += other._inputs
+        for mine, theirs in zip(self._products, other._products, strict=True):
+            mine += theirs
+        for r, total in self._sums.items():
+            total += other._sums[r]
+        if self._maps is not None and other._maps is not None:
+            self._maps.absorb(other._maps)
 
     def moments(self) -> tuple[int, Tensor, Tensor]:
         """Count, mean [1, d] and scatter [1, d, d] of all that was added."""

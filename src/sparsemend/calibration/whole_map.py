@@ -13,6 +13,7 @@ layout that the products want.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -173,6 +174,19 @@ class WholeMapProducts:
         """Bound the memory and the rounding errors: transform back, if that is due."""
         if not self._waits:
             self.flush()
+
+    def twin(self) -> WholeMapProducts:
+        """An empty accumulator like this one."""
+        other = copy.copy(self)
+        other.products = torch.zeros_like(self.products)
+        other._spectrum = None
+        return other
+
+    def absorb(self, other: WholeMapProducts) -> None:
+        """Add what a twin has seen."""
+        other.flush()
+        self.flush()
+        self.products += other.products
 
     def flush(self) -> None:
         """Transform back what was added; to be called before ``products`` are read."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ from sparsemend.diagnosis._diagnosis import Diagnosis
 from sparsemend.diagnosis.closed_form import output_statistics
 from sparsemend.diagnosis.nested import nested_statistics
 from sparsemend.diagnosis.refit import refitted_damage
-from sparsemend.layers import Layer, layer_weights, weight_matrix
+from sparsemend.execution.threads import threaded_map
+from sparsemend.layers import Layer, LayerSet, layer_weights, weight_matrix
 from sparsemend.masks import (
     JOINT,
     NEEDS_CALIBRATION,
@@ -36,6 +38,8 @@ from sparsemend.operators import Operator, get_operator
 _DEAD_CHANNEL = 1e-12
 # Multiply-adds of one dense product per density beyond which nested masks share their work.
 _NESTED_FROM = 1 << 26
+Curve = np.ndarray
+Result = TypeVar("Result")
 WEIGHTINGS = ("relative", "energy")
 
 
@@ -110,25 +114,29 @@ def diagnose_repairs(
     if weighting not in WEIGHTINGS:
         raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
     weights = layer_weights(model, calibration.layers)
-    damage, left_out = [], {}
     with progress_bar("diagnose", len(calibration.layers), progress) as advance:
-        for layer in calibration.layers:
+
+        def curves(layer: Layer) -> list[tuple[Curve, Curve, int]]:
             moments = calibration.moments[layer.name]
-            dense = weight_matrix(weights[layer.name], layer)
+            dense = weight_matrix(weights[layer.name].detach(), layer)
             statistics = layer_statistics(layer, dense, moments, grid, mask)
-            rows = []
+            found = []
             for operator in operators:
                 residuals = _residuals(operator, statistics, layer, dense, moments, grid, mask)
-                raw, residual, dead = _aggregate(statistics, residuals, weighting)
-                rows.append((raw, residual))
-                if dead:
-                    left_out[layer.name] = dead
-            damage.append(rows)
+                found.append(_aggregate(statistics, residuals, weighting))
             advance()
+            return found
+
+        damage = _each(curves, calibration.layers, weights)
+    left_out = {
+        layer.name: curves[0][2]
+        for layer, curves in zip(calibration.layers, damage, strict=True)
+        if curves[0][2]
+    }
     pruned = np.array([[kept_count(d, x.size) < x.size for d in grid] for x in calibration.layers])
     found = []
-    for operator, curves in zip(operators, zip(*damage, strict=True), strict=True):
-        raw, residual = (np.stack(part) for part in zip(*curves, strict=True))
+    for number, operator in enumerate(operators):
+        raw, residual = (np.stack([curves[number][part] for curves in damage]) for part in (0, 1))
         rr = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=pruned & (raw > 0))
         found.append(
             Diagnosis(
@@ -145,6 +153,18 @@ def diagnose_repairs(
             )
         )
     return found
+
+
+def _each(
+    work: Callable[[Layer], Result], layers: LayerSet, weights: Mapping[str, Tensor]
+) -> list[Result]:
+    """Work on every layer; on the CPU several at a time, because they do not depend on each other.
+
+    A single accelerator gains nothing from that.
+    """
+    if any(weight.device.type != "cpu" for weight in weights.values()):
+        return [work(layer) for layer in layers]
+    return threaded_map(work, layers, cost=lambda layer: float(layer.size * layer.fan_in))
 
 
 def layer_statistics(
