@@ -24,6 +24,7 @@ from sparsemend.execution.batches import (
     iterate,
     no_batches,
 )
+from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import Layer, LayerSet, discover, unfold, weight_matrix
 from sparsemend.masks import MASKS, keep_mask
 
@@ -176,7 +177,10 @@ def calibrate(
     finally:
         for handle in handles:
             handle.remove()
-    return Calibration(layers, {name: c.result() for name, c in collectors.items()}, inputs)
+    results = threaded_map(
+        lambda layer: collectors[layer.name].result(), layers, lambda layer: layer.fan_in**2
+    )
+    return Calibration(layers, dict(zip(layers.names, results, strict=True)), inputs)
 
 
 class _Collector:

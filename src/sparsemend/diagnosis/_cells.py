@@ -14,6 +14,8 @@ from torch.nn import functional as F
 # Elements of the table that the weights of one product read: they stay in a core's second-level
 # cache, from where every weight fetches one row of them.
 _TABLE = 3 << 16
+# Weights whose sums are formed at a time.
+_BLOCK = 1 << 16
 
 
 def table_width(rows: int) -> int:
@@ -55,15 +57,9 @@ class Cells:
 
     def multiply(self, table: Tensor) -> Tensor:
         """Each cell's weights times a table [., width] → [rows, size, width]."""
-        return self._product(table.to(self._values.dtype), self._values)
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Σ w_j values_j over each cell, with one value a row of the table; float64, flat."""
-        return self._product(values.double().unsqueeze(1), self._values.double()).flatten()
-
-    def _product(self, table: Tensor, weights: Tensor) -> Tensor:
+        table = table.to(self._values.dtype).contiguous()
         found = F.embedding_bag(
-            self._places, table.contiguous(), self._starts, mode="sum", per_sample_weights=weights
+            self._places, table, self._starts, mode="sum", per_sample_weights=self._values
         )
         return found.view(self.rows, self.size, -1)
 
@@ -73,6 +69,24 @@ def cell_numbers(entry: Tensor, size: int) -> Tensor:
     return entry + size * torch.arange(len(entry)).unsqueeze(1)
 
 
-def sum_by_cell(numbers: Tensor, values: Tensor, cells: int) -> Tensor:
-    """Sum values, float64, over the weights of each of so many cells."""
-    return torch.bincount(numbers.flatten(), weights=values.flatten(), minlength=cells)
+def cell_sums(weight: Tensor, entry: Tensor, size: int, values: Tensor) -> Tensor:
+    """Σ w_j values_j over each cell, [rows, size], in float64.
+
+    Parameters
+    ----------
+    weight, entry
+        [rows, m].
+    size
+        Number of masks.
+    values
+        [m] or [rows, m].
+    """
+    found = []
+    # A few rows at a time: what is computed on the way stays in the cache.
+    for rows in torch.arange(len(weight)).split(max(1, _BLOCK // weight.shape[1])):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        product = weight[part].double() * (values if values.dim() == 1 else values[part])
+        numbers = cell_numbers(entry[part], size).flatten()
+        sums = torch.bincount(numbers, weights=product.flatten(), minlength=len(rows) * size)
+        found.append(sums.view(-1, size))
+    return torch.cat(found)

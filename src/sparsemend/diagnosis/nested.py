@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sparsemend.calibration import InputMoments, OutputStatistics
-from sparsemend.diagnosis._cells import Cells, cell_numbers, sum_by_cell, table_width
+from sparsemend.diagnosis._cells import Cells, cell_numbers, cell_sums, table_width
 from sparsemend.diagnosis.nested_inputs import squares_of_outputs
 
 
@@ -52,14 +52,12 @@ def nested_statistics(
     size = masks + 1
     sums, means = [], []
     for g, (weight, entry) in enumerate(zip(dense, entries, strict=True)):
-        numbers = cell_numbers(entry, size)
-        # In one type: mixed products are slow.
-        mean = sum_by_cell(numbers, weight.double() * moments.mean[g], len(weight) * size)
-        means.append(mean.view(-1, size).T)
+        mean = cell_sums(weight, entry, size, moments.mean[g])
+        means.append(mean.T)
         if moments.held is None:
-            sums.append(_from_scatter(weight, entry, numbers, size, moments.scatter[g]))
+            sums.append(_from_scatter(weight, entry, size, moments.scatter[g]))
         else:
-            sums.append(squares_of_outputs(moments.held, g, weight, entry, size, mean))
+            sums.append(squares_of_outputs(moments.held, g, weight, entry, mean))
     pruned, error = torch.cat(sums, dim=2) / moments.count
     parts = torch.cat(means, dim=1)
     return OutputStatistics(
@@ -76,39 +74,34 @@ def _after(steps: Tensor) -> Tensor:
     return torch.cat([steps.flip(0).cumsum(0).flip(0)[1:], torch.zeros_like(steps[:1])])
 
 
-def _from_scatter(
-    weight: Tensor, entry: Tensor, numbers: Tensor, size: int, scatter: Tensor
-) -> Tensor:
+def _from_scatter(weight: Tensor, entry: Tensor, size: int, scatter: Tensor) -> Tensor:
     """w'ᵀ S w' and deltaᵀ S delta for every mask and row, [2, K + 1, rows].
 
     Parameters
     ----------
-    weight, entry, numbers
-        [rows, d]; weights, their entering masks and their cells.
+    weight, entry
+        [rows, d]; weights, and numbers of the masks with which they enter.
     size
         K + 1.
     scatter
         S, [d, d].
     """
     cells = Cells(weight, entry, size)
-    rows, fan_in = weight.shape
-    gains = torch.empty(rows, fan_in, dtype=torch.float64)
-    losses = torch.empty_like(gains)
+    fan_in = weight.shape[1]
+    gains, losses = torch.empty(2, *weight.shape, dtype=torch.float64)
     width = table_width(fan_in)
     for start in range(0, fan_in, width):
         block = slice(start, start + width)
         own = cells.multiply(scatter[:, block])
-        place = numbers[:, block] * own.shape[2] + torch.arange(own.shape[2])
+        numbers = cell_numbers(entry[:, block], size)
+        place = numbers * own.shape[2] + torch.arange(own.shape[2])
         here = partial(_at, places=place)
         own_here = here(own)
         before, after = _running(own)
         # 2 E_k − Y_k = E_k + E_{k−1}, and 2 F_k + Y_k with F_k + Y_k the suffix sum from k on.
-        factor = weight[:, block].double()
-        gains[:, block] = factor * (2 * here(before) - own_here)
-        losses[:, block] = factor * (2 * here(after) - own_here)
-    gained, lost = (
-        sum_by_cell(numbers, values, rows * size).view(rows, size).T for values in (gains, losses)
-    )
+        gains[:, block] = 2 * here(before) - own_here
+        losses[:, block] = 2 * here(after) - own_here
+    gained, lost = (cell_sums(weight, entry, size, values).T for values in (gains, losses))
     return torch.stack([gained.cumsum(0), _after(lost)])
 
 

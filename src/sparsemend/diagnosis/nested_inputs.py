@@ -21,7 +21,7 @@ from sparsemend.diagnosis._cells import Cells, table_width
 
 
 def squares_of_outputs(
-    held: HeldInputs, group: int, weight: Tensor, entry: Tensor, size: int, mean: Tensor
+    held: HeldInputs, group: int, weight: Tensor, entry: Tensor, mean: Tensor
 ) -> Tensor:
     """Σ over positions of the squared centred outputs of kept and of pruned weights.
 
@@ -33,16 +33,15 @@ def squares_of_outputs(
         Number of the group of the layer.
     weight, entry
         [rows, d]: the group's weights, and numbers of the masks with which they enter.
-    size
-        K + 1, one more than there are masks.
     mean
-        Mean output of every cell, [rows · size], float64.
+        Mean output of every cell, [rows, K + 1], float64.
 
     Returns
     -------
     Tensor
         [2, K + 1, rows], float64: of the kept weights of every mask, then of the pruned ones.
     """
+    size = mean.shape[1]
     total = torch.zeros(2, size, len(weight), dtype=torch.float64)
     pieces: dict[tuple[Axis, ...], _Pieces] = {}
     shift: Tensor | None = None
@@ -66,7 +65,7 @@ class _Pieces:
     ) -> None:
         kernel = [axis.kernel for axis in axes]
         channels = weight.shape[1] // math.prod(kernel)
-        self.shape = (len(weight), size)
+        self._size = size
         self._weight = weight.view(len(weight), channels, *kernel)
         self._entry = entry.view(self._weight.shape)
         self._shift = shift
@@ -83,11 +82,11 @@ class _Pieces:
             cells = Cells(
                 self._weight[index].flatten(1),
                 self._entry[index].flatten(1),
-                self.shape[1],
+                self._size,
                 places.flatten(),
             )
             rows = self._shift.repeat(int(places.max()) // len(self._shift) + 1)
-            self._found[key] = cells, cells.sums(rows)
+            self._found[key] = cells, cells.multiply(rows.unsqueeze(1))
         return self._found[key]
 
 
@@ -108,8 +107,8 @@ def _add_squares(
                     row = row * axis.size + axis.index(p, k)
                 seen.append((*pieces(taps, last), table[row * channels :]))
             # Taps that see data add what was subtracted from it; the mean is over all positions.
-            offset = sum((constant for _, constant, _ in seen), -mean)
-            outputs = offset.to(x.dtype).view(*pieces.shape, 1).expand(-1, -1, len(images))
+            offset = sum((constant for _, constant, _ in seen), -mean.unsqueeze(2))
+            outputs = offset.to(x.dtype).expand(-1, -1, len(images))
             for cells, _, rows in seen:
                 outputs = torch.add(outputs, product := cells.multiply(rows), out=product)
             total += _running_norms(outputs).double().square()
