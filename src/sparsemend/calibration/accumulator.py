@@ -39,16 +39,15 @@ class MomentsAccumulator:
     def add(self, module: nn.Module, x: Tensor) -> None:
         """Add an input of the layer, as its module is called with it."""
         layer = self._layer
-        way = choose_way(module, layer, tuple(x.shape), layer.fan_in)
-        if way == "unfolding":
-            self._moments.update_inputs(module, x)
-            return
-        whole = way == "whole maps"
-        if self._blocks and (self._blocks[0].shape, self._blocks[0].whole) != (x.shape[1:], whole):
+        # Inputs of the size seen last are added in the way chosen then, whatever their number.
+        if not self._blocks or self._blocks[0].shape != x.shape[1:]:
             self._flush()
-        if not self._blocks:
+            way = choose_way(module, layer, tuple(x.shape), layer.fan_in)
+            if way == "unfolding":
+                self._moments.update_inputs(module, x)
+                return
             kind = accumulator_dtype(layer.fan_in, x.device)
-            self._blocks.append(OffsetBlocks(module, x, kind, whole=whole))
+            self._blocks.append(OffsetBlocks(module, x, kind, whole=way == "whole maps"))
         threads = torch.get_num_threads() if x.device.type == "cpu" else 1
         parts = x.chunk(max(1, min(threads, len(x) // _SHARE)))
         while len(self._blocks) < len(parts):

@@ -110,7 +110,7 @@ class InputMoments:
             self.scatter.baddbmm_(centred.mT, centred)
         else:
             self.scatter += torch.bmm(centred.mT, centred)
-        self._shift(left, -float(count))
+        self.shift_scatter(left, -float(count))
         self._pool(count, constant.squeeze(1).to(self.mean.dtype) + left)
 
     def update_inputs(self, module: nn.Module, x: Tensor) -> None:
@@ -144,11 +144,11 @@ class InputMoments:
         if not total:
             return
         difference = mean - self.mean
-        self._shift(difference, self.count * count / total)
+        self.shift_scatter(difference, self.count * count / total)
         self.mean += difference * (count / total)
         self.count = total
 
-    def _shift(self, vector: Tensor, factor: float) -> None:
+    def shift_scatter(self, vector: Tensor, factor: float) -> None:
         if factor:
             vector = vector.to(self.scatter.dtype)
             self.scatter.baddbmm_(vector.unsqueeze(2), vector.unsqueeze(1), alpha=factor)

@@ -112,7 +112,6 @@ class OffsetBlocks:
             torch.zeros(len(f.boxes), channels, channels, dtype=kind, device=example.device)
             for f in self._families
         ]
-        self.whole = whole
         self._maps: WholeMapProducts | None = None
         if whole:
             offsets = tuple(family.offset for family in self._families)
