@@ -315,3 +315,32 @@ def test_text_names_every_layer():
     text = str(calibrate(make_network(), make_inputs()))
     assert text.startswith("Calibration of 3 layers on 24 inputs\n")
     assert all(f"\n{name} " in text for name in ("0", "3", "6"))
+
+
+# A sample of positions
+
+
+def test_a_sample_of_positions_is_that_of_evenly_spaced_inputs():
+    net, x = make_network().double().eval(), make_inputs().double()
+    found = calibrate(net, [x], positions_per_batch=108, progress=False).moments
+    every = {"0": 8, "3": 4, "6": 1}  # 36, 16 and 1 positions an input
+    hidden = {"0": x, "3": net[:3](x).detach(), "6": net[:6](x).detach()}
+    for name, step in every.items():
+        expected = calibrate(
+            nn.Sequential(net.get_submodule(name)), [hidden[name][::step]], progress=False
+        ).moments["0"]
+        assert found[name].count == expected.count
+        torch.testing.assert_close(found[name].scatter, expected.scatter, rtol=1e-9, atol=1e-9)
+
+
+def test_a_sample_keeps_at_least_one_input_and_single_inputs_whole():
+    net = nn.Sequential(nn.Conv2d(3, 2, 3))
+    x = torch.randn(5, 3, 6, 6)
+    assert calibrate(net, [x], positions_per_batch=1, progress=False).moments["0"].count == 16
+    single = calibrate(net, [x[0]], positions_per_batch=1, progress=False)
+    assert single.moments["0"].count == 16
+
+
+def test_a_sample_of_nothing_is_refused():
+    with pytest.raises(SparsemendError, match="positions_per_batch is not a number of positions"):
+        calibrate(make_network(), make_inputs(), positions_per_batch=0)

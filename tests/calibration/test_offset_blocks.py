@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from sparsemend.calibration import InputMoments, calibrate
 from sparsemend.calibration._choice import choose_way, count_positions
-from sparsemend.calibration._taps import axes_of, families
 from sparsemend.calibration.offset_blocks import OffsetBlocks, patch_moments
-from sparsemend.layers import discover, unfold
+from sparsemend.calibration.taps import axes_of, families, sees_most
+from sparsemend.layers import discover, pad_input, unfold
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -24,7 +24,7 @@ def unfolded_moments(module, x):
 
 
 @st.composite
-def convolutions(draw, groups=False):
+def convolutions(draw, groups=False, stride=4):
     """A convolution and inputs [N, C, *spatial] of a size that it accepts."""
     dims = draw(st.integers(1, 3))
 
@@ -33,7 +33,7 @@ def convolutions(draw, groups=False):
 
     kernel = each(st.integers(1, 3 if dims == 3 else 5))
     dilation = each(st.integers(1, 3))
-    stride = each(st.integers(1, 4))
+    stride = each(st.integers(1, stride))
     modes = ["zeros", "replicate", "circular", "reflect"]
     mode = draw(st.sampled_from(modes))
     padding = draw(st.sampled_from(("same", "valid", "numbers")))
@@ -69,6 +69,18 @@ def test_equal_to_unfolded_moments(case):
     expected = unfolded_moments(module, x.double())
     assert_moments(patch_moments(module, x.double()), expected, 1e-11)
     assert_moments(patch_moments(module, x), expected, 1e-5)
+
+
+@settings(deadline=None, max_examples=200)
+@given(convolutions(stride=1))
+def test_whole_maps_equal_unfolded_moments(case):
+    module, x = case
+    padded = module.padding_mode != "zeros"
+    sizes = (pad_input(module, x) if padded else x).shape[2:]
+    assume(sees_most(axes_of(module, tuple(sizes), padded)))
+    expected = unfolded_moments(module, x.double())
+    assert_moments(patch_moments(module, x.double(), whole=True), expected, 1e-11)
+    assert_moments(patch_moments(module, x, whole=True), expected, 1e-5)
 
 
 @settings(deadline=None, max_examples=100)
@@ -154,9 +166,11 @@ def test_no_inputs_add_nothing():
 @pytest.mark.parametrize(
     ("module", "shape", "way"),
     [
-        (nn.Conv2d(64, 8, 3, padding=1), (128, 64, 32, 32), "offsets"),
+        (nn.Conv2d(64, 8, 3, padding=1), (128, 64, 32, 32), "whole maps"),
+        (nn.Conv2d(64, 8, 3, padding=1), (1, 64, 32, 32), "offsets"),  # a transform for one input
+        (nn.Conv2d(64, 8, 3, 2, padding=1), (128, 64, 32, 32), "offsets"),
         (nn.Conv2d(64, 8, 1), (128, 64, 32, 32), "offsets"),  # laid out, but not unfolded
-        (nn.Conv2d(3, 8, 3, padding=1), (128, 3, 32, 32), "unfolding"),
+        (nn.Conv2d(3, 8, 3, padding=1, stride=2), (128, 3, 32, 32), "unfolding"),
         (nn.Conv2d(64, 64, 3, groups=64), (128, 64, 32, 32), "unfolding"),
         (nn.Conv2d(3, 8, 16, stride=16), (8, 3, 64, 64), "unfolding"),
         (nn.ConvTranspose2d(64, 8, 3), (128, 64, 16, 16), "unfolding"),
@@ -173,18 +187,18 @@ def test_few_positions_of_a_wide_layer_are_kept():
     module = nn.Conv2d(130, 4, 3, padding=1)
     x = torch.randn(6, 130, 6, 6, generator=torch.Generator().manual_seed(5))
     found = calibrate(nn.Sequential(module), [x[:2], x[2:]], progress=False).moments["0"]
-    rows = found.centred_rows()
-    assert rows is not None
-    assert tuple(rows.shape) == (1, 216, 1170)
-    square = found.column_square
+    assert found.held is not None
     expected = unfolded_moments(module, x)
+    square = expected[2].diagonal(dim1=1, dim2=2) / 216 + expected[1].square()
+    torch.testing.assert_close(found.column_square, square, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.held.mean_power(2), square, rtol=1e-5, atol=1e-6)
     assert_moments((found.count, found.mean, found.scatter), expected, 1e-5)
-    assert found.centred_rows() is None
-    torch.testing.assert_close(square, found.column_square, rtol=1e-5, atol=1e-6)
-    more = calibrate(nn.Sequential(module), [x[:2]] * 9, progress=False).moments["0"]
-    assert more.centred_rows() is None
+    assert found.held is None
+    torch.testing.assert_close(found.column_square, square, rtol=1e-5, atol=1e-6)
+    more = calibrate(nn.Sequential(module), [x[:2]] * 19, progress=False).moments["0"]
+    assert more.held is None
     assert_moments(
         (more.count, more.mean, more.scatter),
-        unfolded_moments(module, x[:2].repeat(9, 1, 1, 1)),
+        unfolded_moments(module, x[:2].repeat(19, 1, 1, 1)),
         1e-5,
     )

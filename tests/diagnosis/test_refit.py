@@ -121,7 +121,8 @@ def small_networks(draw):
 @settings(max_examples=40, deadline=None)
 @given(small_networks(), st.sampled_from(("magnitude", "activation", "gradual")))
 def test_operators_are_ordered_for_every_layer_and_density(case, mask):
-    net, x = case
+    # Refitting singular systems, as few positions give, amplifies the rounding of float32.
+    net, x = case[0].double(), case[1].double()
     calibration = calibrate(net, x)
     residual = {
         name: diagnose(net, calibration, name, densities=DENSITIES, mask=mask).residual

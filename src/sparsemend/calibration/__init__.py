@@ -1,13 +1,9 @@
 """What calibration data says about every layer: additive, mergeable moments."""
 
-from sparsemend.calibration._calibrate import (
-    MAX_FAN_IN,
-    Calibration,
-    LayerMoments,
-    WideLayerMoments,
-    calibrate,
-)
+from sparsemend.calibration._calibrate import MAX_FAN_IN, calibrate
+from sparsemend.calibration._calibration import Calibration, LayerMoments, WideLayerMoments
 from sparsemend.calibration._grid import DEFAULT_DENSITIES, check_densities, kept_count
+from sparsemend.calibration.held import HeldInputs
 from sparsemend.calibration.moments import InputMoments, PairedMoments
 from sparsemend.calibration.statistics import OutputStatistics
 
@@ -15,6 +11,7 @@ __all__ = [
     "DEFAULT_DENSITIES",
     "MAX_FAN_IN",
     "Calibration",
+    "HeldInputs",
     "InputMoments",
     "LayerMoments",
     "OutputStatistics",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +10,12 @@ from torch import Tensor, nn
 
 from sparsemend._errors import SparsemendError
 from sparsemend._progress import progress_bar
+from sparsemend.calibration._calibration import Calibration, LayerMoments, WideLayerMoments
+from sparsemend.calibration._choice import count_positions
 from sparsemend.calibration._grid import check_densities, kept_count
 from sparsemend.calibration.collector import MomentsCollector
-from sparsemend.calibration.moments import ColumnMoments, InputMoments, PairedMoments
+from sparsemend.calibration.distributed import Collectives, succeed_together
+from sparsemend.calibration.moments import ColumnMoments, PairedMoments
 from sparsemend.execution.batches import (
     Batches,
     batch_count,
@@ -24,93 +26,12 @@ from sparsemend.execution.batches import (
     iterate,
     no_batches,
 )
-from sparsemend.layers import Layer, LayerSet, discover, unfold, weight_matrix
+from sparsemend.execution.threads import threaded_map
+from sparsemend.layers import Layer, discover, unfold, weight_matrix
 from sparsemend.masks import MASKS, keep_mask
 
 # Widest fan-in whose d × d second moment is kept: 4608² float32 values are 81 MiB.
 MAX_FAN_IN = 4608
-
-
-@dataclass
-class WideLayerMoments:
-    """What is kept of a layer whose fan-in exceeds the limit: paired outputs on a grid.
-
-    Attributes
-    ----------
-    columns
-        Mean and variance of the input columns, [groups, d].
-    outputs
-        Paired moments of dense and magnitude-pruned outputs, one variant per density.
-    densities
-        The grid.
-    """
-
-    columns: ColumnMoments
-    outputs: PairedMoments
-    densities: tuple[float, ...]
-
-    def check_grid(self, other: WideLayerMoments) -> None:
-        if self.densities != other.densities:
-            raise SparsemendError("calibrations of different density grids cannot be merged")
-
-    def merge(self, other: WideLayerMoments) -> None:
-        self.check_grid(other)
-        self.columns.merge(other.columns)
-        self.outputs.merge(other.outputs)
-
-    @property
-    def column_square(self) -> Tensor:
-        """E[x_j²] of every input column, [groups, d]."""
-        return self.columns.column_square
-
-
-LayerMoments = InputMoments | WideLayerMoments
-
-
-@dataclass
-class Calibration:
-    """Moments of the dense network's layers; all that a diagnosis needs.
-
-    Attributes
-    ----------
-    layers
-        The prunable layers in execution order.
-    moments
-        Layer name → its moments.
-    inputs
-        Number of calibration inputs seen.
-    """
-
-    layers: LayerSet
-    moments: dict[str, LayerMoments]
-    inputs: int
-
-    def merge(self, other: Calibration) -> None:
-        """Add what another calibration of the same network has seen, in place.
-
-        Raises
-        ------
-        SparsemendError
-            If the layers differ, or the limit or grid of wide layers; nothing is added then.
-        """
-        mine, theirs = (
-            [(layer.name, layer.kind, layer.shape, layer.groups) for layer in calibration.layers]
-            for calibration in (self, other)
-        )
-        if mine != theirs:
-            raise SparsemendError("calibrations of different networks cannot be merged")
-        for name, moments in self.moments.items():
-            added = other.moments[name]
-            if type(moments) is not type(added):
-                raise SparsemendError(f"layer {name!r} was calibrated with another max_fan_in")
-            if isinstance(moments, WideLayerMoments):
-                moments.check_grid(added)  # type: ignore[arg-type]
-        for name, moments in self.moments.items():
-            moments.merge(other.moments[name])  # type: ignore[arg-type]
-        self.inputs += other.inputs
-
-    def __str__(self) -> str:
-        return f"Calibration of {len(self.layers)} layers on {self.inputs} inputs\n{self.layers}"
 
 
 def calibrate(
@@ -119,6 +40,8 @@ def calibrate(
     *,
     densities: Sequence[float] | None = None,
     max_fan_in: int = MAX_FAN_IN,
+    positions_per_batch: int | None = None,
+    distributed: bool = False,
     progress: bool | None = None,
 ) -> Calibration:
     """Accumulate the second moments of every layer's inputs in one pass (method, section 1).
@@ -138,14 +61,48 @@ def calibrate(
         Grid for layers above ``max_fan_in``; default 24 densities from 0.01 to 1.
     max_fan_in
         Largest fan-in with a full d × d moment.
+    positions_per_batch
+        At most about so many output positions are used whenever a layer runs, those of evenly
+        spaced inputs. Default None: all, which is exact. For the error that 16,384 makes,
+        and what it saves, see docs/diagnosis-cost.md.
+    distributed
+        Every process of the default process group calibrates on its own batches, and all get the
+        moments of all: see :meth:`Calibration.all_reduce`, also for the memory.
     progress
         Show a progress bar; default on a terminal.
 
     Raises
     ------
     SparsemendError
-        If there are no batches, batches carry labels or NaN, or no layer is prunable.
+        If there are no batches, batches carry labels or NaN, or no layer is prunable. With
+        ``distributed``, every process raises if one does.
     """
+    if positions_per_batch is not None and positions_per_batch < 1:
+        raise SparsemendError(
+            "positions_per_batch is not a number of positions",
+            positions_per_batch,
+            "a whole number of at least 1, or None for all",
+        )
+
+    def own() -> Calibration:
+        return _calibrate(model, batches, densities, max_fan_in, positions_per_batch, progress)
+
+    if not distributed:
+        return own()
+    collectives = Collectives()
+    calibration = succeed_together(collectives, own)
+    calibration.all_reduce()
+    return calibration
+
+
+def _calibrate(
+    model: nn.Module,
+    batches: Batches,
+    densities: Sequence[float] | None,
+    max_fan_in: int,
+    positions_per_batch: int | None,
+    progress: bool | None,
+) -> Calibration:
     grid = check_densities(densities)
     iterator = iterate(batches)
     first = next(iterator, None)
@@ -154,8 +111,10 @@ def calibrate(
     check_unlabelled(first, "batches[0]")
     layers = discover(model, first)
     modules = dict(model.named_modules())
-    collectors = {layer.name: _Collector(layer, modules[layer.name], grid, max_fan_in)
-                  for layer in layers}  # fmt: skip
+    collectors = {
+        layer.name: _Collector(layer, modules[layer.name], grid, max_fan_in, positions_per_batch)
+        for layer in layers
+    }
     handles = []
     inputs = 0
     try:
@@ -176,16 +135,25 @@ def calibrate(
     finally:
         for handle in handles:
             handle.remove()
-    return Calibration(layers, {name: c.result() for name, c in collectors.items()}, inputs)
+    results = threaded_map(
+        lambda layer: collectors[layer.name].result(), layers, lambda layer: layer.fan_in**2
+    )
+    return Calibration(layers, dict(zip(layers.names, results, strict=True)), inputs)
 
 
 class _Collector:
     """Forward pre-hook that adds a layer's inputs to its moments."""
 
     def __init__(
-        self, layer: Layer, module: nn.Module, grid: tuple[float, ...], max_fan_in: int
+        self,
+        layer: Layer,
+        module: nn.Module,
+        grid: tuple[float, ...],
+        max_fan_in: int,
+        positions_per_batch: int | None,
     ) -> None:
         self._layer = layer
+        self._positions = positions_per_batch
         weight: Tensor = module.weight  # type: ignore[assignment]
         device = weight.device
         self._narrow: MomentsCollector | None = None
@@ -206,11 +174,14 @@ class _Collector:
                 f"layer {self._layer.name!r} is called without a positional tensor",
                 allowed="layers called as layer(x)",
             )
+        x = args[0]
+        if self._positions is not None:
+            x = _evenly_spaced(module, x, self._positions)
         with torch.no_grad():
             if self._narrow is not None:
-                self._narrow.add(module, args[0])
+                self._narrow.add(module, x)
                 return
-            for part in unfold(module, args[0]):
+            for part in unfold(module, x):
                 self._update_wide(self._wide, part.float())
 
     def _update_wide(self, moments: WideLayerMoments, x: Tensor) -> None:
@@ -223,15 +194,9 @@ class _Collector:
         moments.outputs.update(dense, torch.stack(pruned))
 
     def result(self) -> LayerMoments:
-        moments: LayerMoments
-        if self._narrow is None:
-            moments = self._wide
-            mean, scatter = moments.columns.mean, moments.columns.scatter
-        else:
-            moments = self._narrow.result()
-            # What is not finite in the inputs shows in the diagonal of their scatter.
-            mean, scatter = moments.mean, moments.column_scatter
-        if not (mean.isfinite().all() and scatter.isfinite().all()):
+        moments = self._wide if self._narrow is None else self._narrow.result()
+        # What is not finite in the inputs shows in the squares of their columns.
+        if moments.count and not moments.column_square.isfinite().all():
             raise SparsemendError(
                 f"the inputs of layer {self._layer.name!r} hold NaN or infinity on the "
                 "calibration data",
@@ -244,3 +209,11 @@ class _Collector:
 def _positions_first(grouped: Tensor) -> Tensor:
     """[groups, positions, rows] → [positions, channels]."""
     return grouped.transpose(0, 1).reshape(grouped.shape[1], -1)
+
+
+def _evenly_spaced(module: Any, x: Tensor, positions: int) -> Tensor:
+    """As many of a batch's inputs as give about so many output positions; at least one."""
+    kernel = getattr(module, "kernel_size", ())
+    if kernel and x.dim() == len(kernel) + 1:  # a single input without a batch dimension
+        return x
+    return x[:: max(1, -(-count_positions(module, x) // positions))]

@@ -7,6 +7,8 @@ were ``_NARROW`` wide. Per output position, with C channels, a kernel of k taps 
 - unfolding: d² for the product, d copied elements;
 - offset blocks: C² per different offset (fewer where borders shorten a sum), about C copied
   elements, and a call for every box of every offset in every chunk;
+- whole maps: 2 C² per frequency, of which there are about half as many as positions, the
+  transforms, and offset blocks of the lines that pairs of taps lack at the borders;
 - above the limit of d², outputs of the layer at every density, which needs no moment.
 """
 
@@ -17,16 +19,21 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from sparsemend.calibration._taps import Axis, axes_of, families
 from sparsemend.calibration.offset_blocks import NARROW, images_per_chunk
+from sparsemend.calibration.taps import Axis, Family, axes_of, families, sees_most
+from sparsemend.calibration.whole_map import frequency_count
 from sparsemend.layers import Layer
 
-Way = Literal["offsets", "unfolding", "paired"]
+Way = Literal["whole maps", "offsets", "unfolding", "paired"]
 
 _COPY = 32
 _UNFOLD = 64
 _CALL = 450_000
 _NARROW = 16
+# The products of the transforms have short inner dimensions.
+_TRANSFORM = 1.5
+# Elements of the frequencies' C × C products of one batch: 128 MiB in float32.
+_MOST_SPECTRUM = 1 << 25
 # Offsets of larger kernels are too many to list, and cost more than unfolding few channels.
 _MOST_TAPS = 64
 
@@ -50,7 +57,12 @@ def choose_way(module: nn.Module, layer: Layer, shape: tuple[int, ...], max_fan_
     if not has_offsets(module, shape):
         return "unfolding"
     axes = axes_of(module, shape[2:], padded=False)
-    return "offsets" if offset_cost(axes, shape) < unfolding_cost(axes, shape) else "unfolding"
+    costs: dict[Way, float] = {
+        "whole maps": whole_map_cost(axes, shape),
+        "offsets": offset_cost(axes, shape),
+        "unfolding": unfolding_cost(axes, shape),
+    }
+    return min(costs, key=lambda way: costs[way])
 
 
 def count_positions(module: Any, x: Tensor) -> int:
@@ -85,15 +97,41 @@ def unfolding_cost(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> float:
 
 def offset_cost(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> float:
     """Estimated cost of offset blocks on inputs [N, C, *spatial]."""
+    return _box_cost(families(axes), shape) + _COPY * math.prod(shape)
+
+
+def whole_map_cost(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> float:
+    """Estimated cost of sums over whole maps on inputs [N, C, *spatial]; infinite if impossible."""
+    if not sees_most(axes):
+        return math.inf
     count, channels = shape[:2]
-    chunks = -(-count // images_per_chunk(math.prod(shape[1:])))
+    found = families(axes, whole=True)
+    offsets = tuple(family.offset for family in found)
+    frequencies = frequency_count(axes, offsets)
+    if frequencies * channels**2 > _MOST_SPECTRUM:
+        return math.inf
+    last, leading = shape[-1], math.prod(shape[2:-1])
+    transforms = 2 * math.prod(shape) * (last // 2 + 2 * frequencies / last)
+    squares = float(max(channels, _NARROW) ** 2 * frequencies)
+    return (
+        _box_cost(found, shape)
+        + (2 * count + 2 * len(found)) * squares
+        + _TRANSFORM * transforms
+        + _COPY * (math.prod(shape) + count * channels * frequencies)
+        + _CALL * (leading + 3 * last) * _chunks(shape)
+    )
+
+
+def _box_cost(found: tuple[Family, ...], shape: tuple[int, ...]) -> float:
+    count, channels = shape[:2]
     pairs, calls = 0, 0
-    for family in families(axes):
+    for family in found:
         for box in family.boxes:
             sides = [stop - start for start, stop in box]
             pairs += math.prod(sides)
             calls += 1 if channels <= NARROW else math.prod(sides[:-1])
-    copied = math.prod(shape)
-    return (
-        float(count * pairs * max(channels, _NARROW) ** 2) + _COPY * copied + _CALL * calls * chunks
-    )
+    return float(count * pairs * max(channels, _NARROW) ** 2) + _CALL * calls * _chunks(shape)
+
+
+def _chunks(shape: tuple[int, ...]) -> int:
+    return -(-shape[0] // images_per_chunk(math.prod(shape[1:])))

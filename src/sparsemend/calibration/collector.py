@@ -1,23 +1,19 @@
-"""Gather the moments of one layer's inputs, each batch in the way that costs least."""
+"""Gather the moments of one layer's inputs, or the inputs themselves where they are few."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration._choice import choose_way, count_positions
-from sparsemend.calibration.moments import InputMoments, accumulator_dtype
-from sparsemend.calibration.offset_blocks import OffsetBlocks
-from sparsemend.layers import Layer, unfold
-
-# Up to this part of the fan-in, positions are kept instead of their d × d sums, …
-_FEW = 0.5
-# … except in narrower layers, where that would save nothing.
-_WIDE_FROM = 1025
+from sparsemend.calibration._choice import count_positions
+from sparsemend.calibration.accumulator import MomentsAccumulator
+from sparsemend.calibration.held import HeldInputs, can_hold
+from sparsemend.calibration.moments import InputMoments
+from sparsemend.layers import Layer
 
 
 class MomentsCollector:
-    """Accumulates the moments of a layer's inputs; see :mod:`._choice` for the ways.
+    """Collects the moments of a layer's inputs.
 
     Parameters
     ----------
@@ -26,53 +22,39 @@ class MomentsCollector:
     device
         Where its inputs are.
     keep_few
-        Keep the inputs themselves where there are few positions. That is the faster form for
-        products with many sparse matrices, but not if the d × d sums are wanted anyway.
+        Hold the inputs themselves where there are no more positions than columns. That is the
+        faster form for products with many sparse matrices, but not if the d × d sums are wanted
+        anyway.
     """
 
     def __init__(self, layer: Layer, device: torch.device, *, keep_few: bool) -> None:
         self._layer = layer
-        self._moments = InputMoments.empty(layer.groups, layer.fan_in, device)
-        self._blocks: OffsetBlocks | None = None
+        self._sums = MomentsAccumulator(layer, device)
         # Inputs wait as long as they are few; None: they are not.
-        self._waiting: list[tuple[nn.Module, Tensor]] | None = None
-        if keep_few and layer.fan_in >= _WIDE_FROM:
-            self._waiting = []
+        self._waiting: list[tuple[nn.Module, Tensor]] | None = [] if keep_few else None
         self._positions = 0
 
     def add(self, module: nn.Module, x: Tensor) -> None:
         """Add an input of the layer, as its module is called with it."""
-        if self._waiting is None:
-            self._accumulate(module, x)
+        if self._waiting is None or not can_hold(module, self._layer):
+            self._sums.add(module, x)
             return
-        self._positions += count_positions(module, x)
-        if self._positions <= _FEW * self._layer.fan_in:
+        positions = count_positions(module, x)
+        if not positions:
+            return
+        self._positions += positions
+        if self._positions <= self._layer.fan_in:
             # A copy: the network may go on to change its activations in place.
             self._waiting.append((module, x.clone()))
             return
         waiting, self._waiting = self._waiting, None
         for earlier in [*waiting, (module, x)]:
-            self._accumulate(*earlier)
+            self._sums.add(*earlier)
 
     def result(self) -> InputMoments:
         """Moments of all that was added."""
-        if self._waiting:
-            parts = [part for module, x in self._waiting for part in unfold(module, x)]
-            return InputMoments.holding(torch.cat(parts, dim=1))
-        self._flush()
-        return self._moments
-
-    def _accumulate(self, module: nn.Module, x: Tensor) -> None:
-        layer = self._layer
-        if choose_way(module, layer, tuple(x.shape), layer.fan_in) != "offsets":
-            self._moments.update_inputs(module, x)
-            return
-        if self._blocks is None or self._blocks.shape != x.shape[1:]:
-            self._flush()
-            self._blocks = OffsetBlocks(module, x, accumulator_dtype(layer.fan_in, x.device))
-        self._blocks.add(x)
-
-    def _flush(self) -> None:
-        if self._blocks is not None:
-            self._moments.add(*self._blocks.moments())
-            self._blocks = None
+        if self._waiting and not self._sums.started:
+            return InputMoments.holding(HeldInputs(self._layer, self._waiting))
+        for earlier in self._waiting or ():
+            self._sums.add(*earlier)
+        return self._sums.result()

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsemend.layers import Layer, weight_matrix
-from sparsemend.layers._matrix import pad_input
+from sparsemend.layers import Layer, pad_input, weight_matrix
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

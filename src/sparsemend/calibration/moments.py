@@ -7,12 +7,16 @@ Golub and LeVeque (1979), so batches, processes and machines can be pooled in an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend.calibration.statistics import OutputStatistics
 from sparsemend.layers import unfold
+
+if TYPE_CHECKING:
+    from sparsemend.calibration.held import HeldInputs
 
 # From this fan-in on the d × d sums are kept in float32, which halves the memory; each chunk
 # is centred before it is squared, so the sums never cancel.
@@ -28,14 +32,15 @@ def accumulator_dtype(fan_in: int, device: torch.device) -> torch.dtype:
     return torch.float32 if wide else torch.float64
 
 
-def _mean_dtype(device: torch.device) -> torch.dtype:
+def mean_dtype(device: torch.device) -> torch.dtype:
+    """Type of means and of sums of squares."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 class InputMoments:
     """First and second moments of a layer's unfolded inputs.
 
-    Where there are far fewer positions than columns, the inputs themselves can be held instead of
+    Where there are fewer positions than columns, the inputs themselves can be held instead of
     the sums, which are then computed when they are first asked for.
 
     Attributes
@@ -46,38 +51,32 @@ class InputMoments:
         mu = E[x], [groups, d].
     scatter
         Σ (x − mu)(x − mu)ᵀ over positions, [groups, d, d].
+    held
+        The inputs, as long as they are held.
     """
 
-    def __init__(self, count: int, mean: Tensor, scatter: Tensor | None) -> None:
+    def __init__(
+        self, count: int, mean: Tensor, scatter: Tensor | None, held: HeldInputs | None = None
+    ) -> None:
         self.count = count
         self.mean = mean
         self._scatter = scatter
-        self._rows: Tensor | None = None
+        self.held = held
 
     @classmethod
     def empty(cls, groups: int, fan_in: int, device: torch.device) -> InputMoments:
-        return cls(0, torch.zeros(groups, fan_in, dtype=_mean_dtype(device), device=device), None)
+        return cls(0, torch.zeros(groups, fan_in, dtype=mean_dtype(device), device=device), None)
 
     @classmethod
-    def holding(cls, rows: Tensor) -> InputMoments:
-        """Moments of these positions [groups, positions, d], which are kept."""
-        rows = rows if rows.dtype == torch.float64 else rows.float()
-        moments = cls(rows.shape[1], rows.mean(dim=1, dtype=_mean_dtype(rows.device)), None)
-        moments._rows = rows
-        return moments
-
-    def centred_rows(self) -> Tensor | None:
-        """x − mu of every position, [groups, positions, d], if the positions are held."""
-        if self._rows is None:
-            return None
-        return self._rows - self.mean.to(self._rows.dtype).unsqueeze(1)
+    def holding(cls, held: HeldInputs) -> InputMoments:
+        """Moments of these inputs, which are kept."""
+        return cls(held.count, held.mean_power(1), None, held)
 
     @property
     def scatter(self) -> Tensor:
-        if self._rows is not None:
-            rows, self._rows = self._rows, None
-            self.count = 0
-            self.update(rows, overwrite=True)
+        if self.held is not None:
+            summed = self.held.summed()
+            self.count, self.mean, self.scatter = summed.count, summed.mean, summed.scatter
         if self._scatter is None:
             groups, fan_in = self.mean.shape
             dtype, device = accumulator_dtype(fan_in, self.mean.device), self.mean.device
@@ -86,7 +85,7 @@ class InputMoments:
 
     @scatter.setter
     def scatter(self, value: Tensor) -> None:
-        self._scatter, self._rows = value, None
+        self._scatter, self.held = value, None
 
     def update(self, x: Tensor, *, overwrite: bool = False) -> None:
         """Add positions [groups, positions, d]; half precision is computed in float32.
@@ -111,7 +110,7 @@ class InputMoments:
             self.scatter.baddbmm_(centred.mT, centred)
         else:
             self.scatter += torch.bmm(centred.mT, centred)
-        self._shift(left, -float(count))
+        self.shift_scatter(left, -float(count))
         self._pool(count, constant.squeeze(1).to(self.mean.dtype) + left)
 
     def update_inputs(self, module: nn.Module, x: Tensor) -> None:
@@ -132,6 +131,11 @@ class InputMoments:
 
     def merge(self, other: InputMoments) -> None:
         """Add the positions that another accumulator has seen."""
+        if self.held is not None and other.held is not None:
+            both = self.held.joined(other.held)
+            if both is not None:
+                self.count, self.mean, self.held = both.count, both.mean_power(1), both
+                return
         self.scatter += other.scatter.to(self.scatter)
         self._pool(other.count, other.mean.to(self.mean))
 
@@ -140,11 +144,11 @@ class InputMoments:
         if not total:
             return
         difference = mean - self.mean
-        self._shift(difference, self.count * count / total)
+        self.shift_scatter(difference, self.count * count / total)
         self.mean += difference * (count / total)
         self.count = total
 
-    def _shift(self, vector: Tensor, factor: float) -> None:
+    def shift_scatter(self, vector: Tensor, factor: float) -> None:
         if factor:
             vector = vector.to(self.scatter.dtype)
             self.scatter.baddbmm_(vector.unsqueeze(2), vector.unsqueeze(1), alpha=factor)
@@ -157,15 +161,10 @@ class InputMoments:
     @property
     def column_square(self) -> Tensor:
         """E[x_j²] of every input column, [groups, d]."""
-        return self.column_scatter / self.count + self.mean.square()
-
-    @property
-    def column_scatter(self) -> Tensor:
-        """Diagonal of the scatter, [groups, d]."""
-        rows = self.centred_rows()
-        if rows is not None:
-            return rows.square().sum(dim=1, dtype=self.mean.dtype)
-        return self.scatter.diagonal(dim1=1, dim2=2).to(self.mean.dtype)
+        if self.held is not None:
+            return self.held.mean_power(2)
+        diagonal = self.scatter.diagonal(dim1=1, dim2=2).to(self.mean.dtype)
+        return diagonal / self.count + self.mean.square()
 
 
 @dataclass
@@ -178,7 +177,7 @@ class ColumnMoments:
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], device: torch.device) -> ColumnMoments:
-        zeros = torch.zeros(shape, dtype=_mean_dtype(device), device=device)
+        zeros = torch.zeros(shape, dtype=mean_dtype(device), device=device)
         return cls(0, zeros, zeros.clone())
 
     def update(self, x: Tensor, dim: int) -> None:

@@ -5,7 +5,9 @@ depends only on the offset between its two taps, so that a 3 × 3 kernel has 13 
 and not 45. Inputs are laid out with positions outermost, [*spatial, N, C]: shifting by an offset
 is then a change of the starting address, and a block is a sum of matrix products of contiguous
 views. Ranges that differ at the borders are cut into disjoint boxes, and every pair of taps adds
-up its own boxes: nothing is computed twice and nothing cancels.
+up its own boxes: nothing is computed twice and nothing cancels. On large maps it is cheaper to
+take the sums over the whole map (:mod:`.whole_map`) and to subtract the few lines at the borders
+that a pair of taps does not see.
 
 A constant c per channel is subtracted from the data first. Zero padding is left out of the
 products: a patch is D + c·m, where D is the shifted data (zero in the padding) and m says which
@@ -14,6 +16,7 @@ taps read data, and what m contributes has low rank and follows from sums of D o
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -21,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration._taps import (
+from sparsemend.calibration.taps import (
     Box,
     Index,
     all_taps,
@@ -30,10 +33,12 @@ from sparsemend.calibration._taps import (
     overlap,
     phase,
 )
-from sparsemend.layers._matrix import pad_input
+from sparsemend.calibration.whole_map import WholeMapProducts
+from sparsemend.layers import pad_input
 
-# Elements of the channel-last copy of a chunk: 8 MiB in float32 stays in the last-level cache.
-_CHUNK_ELEMENTS = 1 << 21
+# Elements of the channel-last copy of a chunk: 4 MiB in float32, and what is computed from them,
+# stay in the last-level cache.
+_CHUNK_ELEMENTS = 1 << 20
 # Inputs whose mean is subtracted.
 _SAMPLE = 4
 # Below so many rows, the lines of a box are first joined into one matrix.
@@ -42,7 +47,9 @@ _SHORT = 512
 NARROW = 128
 
 
-def patch_moments(module: nn.Module, x: Tensor) -> tuple[int, Tensor, Tensor]:
+def patch_moments(
+    module: nn.Module, x: Tensor, *, whole: bool = False
+) -> tuple[int, Tensor, Tensor]:
     """Moments of the unfolded inputs of a convolution with one group.
 
     Parameters
@@ -51,6 +58,8 @@ def patch_moments(module: nn.Module, x: Tensor) -> tuple[int, Tensor, Tensor]:
         Not transposed, ``groups`` 1.
     x
         [N, C, *spatial].
+    whole
+        Whether to start from sums over whole maps.
 
     Returns
     -------
@@ -58,7 +67,7 @@ def patch_moments(module: nn.Module, x: Tensor) -> tuple[int, Tensor, Tensor]:
         Count of positions; mean [1, d]; scatter [1, d, d] around the mean. Columns are in the
         order of the weight: channels outermost, then the kernel.
     """
-    blocks = OffsetBlocks(module, x)
+    blocks = OffsetBlocks(module, x, whole=whole)
     blocks.add(x)
     return blocks.moments()
 
@@ -74,10 +83,17 @@ class OffsetBlocks:
         Some of its inputs [N, C, *spatial]; their channel means become the constant c.
     accumulator
         Type of the sums; default that of the inputs.
+    whole
+        Whether to start from sums over whole maps; only where every pair of taps sees most.
     """
 
     def __init__(
-        self, module: nn.Module, example: Tensor, accumulator: torch.dtype | None = None
+        self,
+        module: nn.Module,
+        example: Tensor,
+        accumulator: torch.dtype | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         self._module: Any = module
         self.shape = tuple(example.shape[1:])
@@ -87,7 +103,7 @@ class OffsetBlocks:
         channel_first = example.transpose(0, 1).flatten(1)
         self._shift = channel_first.mean(dim=1, dtype=wide).to(example.dtype)
         self._axes = axes_of(module, tuple(example.shape[2:]), self._pads_itself)
-        self._families = families(self._axes)
+        self._families = families(self._axes, whole)
         self._taps = all_taps(self._axes)
         self._inputs = 0
         kind = accumulator or example.dtype
@@ -96,6 +112,13 @@ class OffsetBlocks:
             torch.zeros(len(f.boxes), channels, channels, dtype=kind, device=example.device)
             for f in self._families
         ]
+        self._maps: WholeMapProducts | None = None
+        if whole:
+            offsets = tuple(family.offset for family in self._families)
+            sizes = tuple(example.shape[2:])
+            # Products of so many frequencies take no more memory than the moments will.
+            patience = len(self._taps) ** 2
+            self._maps = WholeMapProducts(sizes, offsets, channels, example, kind, patience)
         self._sums: dict[Index, Tensor] = {}
         for tap in self._taps:
             r = phase(self._axes, tap)
@@ -115,6 +138,8 @@ class OffsetBlocks:
         self._inputs += len(x)
         for chunk in x.split(images_per_chunk(math.prod(self.shape))):
             self._add_chunk(self._prepare(chunk))
+        if self._maps is not None:
+            self._maps.end_batch()
 
     def _add_chunk(self, x: Tensor) -> None:
         planes = {}
@@ -124,11 +149,32 @@ class OffsetBlocks:
             plane -= self._shift
             total += plane.sum(dim=-2)
             planes[r] = plane
+            if self._maps is not None:
+                self._maps.add(plane)
         for family, products in zip(self._families, self._products, strict=True):
             first, second = (planes[r] for r in family.phases)
             for box, product in zip(family.boxes, products, strict=True):
                 moved = tuple((a + o, b + o) for (a, b), o in zip(box, family.offset, strict=True))
                 _add_product(product, first[_slices(box)], second[_slices(moved)])
+
+    def twin(self) -> OffsetBlocks:
+        """An empty accumulator like this one, to add to on another thread."""
+        other = copy.copy(self)
+        other._inputs = 0
+        other._products = [torch.zeros_like(product) for product in self._products]
+        other._sums = {r: torch.zeros_like(total) for r, total in self._sums.items()}
+        other._maps = None if self._maps is None else self._maps.twin()
+        return other
+
+    def absorb(self, other: OffsetBlocks) -> None:
+        """Add what a twin has seen."""
+        self._inputs += other._inputs
+        for mine, theirs in zip(self._products, other._products, strict=True):
+            mine += theirs
+        for r, total in self._sums.items():
+            total += other._sums[r]
+        if self._maps is not None and other._maps is not None:
+            self._maps.absorb(other._maps)
 
     def moments(self) -> tuple[int, Tensor, Tensor]:
         """Count, mean [1, d] and scatter [1, d, d] of all that was added."""
@@ -137,13 +183,21 @@ class OffsetBlocks:
         positions = math.prod(axis.positions for axis in axes)
         count = self._inputs * positions
         products = self._products[0]
+        if self._maps is not None:
+            self._maps.flush()
         scatter = products.new_empty(channels, kernel, channels, kernel)
-        for family, product in zip(self._families, self._products, strict=True):
+        blocks: dict[tuple[int, int], Tensor] = {}
+        for number, (family, product) in enumerate(
+            zip(self._families, self._products, strict=True)
+        ):
             for k1, k2, boxes in family.pairs:
-                block = sum((product[box] for box in boxes[1:]), product[boxes[0]]) if boxes else 0
-                scatter[:, k1, :, k2] = block
-                if k1 != k2:
-                    scatter[:, k2, :, k1] = block.mT if isinstance(block, Tensor) else 0
+                block = product[list(boxes)].sum(dim=0)
+                if self._maps is not None:
+                    block = self._maps.products[number] - block
+                blocks[k1, k2] = block
+        for k1 in range(kernel):  # a panel of rows at a time, which is contiguous
+            row = [blocks[k1, k] if (k1, k) in blocks else blocks[k, k1].mT for k in range(kernel)]
+            scatter[:, k1] = torch.stack(row).permute(1, 2, 0)
         matrix = scatter.view(channels * kernel, channels * kernel)
         sums, there = self._border_sums()
         inside = there.diagonal()  # [k]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -21,14 +22,24 @@ from sparsemend.diagnosis._diagnosis import Diagnosis
 from sparsemend.diagnosis.closed_form import output_statistics
 from sparsemend.diagnosis.nested import nested_statistics
 from sparsemend.diagnosis.refit import refitted_damage
-from sparsemend.layers import Layer, layer_weights, weight_matrix
-from sparsemend.masks import JOINT, get_mask_rule, gradual, keep_mask
+from sparsemend.execution.threads import threaded_map
+from sparsemend.layers import Layer, LayerSet, layer_weights, weight_matrix
+from sparsemend.masks import (
+    JOINT,
+    NEEDS_CALIBRATION,
+    get_mask_rule,
+    gradual,
+    keep_mask,
+    nested_entries,
+)
 from sparsemend.operators import Operator, get_operator
 
 # Channels whose dense variance is below this fraction of the layer's largest are left out.
 _DEAD_CHANNEL = 1e-12
 # Multiply-adds of one dense product per density beyond which nested masks share their work.
 _NESTED_FROM = 1 << 26
+Curve = np.ndarray
+Result = TypeVar("Result")
 WEIGHTINGS = ("relative", "energy")
 
 
@@ -103,25 +114,29 @@ def diagnose_repairs(
     if weighting not in WEIGHTINGS:
         raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
     weights = layer_weights(model, calibration.layers)
-    damage, left_out = [], {}
     with progress_bar("diagnose", len(calibration.layers), progress) as advance:
-        for layer in calibration.layers:
+
+        def curves(layer: Layer) -> list[tuple[Curve, Curve, int]]:
             moments = calibration.moments[layer.name]
-            dense = weight_matrix(weights[layer.name], layer)
+            dense = weight_matrix(weights[layer.name].detach(), layer)
             statistics = layer_statistics(layer, dense, moments, grid, mask)
-            rows = []
+            found = []
             for operator in operators:
                 residuals = _residuals(operator, statistics, layer, dense, moments, grid, mask)
-                raw, residual, dead = _aggregate(statistics, residuals, weighting)
-                rows.append((raw, residual))
-                if dead:
-                    left_out[layer.name] = dead
-            damage.append(rows)
+                found.append(_aggregate(statistics, residuals, weighting))
             advance()
+            return found
+
+        damage = _each(curves, calibration.layers, weights)
+    left_out = {
+        layer.name: curves[0][2]
+        for layer, curves in zip(calibration.layers, damage, strict=True)
+        if curves[0][2]
+    }
     pruned = np.array([[kept_count(d, x.size) < x.size for d in grid] for x in calibration.layers])
     found = []
-    for operator, curves in zip(operators, zip(*damage, strict=True), strict=True):
-        raw, residual = (np.stack(part) for part in zip(*curves, strict=True))
+    for number, operator in enumerate(operators):
+        raw, residual = (np.stack([curves[number][part] for curves in damage]) for part in (0, 1))
         rr = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=pruned & (raw > 0))
         found.append(
             Diagnosis(
@@ -140,6 +155,18 @@ def diagnose_repairs(
     return found
 
 
+def _each(
+    work: Callable[[Layer], Result], layers: LayerSet, weights: Mapping[str, Tensor]
+) -> list[Result]:
+    """Work on every layer; on the CPU several at a time, because they do not depend on each other.
+
+    A single accelerator gains nothing from that.
+    """
+    if any(weight.device.type != "cpu" for weight in weights.values()):
+        return [work(layer) for layer in layers]
+    return threaded_map(work, layers, cost=lambda layer: float(layer.size * layer.fan_in))
+
+
 def layer_statistics(
     layer: Layer, dense: Tensor, moments: LayerMoments, grid: Sequence[float], mask: str
 ) -> OutputStatistics:
@@ -155,8 +182,9 @@ def layer_statistics(
         return moments.outputs.statistics()
     work = dense.numel() * layer.fan_in * len(grid)
     if mask != JOINT and work > _NESTED_FROM and dense.device.type == "cpu":
-        ranks = get_mask_rule(mask)(dense, moments.column_square)
-        return nested_statistics(dense, ranks, [kept_count(d, layer.size) for d in grid], moments)
+        kept = [kept_count(d, layer.size) for d in grid]
+        entries = nested_entries(mask, dense, _square(moments, mask), kept)
+        return nested_statistics(dense, entries, len(kept), moments)
     masks = grid_masks(layer, dense, moments, grid, mask)
     return output_statistics(dense, (dense * keep for keep in masks), moments)
 
@@ -169,8 +197,13 @@ def grid_masks(
     if mask == JOINT:
         yield from (gradual(dense, moments.covariance, kept) for kept in counts)
     else:
-        ranks = get_mask_rule(mask)(dense, moments.column_square)
+        ranks = get_mask_rule(mask)(dense, _square(moments, mask))
         yield from (keep_mask(ranks, kept) for kept in counts)
+
+
+def _square(moments: InputMoments, mask: str) -> Tensor | None:
+    """What a mask rule may read of the inputs, where it reads anything."""
+    return moments.column_square if mask in NEEDS_CALIBRATION else None
 
 
 def _residuals(

@@ -9,6 +9,7 @@ from sparsemend.masks._registry import (
     MaskRule,
     get_mask_rule,
     mask_names,
+    nested_entries,
 )
 from sparsemend.masks.gradual import gradual
 
@@ -26,5 +27,6 @@ __all__ = [
     "gradual",
     "keep_mask",
     "mask_names",
+    "nested_entries",
     "prune",
 ]

@@ -6,17 +6,21 @@ read E[x_j²] of the input columns [groups, d], which is None where there was no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from sparsemend._errors import SparsemendError
+from sparsemend.masks._rank import entries_by_score, entry_numbers
 from sparsemend.masks.activation import activation
 from sparsemend.masks.magnitude import magnitude
 
 MaskRule = Callable[[Tensor, Tensor | None], Tensor]
 
 MASKS: dict[str, MaskRule] = {"magnitude": magnitude, "activation": activation}
+# Rules that rank a layer by one score, for which there is a faster way to nested masks.
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {"magnitude": torch.abs}
 NEEDS_CALIBRATION = frozenset({"activation"})
 # Chosen together with the reconstructed values, so no rank of the dense weights.
 JOINT = "gradual"
@@ -44,3 +48,28 @@ def get_mask_rule(name: str) -> MaskRule:
     if name not in MASKS:
         raise SparsemendError("unknown mask", name, ", ".join(mask_names()))
     return MASKS[name]
+
+
+def nested_entries(
+    name: str, weight: Tensor, column_square: Tensor | None, kept: Sequence[int]
+) -> Tensor:
+    """Which of a rule's nested masks is the first to hold each weight.
+
+    Parameters
+    ----------
+    name
+        Of the mask rule.
+    weight, column_square
+        As the rule takes them.
+    kept
+        K ascending counts of kept weights.
+
+    Returns
+    -------
+    Tensor
+        Numbers from 0 to K in the shape of ``weight``; K where no mask holds the weight.
+    """
+    rule = get_mask_rule(name)
+    if name in SCORES:
+        return entries_by_score(SCORES[name](weight), kept)
+    return entry_numbers(rule(weight, column_square), kept)

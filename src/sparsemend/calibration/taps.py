@@ -9,6 +9,7 @@ products over such pairs depends on (r1, r2, o) and, through the range, on the b
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,6 +41,16 @@ class Axis:
         shift, phase = divmod(k * self.dilation - self.before, self.stride)
         return phase, shift
 
+    def index(self, position: int, k: int) -> int:
+        """Input index that tap k reads at an output position; it may lie outside."""
+        return position * self.stride + k * self.dilation - self.before
+
+    def taps_with_data(self, position: int) -> range:
+        """Taps that read data, not padding, at an output position."""
+        first = self.index(position, 0)
+        start = max(0, -(first // self.dilation))
+        return range(start, max(start, min(self.kernel, -(-(self.size - first) // self.dilation))))
+
     def overlap(self, first: int, second: int) -> tuple[int, int]:
         """Indices of the first tap's plane at outputs where both taps read data."""
         start, stop = 0, self.positions
@@ -61,7 +72,8 @@ class Family:
     offset
         Shift from the first to the second, one per dimension.
     boxes
-        Disjoint boxes of the first plane; every pair's sum is a sum over some of them.
+        Disjoint boxes of the first plane. Every pair's sum is a sum over some of them, or, with
+        whole maps, what some of them leave of the sum over all of the map.
     pairs
         (first tap, second tap, numbers of its boxes); taps are numbered as in the weight.
     """
@@ -113,8 +125,11 @@ def phase(axes: tuple[Axis, ...], tap: Index) -> Index:
 
 
 @lru_cache(maxsize=64)
-def families(axes: tuple[Axis, ...]) -> tuple[Family, ...]:
-    """Group the unordered pairs of taps by phases and offset, and cut their ranges into boxes."""
+def families(axes: tuple[Axis, ...], whole: bool = False) -> tuple[Family, ...]:
+    """Group the unordered pairs of taps by phases and offset, and cut their ranges into boxes.
+
+    With ``whole``, which needs stride 1, boxes are those that pairs lack of the whole map.
+    """
     taps = all_taps(axes)
     shifts = [tuple(a.tap(k)[1] for a, k in zip(axes, tap, strict=True)) for tap in taps]
     phases = [phase(axes, tap) for tap in taps]
@@ -128,40 +143,65 @@ def families(axes: tuple[Axis, ...]) -> tuple[Family, ...]:
             grouped[turned].append((second, first))
         else:
             grouped[key].append((first, second))
+    found = []
+    for (r1, r2, offset), pairs in grouped.items():
+        ranges = [overlap(axes, taps[first], taps[second]) for first, second in pairs]
+        boxes, numbers = _cut(ranges, _whole_map(axes, offset) if whole else None)
+        described = zip(pairs, numbers, strict=True)
+        found.append(Family((r1, r2), offset, boxes, tuple((a, b, n) for (a, b), n in described)))
+    return tuple(found)
+
+
+def sees_most(axes: tuple[Axis, ...]) -> bool:
+    """Whether the stride is 1 and every pair of taps sees at least half of what the map holds.
+
+    Where pairs see less, the rest of the map would be subtracted from the sums over all of it
+    only to leave its rounding errors.
+    """
+    if any(axis.stride > 1 for axis in axes):
+        return False
+    for first, second in itertools.combinations_with_replacement(all_taps(axes), 2):
+        offset = tuple(
+            a.tap(k2)[1] - a.tap(k1)[1] for a, k1, k2 in zip(axes, first, second, strict=True)
+        )
+        seen, present = overlap(axes, first, second), _whole_map(axes, offset)
+        if not _filled(present) or 2 * _volume(seen) < _volume(present):
+            return False
+    return True
+
+
+def _volume(box: Box) -> int:
+    return math.prod(max(0, stop - start) for start, stop in box)
+
+
+def _whole_map(axes: tuple[Axis, ...], offset: Index) -> Box:
     return tuple(
-        _family(axes, taps, (r1, r2), offset, pairs) for (r1, r2, offset), pairs in grouped.items()
+        (max(0, -o), min(axis.size, axis.size - o)) for axis, o in zip(axes, offset, strict=True)
     )
 
 
-def _family(
-    axes: tuple[Axis, ...],
-    taps: list[Index],
-    phases: tuple[Index, Index],
-    offset: Index,
-    pairs: list[tuple[int, int]],
-) -> Family:
-    ranges = [overlap(axes, taps[first], taps[second]) for first, second in pairs]
+def _cut(
+    ranges: list[Box], whole: Box | None
+) -> tuple[tuple[Box, ...], tuple[tuple[int, ...], ...]]:
+    """Disjoint boxes, and which of them make up each range or, with a whole, which it lacks."""
+    filled = [box for box in ranges if _filled(box)]
     cuts = []
-    for dim in range(len(axes)):
-        ends = sorted({end for box in ranges if _filled(box) for end in box[dim]})
-        cuts.append(list(itertools.pairwise(ends)))
+    for sides in zip(*filled, *([whole] if whole else []), strict=True):
+        cuts.append(list(itertools.pairwise(sorted({end for side in sides for end in side}))))
     members: dict[Box, list[int]] = defaultdict(list)
-    for number, box in enumerate(ranges):
-        if _filled(box):
-            inside = (
-                [cut for cut in cuts[dim] if start <= cut[0] and cut[1] <= stop]
-                for dim, (start, stop) in enumerate(box)
+    for part in itertools.product(*cuts) if filled else ():
+        for number, box in enumerate(ranges):
+            inside = all(
+                start <= cut[0] and cut[1] <= stop
+                for cut, (start, stop) in zip(part, box, strict=True)
             )
-            for part in itertools.product(*inside):
+            if inside == (whole is None):
                 members[part].append(number)
-    numbers: list[list[int]] = [[] for _ in pairs]
+    numbers: list[list[int]] = [[] for _ in ranges]
     for index, owners in enumerate(members.values()):
         for owner in owners:
             numbers[owner].append(index)
-    described = zip(pairs, numbers, strict=True)
-    return Family(
-        phases, offset, tuple(members), tuple((a, b, tuple(n)) for (a, b), n in described)
-    )
+    return tuple(members), tuple(map(tuple, numbers))
 
 
 def _filled(box: Box) -> bool:

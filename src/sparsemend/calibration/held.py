@@ -1,0 +1,107 @@
+"""Inputs of a layer that are kept as they are, because they are fewer than its d × d sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsemend.calibration._choice import count_positions
+from sparsemend.calibration.accumulator import MomentsAccumulator
+from sparsemend.calibration.moments import InputMoments, mean_dtype
+from sparsemend.calibration.taps import Axis, axes_of
+from sparsemend.layers import Layer, mean_patch, pad_input
+
+# Below this fan-in the sums are small, and holding inputs would save nothing.
+_HOLD_FROM = 1025
+# A linear layer is a convolution of one position with one tap.
+_POINT = Axis(size=1, before=0, after=0, kernel=1, stride=1, dilation=1)
+
+
+def can_hold(module: nn.Module, layer: Layer) -> bool:
+    """Whether inputs of a layer are worth holding, and of a kind that can be read as held."""
+    plain = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return plain and layer.fan_in >= _HOLD_FROM
+
+
+class HeldInputs:
+    """Inputs of one layer, not unfolded.
+
+    Parameters
+    ----------
+    layer
+        The layer.
+    parts
+        Modules and what they were called with.
+    """
+
+    def __init__(self, layer: Layer, parts: Sequence[tuple[nn.Module, Tensor]]) -> None:
+        self._layer = layer
+        self._parts = [(_geometry(module), x) for module, x in parts]
+        self.count = sum(count_positions(module, x) for module, x in parts)
+
+    def joined(self, other: HeldInputs) -> HeldInputs | None:
+        """These inputs and others; None where together they are too many to be held."""
+        if self.count + other.count > self._layer.fan_in:
+            return None
+        return HeldInputs(self._layer, [*self._parts, *other._parts])
+
+    def summed(self) -> InputMoments:
+        """Moments with their d × d sums."""
+        accumulator = MomentsAccumulator(self._layer, self._device)
+        for module, x in self._parts:
+            accumulator.add(module, x)
+        return accumulator.result()
+
+    def mean_power(self, power: int) -> Tensor:
+        """E[x_j ** power] of every unfolded column, [groups, d]."""
+        wide = mean_dtype(self._device)
+        total = torch.zeros(self._layer.groups, self._layer.fan_in, dtype=wide, device=self._device)
+        for module, x in self._parts:
+            values = x if x.dtype == torch.float64 else x.float()
+            values = values if power == 1 else values**power
+            if isinstance(module, nn.Linear):
+                total += values.flatten(0, -2).sum(dim=0, dtype=wide)
+            else:  # linear from here on, so that the inputs can be added up first
+                summed = _batched(module, values).sum(dim=0, keepdim=True, dtype=wide)
+                positions = count_positions(module, x) / max(1, len(_batched(module, x)))
+                total += mean_patch(module, summed).squeeze(1) * positions
+        return total / self.count
+
+    def as_convolutions(self, group: int) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
+        """One group's inputs [N, C, *spatial], all of one size together, and their dimensions."""
+        found: dict[tuple[tuple[Axis, ...], torch.Size], list[Tensor]] = {}
+        for module, x in self._parts:
+            wide = x if x.dtype == torch.float64 else x.float()
+            axes: tuple[Axis, ...] = (_POINT,)
+            if isinstance(module, nn.Linear):
+                wide = wide.reshape(-1, x.shape[-1], 1)
+            else:
+                conv: Any = module
+                wide = _batched(conv, wide)
+                padded = conv.padding_mode != "zeros"
+                wide = pad_input(conv, wide) if padded else wide
+                axes = axes_of(conv, tuple(wide.shape[2:]), padded)
+            channels = wide.shape[1] // self._layer.groups
+            own = wide[:, group * channels : (group + 1) * channels]
+            found.setdefault((axes, own.shape[1:]), []).append(own)
+        for (axes, _), tensors in found.items():
+            yield axes, torch.cat(tensors)
+
+    @property
+    def _device(self) -> torch.device:
+        return self._parts[0][1].device
+
+
+def _batched(module: Any, x: Tensor) -> Tensor:
+    return x if x.dim() == len(module.kernel_size) + 2 else x.unsqueeze(0)
+
+
+def _geometry(module: nn.Module) -> nn.Module:
+    """The module without its parameters: what unfolding needs of it."""
+    bare = nn.Module.__new__(type(module))
+    nn.Module.__init__(bare)
+    bare.__dict__.update({k: v for k, v in vars(module).items() if not k.startswith("_")})
+    return bare
