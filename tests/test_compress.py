@@ -425,3 +425,9 @@ def test_a_diagnosis_of_another_network(digits):
     )
     with pytest.raises(SparsemendError, match="the diagnosis is of other layers than the network"):
         compress(digits.model, [X], 0.9, "rr", diagnosis=wrong)
+
+
+def test_only_a_search_has_a_budget(digits):
+    text = r"^rule 'erk' does not search, so it has no budget: got 5; allowed: rule 'auto'$"
+    with pytest.raises(SparsemendError, match=text):
+        compress(digits.model, digits.calibration, 0.9, "erk", budget=5)

@@ -9,7 +9,8 @@ from importlib.metadata import version
 from sparsemend import data, models
 from sparsemend._ablate import ablate
 from sparsemend._allocate import allocate
-from sparsemend._compress import CompressionResult, compress
+from sparsemend._compress import compress
+from sparsemend._compression import CompressionResult
 from sparsemend._errors import SparsemendError, SparsemendWarning
 from sparsemend.allocation import Allocation, rule_names
 from sparsemend.calibration import Calibration, calibrate

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from sparsemend import data, models
-from sparsemend._compress import CompressionResult, compress
+from sparsemend._compress import compress
+from sparsemend._compression import CompressionResult
 from sparsemend._errors import SparsemendError, SparsemendWarning
 from sparsemend._files import atomic_write
 from sparsemend._progress import progress_bar

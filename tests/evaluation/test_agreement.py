@@ -90,6 +90,13 @@ def test_classes_ruled_out_by_the_reference_do_not_count():
     assert agreement(model, Given([[0.0, 1.0, 2.0]]), [torch.zeros(1)]).kl == np.inf
 
 
+@pytest.mark.parametrize("nan", ["model", "reference"])
+def test_outputs_that_are_no_numbers_show(nan):
+    good, bad = Given([[0.0, 1.0]]), Given([[np.nan, 1.0]])
+    pair = (bad, good) if nan == "model" else (good, bad)
+    assert np.isnan(agreement(*pair, [torch.zeros(1)]).kl)
+
+
 PACKED = {
     "tensor": lambda x: x,
     "mapping": lambda x: {"loss": None, "logits": x},

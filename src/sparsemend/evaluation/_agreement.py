@@ -110,8 +110,8 @@ class _Total:
         expected = F.log_softmax(theirs.double(), dim=1)
         predicted = F.log_softmax(ours.double(), dim=1)
         terms = expected.exp() * (expected - predicted)
-        # 0 · log 0 is 0: classes that a network rules out with -inf do not count.
-        self._divergence += float(terms.where(expected > -math.inf, 0.0).sum())
+        # 0 · log 0 is 0: classes that a network rules out with -inf do not count. NaN does.
+        self._divergence += float(terms.where(expected != -math.inf, 0.0).sum())
         self._same += int((ours.argmax(dim=1) == theirs.argmax(dim=1)).sum())
         self._count += ours.shape[0]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparsemend._compress import CompressionResult
+from sparsemend._compression import CompressionResult
 from sparsemend._errors import SparsemendError
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis

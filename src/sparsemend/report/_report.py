@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparsemend._compress import CompressionResult
+from sparsemend._compression import CompressionResult
 from sparsemend._errors import SparsemendError
 from sparsemend._files import atomic_write
 from sparsemend.allocation import Allocation

@@ -8,6 +8,7 @@ KL(dense ‖ repaired) on inputs that no repair saw (method, section 5).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -139,7 +140,9 @@ class _Trials:
     def judge(self, repair: str, model: nn.Module, outcome: Outcome) -> None:
         closeness = agreement(model, self._dense, self._heldout)
         self.tried[repair] = closeness.kl
-        if self.best is None or closeness.kl < self.best.agreement.kl:
+        best = self.best
+        # A network whose outputs are NaN is better than none, and worse than any other.
+        if best is None or closeness.kl < best.agreement.kl or math.isnan(best.agreement.kl):
             self.best = Best(model, repair, outcome, closeness, self.tried)
 
     def reconstruct(

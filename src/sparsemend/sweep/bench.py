@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from sparsemend._compress import CompressionResult, compress
+from sparsemend._compress import compress
+from sparsemend._compression import CompressionResult
 from sparsemend._errors import SparsemendError, SparsemendWarning
 from sparsemend.allocation import needs_diagnosis
 from sparsemend.calibration import Calibration, calibrate
