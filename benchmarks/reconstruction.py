@@ -42,6 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "twice the refits": {"refits": 8, "reselections": 4},
     "rows of equal importance": {"importance": False},
     "no pooled weight": {"pooled_weight": 0.0},
+    "pooled weight 0.3": {"pooled_weight": 0.3},
     "pooled weight 1": {"pooled_weight": 1.0},
     "no logit refits": {"logit_refits": 0},
     "ridge 1 %": {"ridge": 1e-2},

@@ -42,7 +42,7 @@ class Settings:
     ridge: float = 1e-3
     refits: int = 4
     reselections: int = 2
-    pooled_weight: float = 0.3
+    pooled_weight: float = 0.1
     logit_refits: int = 20
     schedule: Schedule = field(default_factory=Schedule)
 
