@@ -31,6 +31,7 @@ def sweep(
     repairs: str | Iterable[str] = ("best",),
     seeds: int | Iterable[int] = (0,),
     scope: str = "sequential",
+    budget: float | str | None = None,
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
     calibration_size: int = 512,
@@ -66,6 +67,9 @@ def sweep(
         Of the calibration inputs.
     scope
         ``"sequential"`` or ``"one-shot"``.
+    budget
+        How long rule ``"auto"`` may search in each cell: a number of repairs (default 30), or a
+        time such as ``"20min"``, which other machines will not reproduce.
     heldout, test
         With inputs of your own: unlabelled batches (or a function of the seed) that the repair
         must not see, by default the last fifth of the calibration batches; and labelled
@@ -118,8 +122,8 @@ def sweep(
     path = None if store is None else Path(store)
     compute = _computer(workers, ray)
     if dry_run:
-        return preview_sweep(networks, grid, scope, path)
-    return run_sweep(networks, grid, scope, path, compute, progress=progress)
+        return preview_sweep(networks, grid, scope, path, budget=budget)
+    return run_sweep(networks, grid, scope, path, compute, budget=budget, progress=progress)
 
 
 def _computer(workers: int, ray: str | None) -> Compute:

@@ -21,10 +21,12 @@ from sparsemend.search._budget import Meter
         ("20 min", math.inf, 1200),
         ("1.5m", math.inf, 90),
         ("2h", math.inf, 7200),
+        (12345678, 12345678, math.inf),
     ],
 )
 def test_repairs_or_a_time(value, repairs, seconds):
     assert parse_budget(value) == Budget(repairs, seconds)
+    assert parse_budget(str(parse_budget(value))) == Budget(repairs, seconds)
 
 
 BAD = [0, -3, "0", "0min", "-2h", "", "min", "20 minutes", "1e3", "1,5h", "5 5", "2d"]

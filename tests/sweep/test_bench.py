@@ -15,8 +15,8 @@ from sparsemend.sweep.bench import Bench
 from sparsemend.sweep.plan import plan_tasks
 
 
-def tasks_of(networks, *values, scope="sequential"):
-    return plan_tasks(networks, make_grid(*values), scope)
+def tasks_of(networks, *values, scope="sequential", budget=None):
+    return plan_tasks(networks, make_grid(*values), scope, budget)
 
 
 @pytest.fixture
@@ -37,7 +37,8 @@ def network(digits, images):
 )
 def test_a_cell_is_what_compress_gives(digits, images, network, rule, mask, repair, scope):
     masks = None if mask is None else [mask]
-    (task,) = tasks_of([network], 0.9, rule, masks, repair, 3, scope=scope)
+    budget = 9 if rule == "auto" else None
+    (task,) = tasks_of([network], 0.9, rule, masks, repair, 3, scope=scope, budget=budget)
     record = Bench([network]).compute(task)
     seen, unseen = network.inputs.draw(3)
     if rule == "erk[projection=lamp]":
@@ -46,7 +47,15 @@ def test_a_cell_is_what_compress_gives(digits, images, network, rule, mask, repa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sm.SparsemendWarning)  # so few inputs
         result = sm.compress(
-            digits.model, seen, 0.9, rule, mask, repair, scope=scope, heldout=unseen
+            digits.model,
+            seen,
+            0.9,
+            rule,
+            mask,
+            repair,
+            scope=scope,
+            budget=budget,
+            heldout=unseen,
         )
     test = list(images.test_batches(limit=SIZES["limit"]))
     pruned = sm.prune(digits.model, result.allocation)

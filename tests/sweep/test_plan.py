@@ -39,6 +39,21 @@ def test_sizes_make_other_tasks(digits, images, network, size, value):
     assert plan_tasks([other], grid, "sequential") != plan_tasks([network], grid, "sequential")
 
 
+def test_only_searches_have_a_budget(network):
+    def budgets(**options):
+        grid = make_grid(0.9, ["erk", "auto"], None, "mean")
+        tasks = plan_tasks([network], grid, "sequential", **options)
+        return {task.cell.rule: task.settings.budget for task in tasks}
+
+    assert budgets() == {"erk": "", "auto": "30"}
+    assert budgets(budget=12) == budgets(budget="12") == {"erk": "", "auto": "12"}
+    assert budgets(budget="2min") == {"erk": "", "auto": "120s"}
+    with pytest.raises(SparsemendError, match="the search budget is not understood: got 'soon'"):
+        budgets(budget="soon")
+    with pytest.raises(SparsemendError, match="none of the rules searches"):
+        plan_tasks([network], make_grid(0.9, "erk", None, "mean"), "sequential", 12)
+
+
 def test_masks_that_come_to_the_same_are_one_cell(network):
     grid = make_grid(0.9, "erk", ["magnitude", "magnitude"], "mean")
     assert len(plan_tasks([network], grid, "sequential")) == 1

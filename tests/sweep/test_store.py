@@ -173,7 +173,7 @@ def test_another_version(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(SparsemendError, match=r"has another version: got 99; allowed: 1"):
+    with pytest.raises(SparsemendError, match=r"has another version: got 99; allowed: 2"):
         read_store(path).__enter__()
 
 

@@ -60,6 +60,7 @@ _SWEEP: dict[str, Callable[[Any], Any]] = {
     "sparsity": _several(_number),
     "seed": _several(_count),
     "scope": _text,
+    "budget": _number,
     "calibration_size": _count,
     "heldout_size": _count,
     "batch_size": _count,

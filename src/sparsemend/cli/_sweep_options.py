@@ -52,6 +52,12 @@ Seeds = Annotated[
     typer.Option("--seed", help="Draws the calibration inputs; repeat for several. Default 0."),
 ]
 Scope = Annotated[str | None, typer.Option("--scope", help=f"One of {', '.join(SCOPES)}.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", help="For rule auto, per cell: repairs (default 30) or a time, as in 20min."
+    ),
+]
 CalibrationSize = Annotated[
     int | None, typer.Option("--calibration-size", help="Unlabelled training inputs; default 512.")
 ]

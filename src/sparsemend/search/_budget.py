@@ -28,6 +28,11 @@ class Budget:
     repairs: float = DEFAULT_REPAIRS
     seconds: float = math.inf
 
+    def __str__(self) -> str:
+        """What :func:`parse_budget` reads it from, where it has one limit."""
+        counted = math.isfinite(self.repairs)
+        return f"{self.repairs:.15g}" if counted else f"{self.seconds:.15g}s"
+
 
 def parse_budget(value: float | str | None) -> Budget:
     """Read ``30``, ``"30"``, ``"20min"``, ``"90s"`` or ``"2h"``; None is the default.

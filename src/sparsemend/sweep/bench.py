@@ -89,6 +89,7 @@ class Bench:
             cell.mask,
             cell.repair,
             scope=task.settings.scope,
+            budget=task.settings.budget or None,
             heldout=shared.unseen,
             calibration=shared.calibration if needs_moments else None,
             diagnosis=shared.diagnosis(cell) if diagnoses else None,

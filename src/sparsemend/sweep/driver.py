@@ -23,6 +23,7 @@ def run_sweep(
     store: Path | None,
     compute: Compute = in_process,
     *,
+    budget: float | str | None = None,
     progress: bool | None = None,
 ) -> SweepResult:
     """Compute the cells of a grid that the store does not have.
@@ -37,6 +38,8 @@ def run_sweep(
         SQLite file; None keeps results in memory.
     compute
         Where to compute.
+    budget
+        Of the searches among them.
     progress
         Show a progress bar; default on a terminal.
 
@@ -45,7 +48,7 @@ def run_sweep(
     SweepResult
         The cells of this grid, whether they were computed now or earlier.
     """
-    tasks = plan_tasks(networks, grid, scope)
+    tasks = plan_tasks(networks, grid, scope, budget)
     with open_store(store) as opened:
         finished = opened.records()
         pending = [task for task in tasks if task not in finished]
@@ -69,10 +72,15 @@ def run_sweep(
 
 
 def preview_sweep(
-    networks: Sequence[Network], grid: Grid, scope: str, store: Path | None
+    networks: Sequence[Network],
+    grid: Grid,
+    scope: str,
+    store: Path | None,
+    *,
+    budget: float | str | None = None,
 ) -> SweepResult:
     """What :func:`run_sweep` would find done and would have to do; computes and writes nothing."""
-    tasks = plan_tasks(networks, grid, scope)
+    tasks = plan_tasks(networks, grid, scope, budget)
     finished: dict[Task, Record] = {}
     if store is not None and store.exists() and store.stat().st_size:
         with read_store(store) as opened:

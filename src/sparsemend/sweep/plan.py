@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from sparsemend._compress import check_choices
+from sparsemend._errors import SparsemendError
 from sparsemend.allocation import parse_forced
 from sparsemend.execution.batches import Batch, batch_size
 from sparsemend.layers import discover, select_layers
+from sparsemend.search import AUTO, parse_budget
 from sparsemend.sweep.fingerprint import (
     inputs_fingerprint,
     labelled_fingerprint,
@@ -23,7 +25,9 @@ from sparsemend.sweep.inputs import Network
 from sparsemend.sweep.records import Cell, Record, Settings, Task
 
 
-def plan_tasks(networks: Sequence[Network], grid: Grid, scope: str) -> list[Task]:
+def plan_tasks(
+    networks: Sequence[Network], grid: Grid, scope: str, budget: float | str | None = None
+) -> list[Task]:
     """Every cell of the grid for every network; those that share work follow each other.
 
     Draws all inputs once, for their fingerprints.
@@ -32,14 +36,24 @@ def plan_tasks(networks: Sequence[Network], grid: Grid, scope: str) -> list[Task
     ------
     SparsemendError
         For anything that no cell could be computed with: unknown rules, masks, repairs or
-        scopes, ones that do not go together, sparsities out of range, and bad inputs.
+        scopes, ones that do not go together, sparsities out of range, and bad inputs; for a
+        search budget that is none, or that no rule of the grid spends.
     """
+    limit = str(parse_budget(budget))
+    if budget is not None and AUTO not in grid.rules:
+        raise SparsemendError(
+            "none of the rules searches, so there is no use for a search budget",
+            budget,
+            f"rule {AUTO!r} among the rules",
+        )
     cells = {network.name: check_cells(network.model, grid.cells(network.name), scope)
              for network in networks}  # fmt: skip
     tasks = []
     for network in networks:
         settings = _settings(network, grid, scope)
-        tasks += [Task(cell, settings[cell.seed]) for cell in cells[network.name]]
+        for cell in cells[network.name]:
+            spent = limit if cell.rule == AUTO else ""
+            tasks.append(Task(cell, dataclasses.replace(settings[cell.seed], budget=spent)))
     return tasks
 
 
@@ -137,4 +151,6 @@ def _kinds(task: Task) -> tuple[tuple[object, ...], ...]:
     cell, settings = task.cell, task.settings
     sizes = (settings.calibration_size, settings.heldout_size, settings.test_size)
     kind = (cell.network, cell.mask, cell.repair, settings.scope, *sizes)
+    if settings.budget:  # a search is like no other cell
+        return ((*kind, cell.rule, settings.budget),)
     return ((*kind, cell.rule), kind)

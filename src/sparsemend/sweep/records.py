@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Settings:
-    """What else a cell's result depends on, the same for all cells of one network and seed.
+    """What else a cell's result depends on; all but the budget is one network's and seed's.
 
     Attributes
     ----------
@@ -53,6 +53,8 @@ class Settings:
     weights, inputs, test
         Fingerprints of the dense network, of the calibration and held-out inputs, and of the
         labelled inputs (empty without).
+    budget
+        Of a search, as :func:`sparsemend.compress` takes it; empty for rules that do not search.
     """
 
     scope: str
@@ -63,6 +65,7 @@ class Settings:
     weights: str
     inputs: str
     test: str
+    budget: str = ""
 
 
 @dataclass(frozen=True)

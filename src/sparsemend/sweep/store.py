@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from sparsemend._errors import SparsemendError
 from sparsemend.sweep.records import Cell, Failure, Record, Settings, Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION = 0x536D5377  # marks the file as ours ("SmSw")
 _WAIT = 30.0  # seconds that a reader may wait for a writer's transaction
 
@@ -30,7 +30,8 @@ _KEY_SQL = """
     network TEXT NOT NULL, rule TEXT NOT NULL, mask TEXT NOT NULL, repair TEXT NOT NULL,
     sparsity REAL NOT NULL, seed INTEGER NOT NULL, scope TEXT NOT NULL,
     calibration_size INTEGER NOT NULL, heldout_size INTEGER NOT NULL, test_size INTEGER NOT NULL,
-    batch_size INTEGER NOT NULL, weights TEXT NOT NULL, inputs TEXT NOT NULL, test TEXT NOT NULL
+    batch_size INTEGER NOT NULL, weights TEXT NOT NULL, inputs TEXT NOT NULL, test TEXT NOT NULL,
+    budget TEXT NOT NULL
 """
 _RESULT = (
     "achieved_sparsity", "top1_dense", "top1_pruned", "top1_repaired", "chance", "kl",
