@@ -1,129 +1,78 @@
-"""Rule auto beside every plain rule: top-1 on the full test set and KL on held-out inputs.
+"""Rule auto beside the plain rules, from the stores of sweeps.
 
-python -m benchmarks.auto --data SHARED/data --store auto.jsonl
+python -m benchmarks.auto c10.sqlite c100.sqlite
 
-1,024 calibration and 512 held-out training images, drawn by the seed; every (cell, rule) is a
-row of the store, so that a killed run resumes and a finished one prints its table again.
+Every cell in which rule auto was swept, with all plain rules swept beside it: top-1 in percent,
+means over calibration seeds; then what auto gains over the plain rule that is best in the cell,
+and over the one that is best on average over all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from statistics import mean
 
 import sparsemend as sm
-from benchmarks._store import Store
-from sparsemend.repair import parse_repair
-from sparsemend.search import AUTO, damage_curves
+from sparsemend.search import AUTO
 
-CALIBRATION, HELDOUT = 1024, 512
-CELLS = (
-    *((n, s) for n in ("cifar10_resnet20", "cifar100_resnet20") for s in (0.8, 0.9, 0.95)),
-    ("cifar10_resnet56", 0.9),
-    ("cifar100_resnet56", 0.9),
-)
-RULES = (AUTO, *sm.rule_names())
+# Network, repair, sparsity, seed → rule → top-1 in percent.
+Cells = dict[tuple[str, str, float, int], dict[str, float]]
 
 
-class Bench:
-    """One network, its images, and what its cells share."""
+def read_cells(stores: Iterable[Path]) -> Cells:
+    """The cells that were swept with rule auto, and what every rule gave there."""
+    cells: Cells = {}
+    for store in stores:
+        for record in sm.SweepResult.load(store).records:
+            cell = record.cell
+            if record.top1_repaired is not None:
+                key = (cell.network, cell.repair, cell.sparsity, cell.seed)
+                cells.setdefault(key, {})[cell.rule] = 100 * record.top1_repaired
+    return {key: cells[key] for key in sorted(cells) if AUTO in cells[key]}
 
-    def __init__(self, folder: Path, network: str, seed: int) -> None:
-        data_set, architecture = network.split("_")
-        weights = folder / "weights" / f"{network}.safetensors"
-        loaded = sm.models.load(f"cifar_{architecture}", weights)
-        images = sm.data.load(folder / data_set, mean=loaded.mean, std=loaded.std)
-        self._model = loaded.model
-        self._batches = list(images.calibration(CALIBRATION, seed=seed).split(128))
-        heldout = images.heldout(HELDOUT, calibration_size=CALIBRATION, seed=seed)
-        self._heldout = list(heldout.split(128))
-        self._test = list(images.test_batches(500))
-        self._calibration = sm.calibrate(self._model, self._batches)
-        self._diagnoses: dict[str, sm.Diagnosis] = {}
 
-    def run(self, sparsity: float, rule: str, repair: str, budget: str | None) -> dict[str, Any]:
-        plan = parse_repair(repair)
-        mask = "gradual" if plan.reconstructs else "magnitude"
-        if repair not in self._diagnoses:
-            found = damage_curves(self._model, self._calibration, plan, mask)
-            self._diagnoses[repair] = found
-        start = time.perf_counter()
-        result = sm.compress(
-            self._model,
-            self._batches,
-            sparsity,
-            rule,
-            mask,
-            repair,
-            heldout=self._heldout,
-            budget=budget,
-            calibration=self._calibration,
-            diagnosis=self._diagnoses[repair],
+def table(cells: Cells) -> list[str]:
+    """Lines of a Markdown table, and what they come to."""
+    plain = sorted(set.intersection(*(set(found) for found in cells.values())) - {AUTO})
+    groups: dict[tuple[str, str, float], list[dict[str, float]]] = {}
+    for key, found in cells.items():
+        groups.setdefault(key[:3], []).append(found)
+    lines = [
+        f"| network | repair | sparsity | seeds | {' | '.join(plain)} | auto | over the best |",
+        "|---" * (6 + len(plain)) + "|",
+    ]
+    for (network, repair, sparsity), found in groups.items():
+        means = {rule: mean(f[rule] for f in found) for rule in (*plain, AUTO)}
+        gain = means[AUTO] - max(means[rule] for rule in plain)
+        shown = " | ".join(f"{means[rule]:.1f}" for rule in (*plain, AUTO))
+        lines.append(
+            f"| {network} | {repair} | {sparsity:g} | {len(found)} | {shown} | {gain:+.1f} |"
         )
-        found = {
-            "seconds": time.perf_counter() - start,
-            "kl": result.agreement.kl,
-            "top1": sm.evaluate(result.model, self._test).top1,
-        }
-        return found | ({} if result.search is None else {"search": result.search.to_dict()})
+    overall = {
+        rule: mean(mean(f[rule] for f in found) for found in groups.values())
+        for rule in (*plain, AUTO)
+    }
+    shown = " | ".join(f"{overall[rule]:.1f}" for rule in (*plain, AUTO))
+    lines.append(f"| mean of these |  |  |  | {shown} |  |")
+    best = max(plain, key=lambda rule: overall[rule])
+    worst = min(f[AUTO] - max(f[rule] for rule in plain) for f in cells.values())
+    lines += [
+        "",
+        f"Best plain rule on average: {best}; auto is {overall[AUTO] - overall[best]:+.2f} points "
+        f"over it. Single cell and seed with the least over its best plain rule: {worst:+.2f}.",
+    ]
+    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--seed", type=int, nargs="+", default=[0])
-    parser.add_argument("--network", nargs="+", default=sorted({n for n, _ in CELLS}))
-    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.8, 0.9, 0.95])
-    parser.add_argument("--repair", nargs="+", default=["batchnorm", "reconstruct"])
-    parser.add_argument("--rule", nargs="+", default=list(RULES))
-    parser.add_argument("--budget", default=None)
-    options = parser.parse_args()
-    store = Store(options.store)
-    print(f"| network | sparsity | repair | seed | {' | '.join(options.rule)} |")
-    print("|---" * (4 + len(options.rule)) + "|")
-    for seed in options.seed:
-        benches: dict[str, Bench] = {}
-        for network, sparsity in CELLS:
-            if network not in options.network or sparsity not in options.sparsity:
-                continue
-            for repair in options.repair:
-                found = [
-                    _cell(store, benches, options, network, sparsity, repair, seed, rule)
-                    for rule in options.rule
-                ]
-                shown = " | ".join(f"{100 * f['top1']:.1f} ({f['kl']:.3f})" for f in found)
-                print(f"| {network} | {sparsity} | {repair} | {seed} | {shown} |", flush=True)
-
-
-def _cell(
-    store: Store,
-    benches: dict[str, Bench],
-    options: argparse.Namespace,
-    network: str,
-    sparsity: float,
-    repair: str,
-    seed: int,
-    rule: str,
-) -> Mapping[str, Any]:
-    def work() -> dict[str, Any]:
-        if network not in benches:
-            benches[network] = Bench(options.data, network, seed)
-        return benches[network].run(sparsity, rule, repair, budget)
-
-    budget = options.budget if rule == AUTO else None
-    cell = {
-        "network": network,
-        "sparsity": sparsity,
-        "repair": repair,
-        "seed": seed,
-        "rule": rule,
-        "budget": budget,
-    }
-    return store.compute(cell, work)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stores", type=Path, nargs="+", help="stores of sweeps")
+    cells = read_cells(parser.parse_args().stores)
+    print("\n".join(table(cells)) if cells else "no cell was swept with rule auto")
 
 
 if __name__ == "__main__":

@@ -368,7 +368,8 @@ def test_no_repair_sees_the_inputs_that_judge(monkeypatch, repair, mask, how):
     seen = phases(monkeypatch, model)
     shown = batches[:3] if how == "given" else batches
     result = sm.compress(model, shown, 0.6, mask=mask, repair=repair, budget=10, **options)
-    assert seen == {"fit": set(range(first)), "judge": set(range(first, 40))}
+    # Cheap trials repair with the first eight and are judged on what else the repair may see.
+    assert seen == {"fit": set(range(first)), "judge": set(range(8, 40))}
     assert result.heldout
     assert result.search.proxies > 0
 

@@ -98,6 +98,16 @@ def test_a_single_input_serves():
 
 
 @pytest.mark.parametrize("batches", [1, 4])
+def test_a_cheap_trial_is_judged_on_the_calibration_inputs_that_it_does_not_repair_with(batches):
+    model, inputs, _, objective = make("none", batches=batches)
+    counts = sm.allocate(model, 0.6, layers=discover(model, inputs[0]))
+    whole = torch.cat(inputs)
+    rest = whole[len(whole) // 4 :]
+    expected = sm.agreement(sm.prune(model, counts), model, rest).kl
+    assert objective.proxy(counts) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("batches", [1, 4])
 def test_a_cheap_trial_sees_a_part_of_the_inputs(batches, monkeypatch):
     seen = []
 

@@ -18,10 +18,8 @@ from sparsemend.masks import JOINT, apply_masks, choose_masks
 from sparsemend.repair import RepairPlan, Settings, Support, parse_repair, run_plan
 from sparsemend.solvers import Schedule
 
-# A cheap trial: a part of the calibration inputs, of those that judge, and of the rounds of a
-# reconstruction.
+# A cheap trial: a part of the calibration inputs, and of the rounds of a reconstruction.
 _PROXY_INPUTS = 0.25
-_PROXY_JUDGES = 0.5
 _PROXY_SETTINGS = Settings(
     refits=1,
     reselections=0,
@@ -71,7 +69,8 @@ class Objective:
     batches
         Unlabelled inputs to repair with.
     heldout
-        Inputs to judge on, none of them in ``batches``.
+        Inputs to judge on, none of them in ``batches``. Cheap trials are judged on the rest of
+        ``batches`` instead: hundreds of trials would fit what confirms them.
     layers
         Its layers.
     mask, plan, scope
@@ -99,8 +98,8 @@ class Objective:
         self._layers, self._mask, self._scope = layers, mask, scope
         self._plan = parse_repair("reconstruct") if plan.best else plan
         self._calibration, self._progress = calibration, progress
-        self._few = _share(batches, _PROXY_INPUTS)
-        self._quick_judge = Reference(dense, _share(heldout, _PROXY_JUDGES))
+        self._few, rest = _split(batches, _PROXY_INPUTS)
+        self._quick_judge = Reference(dense, rest) if rest else self._judge
 
     @property
     def proxy_cost(self) -> float:
@@ -114,7 +113,7 @@ class Objective:
         return self._trial(counts, self._batches, self._judge, None, self._progress)
 
     def proxy(self, counts: Mapping[str, int]) -> float:
-        """KL after a cheaper repair: fewer inputs and rounds. Comparable among themselves."""
+        """KL after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
         return self._trial(counts, self._few, self._quick_judge, _PROXY_SETTINGS, False)
 
     def _trial(
@@ -145,9 +144,12 @@ class Objective:
         return math.inf if math.isnan(kl) else kl  # NaN would compare as no worse than anything
 
 
-def _share(batches: Sequence[Batch], share: float) -> list[Batch]:
-    """The first inputs, whole batches where there are several, else of the one batch."""
+def _split(batches: Sequence[Batch], share: float) -> tuple[list[Batch], list[Batch]]:
+    """The first inputs and the rest; whole batches where there are several, else of the one."""
     if len(batches) > 1:
-        return list(batches[: max(1, round(share * len(batches)))])
+        first = max(1, round(share * len(batches)))
+        return list(batches[:first]), list(batches[first:])
     size = batch_size(batches[0])
-    return [cut(batches[0], 0, max(1, round(share * size)))]
+    first = max(1, round(share * size))
+    rest = [cut(batches[0], first, size)] if first < size else []
+    return [cut(batches[0], 0, first)], rest
