@@ -36,6 +36,8 @@ def test_beside_its_source_by_default(run_json, diagnosis, tmp_path):
 def test_figures_for_papers(run_json, diagnosis, tmp_path):
     values = run_json("report", diagnosis, "--svg", "figures")
     assert values["files"] == ["figures/repairability.svg", "figures/damage.svg"]
+    values = run_json("report", diagnosis, "--csv", "numbers")
+    assert values["files"] == ["numbers/repairability.csv", "numbers/damage.csv"]
     pytest.importorskip("resvg_py")
     values = run_json("report", diagnosis, "--png", "figures")
     assert values["files"] == ["figures/repairability.png", "figures/damage.png"]

@@ -1,3 +1,4 @@
+import csv
 import io
 import sys
 import xml.etree.ElementTree as ET
@@ -18,6 +19,21 @@ def test_svg(tmp_path):
         root = ET.fromstring(file.read_bytes())
         assert root.tag.endswith("}svg")
         assert "var(" not in file.read_text(encoding="utf-8")
+
+
+def test_csv(tmp_path):
+    records = make_records()
+    report = sm.report(SweepResult(records))
+    files = report.save_figures(tmp_path, "csv")
+    assert [file.stem for file in files] == [figure.key for figure in report.figures]
+    for file, figure in zip(files, report.figures, strict=True):
+        header, *rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8")))
+        assert tuple(header) == figure.table.columns
+        assert len(rows) == len(figure.table.rows)
+    accuracy = next(file for file in files if file.stem == "accuracy")
+    rows = csv.DictReader(io.StringIO(accuracy.read_text(encoding="utf-8")))
+    expected = [pytest.approx(r.top1_repaired, rel=1e-8) for r in records]
+    assert [float(row["top-1 repaired"]) for row in rows] == expected
 
 
 def test_png(tmp_path):

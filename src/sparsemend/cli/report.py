@@ -30,6 +30,9 @@ def report(
     png: Annotated[
         Path | None, typer.Option(help="Also as PNG; needs the extra 'figures'.")
     ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also the numbers behind every figure as CSV.")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
     json: opt.Json = False,
 ) -> None:
@@ -44,7 +47,7 @@ def report(
             named={source.stem: load_source(source) for source in sources}, title=title
         )
         written: list[Path] = []
-        for kind, folder in (("svg", svg), ("png", png)):
+        for kind, folder in (("svg", svg), ("png", png), ("csv", csv)):
             if folder is not None:
                 written += page.save_figures(folder, kind)
         page.save(target)

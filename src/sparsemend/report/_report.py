@@ -77,14 +77,14 @@ class Report:
         atomic_write(Path(path), lambda file: file.write(content))
 
     def save_figures(self, folder: str | os.PathLike[str], kind: str = "svg") -> tuple[Path, ...]:
-        """Write every figure on white as a file of its own, for papers.
+        """Write every figure on white as a file of its own, for papers, or its numbers.
 
         Parameters
         ----------
         folder
             Where to; made if missing.
         kind
-            ``"svg"``, or ``"png"`` with the extra ``figures``.
+            ``"svg"``, ``"png"`` with the extra ``figures``, or ``"csv"`` for the numbers.
 
         Returns
         -------

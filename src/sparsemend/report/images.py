@@ -1,4 +1,4 @@
-"""Figures as files for papers: SVG, and PNG through the optional package resvg-py."""
+"""Figures as files: SVG, PNG through the optional package resvg-py, their numbers as CSV."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sparsemend._files import atomic_path
 from sparsemend.report._figure import Figure
 from sparsemend.report._svg import svg_file
 
-FORMATS = ("svg", "png")
+FORMATS = ("svg", "png", "csv")
 # Pixels per unit of the drawing: sharp at 300 dots per inch over half a page.
 _ZOOM = 2
 
 
 def image(figure: Figure, kind: str) -> bytes:
-    """One figure on white, as the bytes of an SVG or PNG file.
+    """One figure on white, as the bytes of an SVG or PNG file, or its numbers as those of a CSV.
 
     Raises
     ------
@@ -27,6 +27,8 @@ def image(figure: Figure, kind: str) -> bytes:
     """
     if kind not in FORMATS:
         raise SparsemendError("unknown format of a figure", kind, ", ".join(FORMATS))
+    if kind == "csv":
+        return figure.table.csv().encode()
     drawing = svg_file(figure.plates, figure.columns)
     if kind == "svg":
         return drawing.encode()
