@@ -4,6 +4,7 @@ import itertools
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,10 +21,13 @@ from tests.search.fakes import (
 
 from sparsemend.search import Budget
 from sparsemend.search.auto import search_allocation
+from sparsemend.search.directions import counts_of, log_densities
 
 LAYERS = layer_set()
 PLAIN = plain_rules(LAYERS)
 KEEP = PLAIN["erk"].kept
+SIZES = tuple(layer.size for layer in LAYERS)
+MIXTURES = 5  # of three rules, of every two of them, of the best two so far
 COUNTS = {name: tuple(allocation.values()) for name, allocation in PLAIN.items()}
 
 
@@ -132,8 +136,8 @@ def test_what_the_real_repair_does_not_confirm_is_taken_back():
     objective = Fake(
         lambda counts: 0.0 if counts == COUNTS["erk"] else 1.0, lambda _: -float(next(likes))
     )
-    found = search(objective, 20)
-    names = [trial.name for trial in found.trials[len(RULES) :]]
+    found = search(objective, 20 + MIXTURES)
+    names = [trial.name for trial in found.trials[len(RULES) + MIXTURES :]]
     assert len(names) > 2
     assert set(names) <= {f"erk after {n} moves" for n in (2, 3)} | {"erk after 1 move"}
     assert (found.winner, found.kl) == ("erk", 0)
@@ -162,21 +166,50 @@ def test_a_single_layer_has_one_allocation():
     assert found.repairs == 1 + Fake.proxy_cost
 
 
+def test_mixtures_of_the_best_rules_follow_the_rules():
+    pair = ("lamp", "uniform")
+    goal = sum(log_densities(COUNTS[rule], SIZES) for rule in pair) / 2
+    best = counts_of(goal, SIZES, KEEP)
+
+    def function(counts):
+        return float(np.abs(log_densities(counts, SIZES) - goal).max())
+
+    found = search(Fake(function), len(RULES) + MIXTURES)
+    assert set(list(found.plain_kl)[:2]) == set(pair)
+    assert tuple(found.allocation.values()) == best
+    assert found.winner in {"0.50 lamp + 0.50 uniform", "0.50 uniform + 0.50 lamp"}
+    assert len(found.trials) == len(RULES) + MIXTURES
+    # The last one lies between the best two of all that went before.
+    first, second = sorted(found.trials[:-1], key=lambda trial: trial.kl)[:2]
+    middle = log_densities(first.counts, SIZES) + log_densities(second.counts, SIZES)
+    assert found.trials[-1].counts == pytest.approx(counts_of(middle / 2, SIZES, KEEP), abs=2)
+
+
+def test_rules_that_break_the_network_are_not_mixed():
+    objective = Fake(lambda counts: 0.0 if counts == COUNTS["erk"] else math.inf)
+    names = [trial.name for trial in search(objective, len(RULES) + 3).trials]
+    assert names[: len(RULES)] == [*RULES]
+    assert not [name for name in names if "+ 0" in name]
+
+
 def test_further_allocations_are_tried_after_the_rules_and_may_win():
     function, best = bowl(LAYERS, KEEP)
-    found = search(Fake(function), 7, anchors=lambda: {"far": COUNTS["erk"], "good": best})
-    assert [trial.name for trial in found.trials] == [*RULES, "far", "good"]
+    budget = len(RULES) + MIXTURES + 2
+    found = search(Fake(function), budget, anchors=lambda: {"far": COUNTS["erk"], "good": best})
+    names = [trial.name for trial in found.trials]
+    assert (names[: len(RULES)], names[-2:]) == ([*RULES], ["far", "good"])
     assert (found.winner, found.kl) == ("good", 0)
-    assert found.repairs == 6  # the first is known already
+    assert found.repairs == budget - 1  # the first is known already
     assert found.plain == RULES
 
 
 def test_what_cannot_be_confirmed_is_not_tried():
     # Room for the anchors, but for no trial of them; then for cheap trials, but no real one.
-    found = search(Fake(rough(0)), 6.5, anchors=pytest.fail, anchors_cost=1)
-    assert (found.repairs, found.proxies) == (5, 0)
+    tried = len(RULES) + MIXTURES
+    found = search(Fake(rough(0)), tried + 1.5, anchors=pytest.fail, anchors_cost=1)
+    assert (found.repairs, found.proxies) == (tried, 0)
     objective = Fake(rough(0))
-    search(objective, 5.9)
+    search(objective, tried + 0.9)
     assert {kind for kind, _ in objective.asked} == {"exact"}
 
 

@@ -1,14 +1,15 @@
 """Rule ``auto``: search for the allocation that leaves the repaired network closest to the dense.
 
-Every plain rule gets the real repair. Then a local search starts from the best: it moves
-budget towards the other rules, towards the least damage weighted by measured sensitivities, and
-between groups of layers and single layers. Moves are tried with a cheap repair; what they
-reach is confirmed with the real one, and only that counts. The sequence of trials does not
+Every plain rule gets the real repair, then mixtures of the best ones, then least damage weighted
+by measured sensitivities. From the best of all these a local search moves budget towards the
+others, and between groups of layers and single layers. Moves are tried with a cheap repair; what
+they reach is confirmed with the real one, and only that counts. The sequence of trials does not
 depend on the budget, so a larger budget never ends with a larger KL.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from sparsemend._progress import Advance, progress_bar
@@ -18,6 +19,7 @@ from sparsemend.search._budget import Budget, Meter
 from sparsemend.search._result import AllocationSearch, Trial
 from sparsemend.search._walk import Walk
 from sparsemend.search.directions import Array, Move, counts_of, log_densities, moves
+from sparsemend.search.mixtures import Mixture, describe, first_mixtures, halfway, mix
 from sparsemend.search.objective import Objective
 
 # Improvements with the cheap repair before the real one confirms them.
@@ -86,7 +88,8 @@ class _Search:
         with progress_bar("search", self._meter.total, self._progress) as advance:
             self._advance: Advance = advance
             try:
-                if self._rules() and self._further(anchors, anchors_cost) and self._climb():
+                started = self._rules() and self._mix() and self._further(anchors, anchors_cost)
+                if started and self._climb():
                     finished = "no move helps any more"
             except KeyboardInterrupt:
                 if not self._trials:
@@ -111,15 +114,36 @@ class _Search:
 
     @property
     def _best(self) -> Trial:
-        """The earliest of the closest."""
-        return min(self._trials, key=lambda trial: trial.kl)
+        return self._ranked[0]
+
+    @property
+    def _ranked(self) -> list[Trial]:
+        """The closest first, of equals the earliest."""
+        return sorted(self._trials, key=lambda trial: trial.kl)
 
     def _rules(self) -> bool:
         """Try the plain rules; False when the budget is spent."""
         return all(self._exact(name, tuple(a.values())) for name, a in self._plain.items())
 
+    def _mix(self) -> bool:
+        """Try mixtures of the best rules; False when the budget is spent."""
+        sound = [trial for trial in self._ranked if math.isfinite(trial.kl)]
+        points = {trial.name: self._log(trial.counts) for trial in sound}
+        mixtures: dict[str, Mixture] = {name: {name: 1.0} for name in points}
+
+        def attempt(mixture: Mixture) -> bool:
+            name = describe(mixture)
+            mixtures[name] = mixture
+            return self._exact(name, counts_of(mix(mixture, points), self._sizes, self._keep))
+
+        if not all(map(attempt, first_mixtures(list(points)))):
+            return False
+        best = [mixtures[trial.name] for trial in self._ranked[:2] if trial.name in mixtures]
+        return len(best) < 2 or attempt(halfway(*best))
+
     def _further(self, anchors: Anchors, cost: float) -> bool:
-        self._anchors = {t.name: t.counts for t in sorted(self._trials, key=lambda t: t.kl)}
+        plain = [trial for trial in self._ranked if trial.name in self._plain]
+        self._anchors = {trial.name: trial.counts for trial in plain}
         if not self._meter.affords(cost + 1):  # without a trial they are of no use
             return False
         self._meter.charge(cost)
