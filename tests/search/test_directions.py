@@ -116,34 +116,30 @@ def test_groups_are_proper_and_distinct(count):
     assert all(0 < len(positions) < count for positions in found)
 
 
-def test_moves_towards_others_then_groups_then_layers_the_largest_first(residual):
+def test_moves_of_groups_then_of_layers_the_largest_first(residual):
     sizes = [layer.size for layer in residual]
     counts = round_to_budget([0.5, 0.4, 0.3, 0.2, 0.1, 0.6, 0.7], sizes, sum(sizes) // 4)
-    current = log_densities(counts, sizes)
-    anchors = {"here": current, "b": current + np.arange(7), "a": current - np.arange(7)}
-    found = moves(residual, current, counts, anchors)
-    assert [move.name for move in found if move.kind == "anchor"] == ["b", "a"]
-    np.testing.assert_allclose(found[0].direction, np.arange(7))
+    found = moves(residual, counts)
     assert [move.name for move in found if move.kind == "group"] == list(groups(residual))
     alone = [move.name for move in found if move.kind == "layer"]
     # Each layer has one move of its own, some as a group.
     assert set(alone) == {"reduce", "inner", "outer"}
     assert alone == sorted(alone, key=lambda name: -counts[residual[name].order])
-    assert [move.kind for move in found] == ["anchor"] * 2 + ["group"] * 6 + ["layer"] * 3
+    assert [move.kind for move in found] == ["group"] * 6 + ["layer"] * 3
     for move in found:
         assert move.direction.shape == (7,)
         assert np.isfinite(move.direction).all()
         assert move.direction.any()
-    again = moves(residual, current, counts, anchors)
+    again = moves(residual, counts)
     assert [move.key for move in again] == [move.key for move in found]
 
 
 def test_opposite_moves_are_one():
     """More for one of two layers is less for the other."""
     layers = layer_set(((5, 5),) * 2)
-    found = moves(layers, np.zeros(2), (3, 4), {})
+    found = moves(layers, (3, 4))
     assert [move.key for move in found] == [("group", "first")]
-    assert moves(layer_set(((5, 5),)), np.zeros(1), (3,), {}) == []
+    assert moves(layer_set(((5, 5),)), (3,)) == []
 
 
 def test_layers_that_are_called_like_groups_keep_their_moves():
@@ -151,7 +147,7 @@ def test_layers_that_are_called_like_groups_keep_their_moves():
     for index, name in enumerate(("a", "first", "depthwise", "last", "b")):
         net.add_module(name, nn.Linear(4 + index, 5 + index))
     layers = discover(net, torch.randn(2, 4))
-    found = moves(layers, np.zeros(5), (1, 2, 3, 4, 5), {})
+    found = moves(layers, (1, 2, 3, 4, 5))
     by_key = {move.key: np.flatnonzero(move.direction).tolist() for move in found}
     assert len(by_key) == len(found)
     assert by_key["group", "first"] == [0]

@@ -4,7 +4,7 @@ import pytest
 from sparsemend.search._walk import Walk
 from sparsemend.search.directions import Move
 
-MOVES = [Move(kind, "x", np.ones(2)) for kind in ("anchor", "group", "layer")]
+MOVES = [Move(*key, np.ones(2)) for key in (("group", "x"), ("layer", "x"), ("layer", "y"))]
 START, HERE, THERE = np.zeros(2), np.ones(2), np.full(2, 2.0)
 
 

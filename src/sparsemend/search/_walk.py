@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sparsemend.search.directions import Array, Move
 
-# First factors of the steps, and what becomes of them.
-_STEPS = {"anchor": 0.3, "group": 0.5, "layer": 0.5}
+# First step, and what becomes of it.
+_FIRST = 0.5
 _GROW, _SHRINK, _SMALLEST = 1.5, 0.5, 0.08
 
 
@@ -28,7 +28,7 @@ class Walk:
         return self.step(move) > _SMALLEST
 
     def step(self, move: Move) -> float:
-        return self._steps.setdefault(move.key, _STEPS[move.kind])
+        return self._steps.setdefault(move.key, _FIRST)
 
     def signs(self, move: Move) -> tuple[float, float]:
         """The side that helped last comes first."""

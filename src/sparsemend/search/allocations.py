@@ -69,7 +69,7 @@ def find_allocation(
     layers = calibration.layers
     objective = Objective(dense, batches, heldout, layers, mask, plan, scope, calibration, progress)
 
-    def anchors() -> dict[str, tuple[int, ...]]:
+    def further() -> dict[str, tuple[int, ...]]:
         found = sensitive_allocation(
             dense, layers, sparsity, diagnosis, heldout[:1], progress=progress
         )
@@ -80,8 +80,8 @@ def find_allocation(
         plain_allocations(dense, layers, sparsity, diagnosis),
         objective,
         budget,
-        anchors=anchors,
-        anchors_cost=_SENSITIVITY_COST,
+        further=further,
+        further_cost=_SENSITIVITY_COST,
         progress=progress,
     )
 

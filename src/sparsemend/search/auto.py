@@ -1,10 +1,10 @@
 """Rule ``auto``: search for the allocation that leaves the repaired network closest to the dense.
 
 Every plain rule gets the real repair, then mixtures of the best ones, then least damage weighted
-by measured sensitivities. From the best of all these a local search moves budget towards the
-others, and between groups of layers and single layers. Moves are tried with a cheap repair; what
-they reach is confirmed with the real one, and only that counts. The sequence of trials does not
-depend on the budget, so a larger budget never ends with a larger KL.
+by measured sensitivities. From the best of all these a local search moves budget between groups
+of layers and single layers. Moves are tried with a cheap repair; what they reach is confirmed with
+the real one, and only that counts. The sequence of trials does not depend on the budget, so a
+larger budget never ends with a larger KL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sparsemend.search.objective import Objective
 # Improvements with the cheap repair before the real one confirms them.
 _CONFIRM_AFTER = 3
 
-Anchors = Callable[[], Mapping[str, Sequence[int]]]
+Further = Callable[[], Mapping[str, Sequence[int]]]
 
 
 def search_allocation(
@@ -34,8 +34,8 @@ def search_allocation(
     objective: Objective,
     budget: Budget,
     *,
-    anchors: Anchors = dict,
-    anchors_cost: float = 0.0,
+    further: Further = dict,
+    further_cost: float = 0.0,
     progress: bool | None = None,
 ) -> AllocationSearch:
     """Find the allocation with the lowest KL on the inputs that no repair sees.
@@ -50,9 +50,9 @@ def search_allocation(
         What is minimised.
     budget
         When to stop. The first rule is tried whatever it is.
-    anchors
-        Further allocations, name → counts, worth trying after the plain rules; called then.
-    anchors_cost
+    further
+        Further allocations, name → counts, worth trying after rules and mixtures; called then.
+    further_cost
         What calling it costs, in repairs.
     progress
         Show a progress bar; default on a terminal.
@@ -63,7 +63,7 @@ def search_allocation(
         The best allocation and all that was tried. Interrupting the search ends it with the
         best so far.
     """
-    return _Search(layers, plain, objective, Meter(budget), progress).run(anchors, anchors_cost)
+    return _Search(layers, plain, objective, Meter(budget), progress).run(further, further_cost)
 
 
 class _Search:
@@ -81,14 +81,13 @@ class _Search:
         self._sizes, self._keep = tuple(first.sizes.values()), first.kept
         self._trials: list[Trial] = []
         self._proxies: dict[tuple[int, ...], float] = {}
-        self._anchors: dict[str, tuple[int, ...]] = {}
 
-    def run(self, anchors: Anchors, anchors_cost: float) -> AllocationSearch:
+    def run(self, further: Further, further_cost: float) -> AllocationSearch:
         finished = "budget spent"
         with progress_bar("search", self._meter.total, self._progress) as advance:
             self._advance: Advance = advance
             try:
-                started = self._rules() and self._mix() and self._further(anchors, anchors_cost)
+                started = self._rules() and self._mix() and self._further(further, further_cost)
                 if started and self._climb():
                     finished = "no move helps any more"
             except KeyboardInterrupt:
@@ -141,26 +140,19 @@ class _Search:
         best = [mixtures[trial.name] for trial in self._ranked[:2] if trial.name in mixtures]
         return len(best) < 2 or attempt(halfway(*best))
 
-    def _further(self, anchors: Anchors, cost: float) -> bool:
-        plain = [trial for trial in self._ranked if trial.name in self._plain]
-        self._anchors = {trial.name: trial.counts for trial in plain}
+    def _further(self, further: Further, cost: float) -> bool:
+        """Try what is measured now; False when the budget is spent."""
         if not self._meter.affords(cost + 1):  # without a trial they are of no use
             return False
         self._meter.charge(cost)
-        for name, counts in anchors().items():
-            if not self._exact(name, tuple(counts)):
-                return False
-            self._anchors = {name: tuple(counts), **self._anchors}
-        return True
+        return all(self._exact(name, tuple(counts)) for name, counts in further().items())
 
     def _climb(self) -> bool:
         """Local search from the best; True when it has come to its end within the budget."""
         walk = Walk(self._log(self._best.counts), self._best.name)
         value = self._proxy(walk.point)
-        others = {name: self._log(counts) for name, counts in self._anchors.items()}
         while value is not None:
-            counts = counts_of(walk.point, self._sizes, self._keep)
-            candidates = moves(self._layers, walk.point, counts, others)
+            candidates = moves(self._layers, counts_of(walk.point, self._sizes, self._keep))
             if not any(walk.may_help(move) for move in candidates):
                 return True
             for move in filter(walk.may_help, candidates):

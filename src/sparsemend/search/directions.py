@@ -6,7 +6,7 @@ densities by factors; the budget is restored by rescaling, so only ratios betwee
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,9 @@ class Move:
     Attributes
     ----------
     kind
-        ``"anchor"`` (towards another allocation), ``"group"`` or ``"layer"``.
+        ``"group"`` or ``"layer"``.
     name
-        Of the other allocation, the group or the layer.
+        Of the group or the layer.
     direction
         Change of the log densities per unit of step, [L].
     """
@@ -94,30 +94,20 @@ def _feeds_sum(around: Surroundings | None) -> bool:
     return around is not None and around.shortcut is not None
 
 
-def moves(
-    layers: LayerSet, current: Array, counts: Sequence[int], anchors: Mapping[str, Array]
-) -> list[Move]:
+def moves(layers: LayerSet, counts: Sequence[int]) -> list[Move]:
     """Ways to change an allocation, in the order in which they are worth trying.
 
-    Towards other allocations, then groups of layers, then single layers, the largest first.
-    Layers that all others oppose (a group of all but these) are moved once.
+    Groups of layers, then single layers, the largest first. Layers that all others oppose (a group
+    of all but these) are moved once.
 
     Parameters
     ----------
     layers
         The layers.
-    current
-        Log densities of the present allocation, [L].
     counts
-        Its kept counts: large layers come first.
-    anchors
-        Name → log densities of other allocations, the most promising first.
+        Kept counts of the present allocation: large layers come first.
     """
-    found = [
-        Move("anchor", name, other - current)
-        for name, other in anchors.items()
-        if np.abs(other - current).max() > 1e-3
-    ]
+    found = list[Move]()
     largest = sorted(range(len(layers)), key=lambda i: (-counts[i], i))
     together = [("group", name, positions) for name, positions in groups(layers).items()]
     alone = [("layer", layers[i].name, (i,)) for i in largest]
