@@ -79,9 +79,9 @@ def test_what_the_sweep_does_not_cross_is_said():
     transitions = [make_transition("global", None), make_transition("erk", 0.86)]
     records = make_records(midpoints={"global": 0.99, "erk": 0.86})
     _, below = parts(records, transitions)
-    assert next(m.text for m in marks(below, Label)) == "above half throughout"
+    assert next(m.text for m in marks(below, Label)) == "> 96\u00a0%"
     _, below = parts(make_records(midpoints={"global": 0.3}), [make_transition("global", None)])
-    assert [m.text for m in marks(below, Label)] == ["below half throughout"]
+    assert [m.text for m in marks(below, Label)] == ["< 50\u00a0%"]
 
 
 def test_an_end_outside_of_the_sweep_runs_out_dashed():

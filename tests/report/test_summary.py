@@ -48,8 +48,21 @@ def test_the_headline_of_several_settings():
         for rule, m in MIDPOINTS.items()
     ]
     assert sweep(records, transitions).splitlines()[0] == (
-        "Half of the accuracy survives up to 90.0 % sparsity on a (global, batchnorm) and 93.0 % "
-        "sparsity on b (global, batchnorm)."
+        "Half of the accuracy survives up to 90.0 % sparsity on a (global, batchnorm) and up to "
+        "93.0 % sparsity on b (global, batchnorm)."
+    )
+
+
+def test_the_headline_names_what_keeps_half_to_the_end_of_the_sweep():
+    records = [
+        dataclasses.replace(record, cell=dataclasses.replace(record.cell, repair=repair))
+        for repair, midpoint in (("mean", 0.86), ("reconstruct", 0.99))
+        for record in make_records(midpoints={"erk": midpoint})
+    ]
+    transition = dataclasses.replace(make_transition("erk", 0.86), repair="mean")
+    headline = sweep(records, [transition]).splitlines()[0]
+    assert headline == (
+        "Half of the accuracy survives beyond 96 % sparsity on net (erk, reconstruct)."
     )
 
 

@@ -145,8 +145,11 @@ def _transitions(
             dash = "" if start is not None and end is not None else "5 3"
             marks.append(Line(((first, row), (last, row)), colour, 4, dash))
         if middle is None:
-            side = "above" if stays_above(curve, MIDPOINT) else "below"
-            marks.append(Label(x.high, row, f"{side} half throughout", "mute", dx=8))
+            if curve:  # the midpoint lies beyond the sweep
+                above = stays_above(curve, MIDPOINT)
+                bound = curve[-1 if above else 0].sparsity
+                text = f"{'>' if above else '<'} {percent(bound)}"
+                marks.append(Label(x.high, row, text, "mute", dx=8))
             continue
         marks.append(Line(((middle, -0.5), (middle, row)), colour, 1, "1 3"))
         marks.append(Group(transition.rule, (Dot(middle, row, colour, shape, 5, tip=tip),)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sparsemend.report._curves import has_curves
 from sparsemend.report._series import (
     Curve,
+    Point,
     Setting,
     by_measure,
     by_midpoint,
@@ -106,14 +107,32 @@ def _headline(
     what = "accuracy" if measure == "accuracy" else "agreement with the dense network"
     parts = []
     for network in networks:
-        own = [t for t in known if t.network == network]
-        if own:
-            best = max(own, key=lambda t: t.midpoint.mean or 0.0)
-            parts.append(
-                f"{tenths(best.midpoint.mean or 0.0)}{NBSP}% sparsity on {network} "
-                f"({best.rule}, {best.repair})"
-            )
-    yield f"Half of the {what} survives up to {listed(parts)}."
+        latest = [
+            (t.midpoint.mean, f"up to {tenths(t.midpoint.mean)}{NBSP}%", t.rule, t.repair)
+            for t in known
+            if t.network == network and t.midpoint.mean is not None
+        ]
+        latest += [
+            (ends.sparsity, f"beyond {percent(ends.sparsity)}", rule, repair)
+            for rule, repair, ends in _never_crossed(network, found)
+        ]
+        if latest:
+            _, place, rule, repair = max(latest, key=lambda entry: entry[0])
+            parts.append(f"{place} sparsity on {network} ({rule}, {repair})")
+    yield f"Half of the {what} survives {listed(parts)}."
+
+
+def _never_crossed(
+    network: str, found: Mapping[Setting, Mapping[str, Curve]]
+) -> Iterator[tuple[str, str, Point]]:
+    """Rule, repair and last point of the curves that keep half to the end, the highest first."""
+    ends = [
+        (rule, repair, curve[-1])
+        for (name, _, repair), rules in found.items()
+        for rule, curve in rules.items()
+        if name == network and stays_above(curve, MIDPOINT)
+    ]
+    yield from sorted(ends, key=lambda end: -end[2].mean)
 
 
 def _last_to_fall(
