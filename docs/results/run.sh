@@ -25,16 +25,16 @@ sweep() { # data set, network, options
 for set_ in cifar100 cifar10; do
     small=${set_}_resnet20 large=${set_}_resnet56
     case $set_ in
-    cifar100) bend="--sparsity 0.64:0.72:0.01" ;;
-    cifar10) bend="--sparsity 0.81:0.87:0.01" ;;
+    cifar100) bend="--sparsity 0.64:0.72:0.01" more="--sparsity 0.91:0.92:0.01 --sparsity 0.94" last= ;;
+    cifar10) bend="--sparsity 0.81:0.87:0.01" more="--sparsity 0.96 --sparsity 0.98" last="--sparsity 0.98" ;;
     esac
     # The transition: coarse, then fine where the curves bend.
     sweep $set_ "$small" $rules $batchnorm $seeds --sparsity 0.50:0.95:0.05 --sparsity 0.97
     sweep $set_ "$small" $rules $batchnorm $seeds $bend
     sweep $set_ "$small" --rule global --rule erk --rule rr $reconstruct --seed 0 \
-        --sparsity 0.50 --sparsity 0.70 --sparsity 0.85 --sparsity 0.93 --sparsity 0.97
+        --sparsity 0.50 --sparsity 0.70 --sparsity 0.85 --sparsity 0.93 --sparsity 0.97 $more
     sweep $set_ "$small" --rule auto --budget 12 $reconstruct --seed 0 \
-        --sparsity 0.50 --sparsity 0.70 --sparsity 0.93 --sparsity 0.97
+        --sparsity 0.50 --sparsity 0.70 --sparsity 0.93 --sparsity 0.97 $last
     # Rule auto beside all plain rules.
     sweep $set_ "$small" $rules --rule uniform+ $batchnorm $seeds $table
     sweep $set_ "$small" --rule auto --budget 30 $batchnorm $seeds $table

@@ -21,6 +21,7 @@ def test_the_gain_is_over_the_best_rule_of_the_cell_and_over_the_best_on_average
         *[("auto", 0.8, 0, 0.5), ("erk", 0.8, 0, 0.4), ("global", 0.8, 0, 0.3)],
         *[("auto", 0.8, 1, 0.6), ("erk", 0.8, 1, 0.2), ("global", 0.8, 1, 0.1)],
         ("erk", 0.85, 0, 0.9),  # never with auto
+        *[("auto", 0.7, 0, 0.9), ("erk", 0.7, 0, 0.1)],  # without one of the rules
     )
     second = stored(
         tmp_path / "b.sqlite", ("auto", 0.9, 0, 0.3), ("erk", 0.9, 0, 0.1), ("global", 0.9, 0, 0.32)
