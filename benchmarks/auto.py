@@ -10,7 +10,7 @@ and over the one that is best on average over all of them.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -44,19 +44,15 @@ def table(cells: Cells) -> list[str]:
         f"| network | repair | sparsity | seeds | {' | '.join(plain)} | auto | over the best |",
         "|---" * (6 + len(plain)) + "|",
     ]
-    for (network, repair, sparsity), found in groups.items():
-        means = {rule: mean(f[rule] for f in found) for rule in (*plain, AUTO)}
+    rows = {place: _means(found, plain) for place, found in groups.items()}
+    for (network, repair, sparsity), means in rows.items():
+        seeds = len(groups[network, repair, sparsity])
         gain = means[AUTO] - max(means[rule] for rule in plain)
-        shown = " | ".join(f"{means[rule]:.1f}" for rule in (*plain, AUTO))
         lines.append(
-            f"| {network} | {repair} | {sparsity:g} | {len(found)} | {shown} | {gain:+.1f} |"
+            f"| {network} | {repair} | {sparsity:g} | {seeds} | {_shown(means)} | {gain:+.1f} |"
         )
-    overall = {
-        rule: mean(mean(f[rule] for f in found) for found in groups.values())
-        for rule in (*plain, AUTO)
-    }
-    shown = " | ".join(f"{overall[rule]:.1f}" for rule in (*plain, AUTO))
-    lines.append(f"| mean of these |  |  |  | {shown} |  |")
+    overall = _means(list(rows.values()), plain)
+    lines.append(f"| mean of these |  |  |  | {_shown(overall)} |  |")
     best = max(plain, key=lambda rule: overall[rule])
     worst = min(f[AUTO] - max(f[rule] for rule in plain) for f in cells.values())
     lines += [
@@ -65,6 +61,14 @@ def table(cells: Cells) -> list[str]:
         f"over it. Single cell and seed with the least over its best plain rule: {worst:+.2f}.",
     ]
     return lines
+
+
+def _means(found: Sequence[Mapping[str, float]], plain: Sequence[str]) -> dict[str, float]:
+    return {rule: mean(f[rule] for f in found) for rule in (*plain, AUTO)}
+
+
+def _shown(means: Mapping[str, float]) -> str:
+    return " | ".join(f"{value:.1f}" for value in means.values())
 
 
 def main() -> None:

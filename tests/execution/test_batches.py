@@ -16,6 +16,7 @@ from sparsemend.execution.batches import (
     iterate,
     materialise,
     mirrored,
+    split_inputs,
     split_labels,
 )
 
@@ -250,6 +251,17 @@ def test_a_part_of_a_batch(batch, part):
 def test_parts_beyond_the_end_are_shorter():
     assert torch.equal(cut(X, 0, 100), X)
     assert torch.equal(cut(X, 4, 100), X[4:])
+
+
+def test_several_batches_are_split_between_batches_and_a_single_one_between_its_inputs():
+    batches = [torch.arange(n) for n in (4, 3, 2, 1)]
+    first, rest = split_inputs(batches, lambda n: n // 2)
+    assert [x.tolist() for x in first + rest] == [x.tolist() for x in batches]
+    assert (len(first), len(rest)) == (2, 2)
+    (first,), (rest,) = split_inputs([torch.arange(5)], lambda n: n - 2)
+    assert (first.tolist(), rest.tolist()) == ([0, 1, 2], [3, 4])
+    (first,), rest = split_inputs([torch.arange(5)], lambda n: n)
+    assert (first.tolist(), rest) == ([0, 1, 2, 3, 4], [])
 
 
 # Evaluation mode

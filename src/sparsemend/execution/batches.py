@@ -6,7 +6,7 @@ arguments), or a pair ``(args, kwargs)`` of a tuple and a dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -171,6 +171,27 @@ def cut(batch: Batch, start: int, stop: int) -> Batch:
         return leaf
 
     return tree_map(part, plain(batch))
+
+
+def split_inputs(
+    batches: Sequence[Batch], first: Callable[[int], int]
+) -> tuple[list[Batch], list[Batch]]:
+    """The first inputs and the rest, which may be none.
+
+    Parameters
+    ----------
+    batches
+        Several are split between batches, a single one between its inputs.
+    first
+        Of so many batches or inputs, how many come first.
+    """
+    if len(batches) > 1:
+        count = first(len(batches))
+        return list(batches[:count]), list(batches[count:])
+    size = batch_size(batches[0])
+    count = first(size)
+    rest = [cut(batches[0], count, size)] if count < size else []
+    return [cut(batches[0], 0, count)], rest
 
 
 def plain(batch: Batch) -> Batch:

@@ -113,7 +113,8 @@ class _Search:
 
     @property
     def _best(self) -> Trial:
-        return self._ranked[0]
+        """The earliest of the closest."""
+        return min(self._trials, key=lambda trial: trial.kl)
 
     @property
     def _ranked(self) -> list[Trial]:

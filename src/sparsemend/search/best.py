@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sparsemend.evaluation import Agreement, agreement
-from sparsemend.execution.batches import Batch, batch_size, cut, mirrored
+from sparsemend.execution.batches import Batch, batch_size, mirrored, split_inputs
 from sparsemend.layers import LayerSet
 from sparsemend.repair import (
     Outcome,
@@ -34,14 +34,9 @@ def hold_out(batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
 
     A single batch is cut in the same way; a single input serves as both.
     """
-    if len(batches) > 1:
-        count = max(1, len(batches) // 5)
-        return batches[:-count], batches[-count:]
-    size = batch_size(batches[0])
-    if size < 2:
+    if len(batches) == 1 and batch_size(batches[0]) < 2:
         return batches, batches
-    count = max(1, size // 5)
-    return [cut(batches[0], 0, size - count)], [cut(batches[0], size - count, size)]
+    return split_inputs(batches, lambda n: n - max(1, n // 5))
 
 
 @dataclass(frozen=True)

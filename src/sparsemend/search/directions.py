@@ -107,10 +107,10 @@ def moves(layers: LayerSet, counts: Sequence[int]) -> list[Move]:
     counts
         Kept counts of the present allocation: large layers come first.
     """
-    found = list[Move]()
     largest = sorted(range(len(layers)), key=lambda i: (-counts[i], i))
     together = [("group", name, positions) for name, positions in groups(layers).items()]
     alone = [("layer", layers[i].name, (i,)) for i in largest]
+    found = list[Move]()
     seen = set[frozenset[tuple[int, ...]]]()
     for kind, name, positions in (*together, *alone):
         others = tuple(i for i in range(len(layers)) if i not in positions)

@@ -12,7 +12,7 @@ from torch import nn
 from sparsemend._errors import SparsemendWarning
 from sparsemend.calibration import Calibration
 from sparsemend.evaluation import Reference
-from sparsemend.execution.batches import Batch, batch_size, cut
+from sparsemend.execution.batches import Batch, batch_size, split_inputs
 from sparsemend.layers import LayerSet
 from sparsemend.masks import JOINT, apply_masks, choose_masks
 from sparsemend.repair import RepairPlan, Settings, Support, parse_repair, run_plan
@@ -98,7 +98,7 @@ class Objective:
         self._layers, self._mask, self._scope = layers, mask, scope
         self._plan = parse_repair("reconstruct") if plan.best else plan
         self._calibration, self._progress = calibration, progress
-        self._few, rest = _split(batches, _PROXY_INPUTS)
+        self._few, rest = split_inputs(batches, lambda n: max(1, round(_PROXY_INPUTS * n)))
         self._quick_judge = Reference(dense, rest) if rest else self._judge
 
     @property
@@ -142,14 +142,3 @@ class Objective:
             )
         kl = judge.agreement(model).kl
         return math.inf if math.isnan(kl) else kl  # NaN would compare as no worse than anything
-
-
-def _split(batches: Sequence[Batch], share: float) -> tuple[list[Batch], list[Batch]]:
-    """The first inputs and the rest; whole batches where there are several, else of the one."""
-    if len(batches) > 1:
-        first = max(1, round(share * len(batches)))
-        return list(batches[:first]), list(batches[first:])
-    size = batch_size(batches[0])
-    first = max(1, round(share * size))
-    rest = [cut(batches[0], first, size)] if first < size else []
-    return [cut(batches[0], 0, first)], rest
