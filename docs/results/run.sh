@@ -37,7 +37,7 @@ auto() { # network, seeds and sparsities
     network=$1
     shift
     sweep auto "$network" $rules --rule uniform+ $batchnorm "$@"
-    sweep auto "$network" --rule auto --budget 30 $batchnorm "$@"
+    sweep auto "$network" --rule auto --budget 40 $batchnorm "$@"
     sweep auto "$network" $rules --rule uniform+ $reconstruct "$@"
     sweep auto "$network" --rule auto --budget 12 $reconstruct "$@"
 }

@@ -75,7 +75,7 @@ def compress(
         them rule ``auto`` and repair ``best`` set the last fifth of the batches aside, and
         others are measured on the calibration inputs.
     budget
-        How long rule ``auto`` may search: a number of repairs (default 30), or a time such as
+        How long rule ``auto`` may search: a number of repairs (default 40), or a time such as
         ``"20min"``. An interrupt (Ctrl-C) ends the search with the best so far.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.

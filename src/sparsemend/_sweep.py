@@ -68,7 +68,7 @@ def sweep(
     scope
         ``"sequential"`` or ``"one-shot"``.
     budget
-        How long rule ``"auto"`` may search in each cell: a number of repairs (default 30), or a
+        How long rule ``"auto"`` may search in each cell: a number of repairs (default 40), or a
         time such as ``"20min"``, which other machines will not reproduce.
     heldout, test
         With inputs of your own: unlabelled batches (or a function of the seed) that the repair

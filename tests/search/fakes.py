@@ -15,6 +15,7 @@ from sparsemend.search import AllocationSearch
 
 Counts = tuple[int, ...]
 Function = Callable[[Counts], float]
+Slopes = Callable[[Counts], np.ndarray]
 SHAPES = ((8, 3, 3, 3), (8, 8, 3, 3), (16, 8, 3, 3), (16, 16, 3, 3), (24, 16, 3, 3), (10, 24))
 RULES = ("global", "erk", "lamp", "uniform+", "uniform")
 
@@ -31,12 +32,18 @@ def plain_rules(
 
 
 class Fake:
-    """An objective that is a function of the counts; notes what it is asked, and at what cost."""
+    """An objective that is a function of the counts; notes what it is asked, and at what cost.
+
+    It has slopes where ``slopes`` gives them.
+    """
 
     proxy_cost = 0.125
+    slope_cost = 1.0
 
-    def __init__(self, exact: Function, proxy: Function | None = None) -> None:
-        self._exact, self._proxy = exact, proxy or exact
+    def __init__(
+        self, exact: Function, proxy: Function | None = None, slopes: Slopes | None = None
+    ) -> None:
+        self._exact, self._proxy, self._slopes = exact, proxy or exact, slopes
         self.asked: list[tuple[str, Counts]] = []
 
     def exact(self, counts: Mapping[str, int]) -> float:
@@ -47,9 +54,16 @@ class Fake:
         self.asked.append(("proxy", tuple(counts.values())))
         return self._proxy(tuple(counts.values()))
 
+    def slopes(self, counts: Mapping[str, int]) -> np.ndarray | None:
+        if self._slopes is None:
+            return None
+        self.asked.append(("slopes", tuple(counts.values())))
+        return self._slopes(tuple(counts.values()))
+
     @property
     def cost(self) -> float:
-        return sum(1 if kind == "exact" else self.proxy_cost for kind, _ in self.asked)
+        costs = {"exact": 1.0, "proxy": self.proxy_cost, "slopes": self.slope_cost}
+        return sum(costs[kind] for kind, _ in self.asked)
 
 
 def bowl(

@@ -11,7 +11,7 @@ from sparsemend.search._budget import Meter
 @pytest.mark.parametrize(
     ("value", "repairs", "seconds"),
     [
-        (None, 30, math.inf),
+        (None, 40, math.inf),
         (30, 30, math.inf),
         (0.5, 0.5, math.inf),
         ("12", 12, math.inf),
@@ -38,7 +38,7 @@ def test_anything_else_is_refused(value):
         parse_budget(value)
     assert str(caught.value) == (
         f"the search budget is not understood: got {value!r}; allowed: "
-        "a positive number of repairs, such as 30, or a time, such as '20min'"
+        "a positive number of repairs, such as 40, or a time, such as '20min'"
     )
 
 

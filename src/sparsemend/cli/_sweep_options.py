@@ -55,7 +55,7 @@ Scope = Annotated[str | None, typer.Option("--scope", help=f"One of {', '.join(S
 Budget = Annotated[
     str | None,
     typer.Option(
-        "--budget", help="For rule auto, per cell: repairs (default 30) or a time, as in 20min."
+        "--budget", help="For rule auto, per cell: repairs (default 40) or a time, as in 20min."
     ),
 ]
 CalibrationSize = Annotated[

@@ -44,7 +44,7 @@ def compress(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="How long rule auto may search: a number of repairs (default 30), or 20min. "
+            help="How long rule auto may search: a number of repairs (default 40), or 20min. "
             "Ctrl-C ends the search with the best so far."
         ),
     ] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,15 @@ class Reference:
         with evaluation_mode(dense):
             self._expected = [logits(call(dense, batch)) for batch in batches]
 
+    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Every batch with the dense network's logits, [predictions, classes]."""
+        return zip(self._batches, self._expected, strict=True)
+
     def agreement(self, model: nn.Module) -> Agreement:
         """What :func:`agreement` gives for the dense network and these inputs."""
         total = _Total()
         with evaluation_mode(model):
-            for batch, expected in zip(self._batches, self._expected, strict=True):
+            for batch, expected in self:
                 total.add(logits(call(model, batch)), expected)
         return total.result()
 
@@ -107,11 +111,7 @@ class _Total:
             raise SparsemendError(
                 "the networks' outputs differ in shape", list(ours.shape), str(theirs.shape)
             )
-        expected = F.log_softmax(theirs.double(), dim=1)
-        predicted = F.log_softmax(ours.double(), dim=1)
-        terms = expected.exp() * (expected - predicted)
-        # 0 · log 0 is 0: classes that a network rules out with -inf do not count. NaN does.
-        self._divergence += float(terms.where(expected != -math.inf, 0.0).sum())
+        self._divergence += float(divergence(ours, theirs))
         self._same += int((ours.argmax(dim=1) == theirs.argmax(dim=1)).sum())
         self._count += ours.shape[0]
 
@@ -119,6 +119,21 @@ class _Total:
         if not self._count:
             raise no_batches("batches")
         return Agreement(self._divergence / self._count, self._same / self._count, self._count)
+
+
+def divergence(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Sum of KL(theirs ‖ ours) over predictions, in nats; differentiable.
+
+    Parameters
+    ----------
+    ours, theirs
+        Logits, [predictions, classes].
+    """
+    expected = F.log_softmax(theirs.double(), dim=1)
+    predicted = F.log_softmax(ours.double(), dim=1)
+    terms = expected.exp() * (expected - predicted)
+    # 0 · log 0 is 0: classes that a network rules out with -inf do not count. NaN does.
+    return terms.where(expected != -math.inf, 0.0).sum()
 
 
 def logits(output: Any) -> Tensor:

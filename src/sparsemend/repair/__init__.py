@@ -10,7 +10,7 @@ from sparsemend.repair._importance import channel_importance
 from sparsemend.repair._plan import SCOPES, RepairPlan, parse_repair, repair_names
 from sparsemend.repair._reconstruct import Reconstruction, reconstruct
 from sparsemend.repair._run import Outcome, Support, check_plan, check_scope, run_plan
-from sparsemend.repair.batchnorm import has_running_norms, recalibrate
+from sparsemend.repair.batchnorm import has_running_norms, recalibrate, running_norms
 
 __all__ = [
     "SCOPES",
@@ -28,4 +28,5 @@ __all__ = [
     "reconstruct",
     "repair_names",
     "run_plan",
+    "running_norms",
 ]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from sparsemend._errors import SparsemendError
 
-DEFAULT_REPAIRS = 30.0
-_ALLOWED = "a positive number of repairs, such as 30, or a time, such as '20min'"
+DEFAULT_REPAIRS = 40.0
+_ALLOWED = "a positive number of repairs, such as 40, or a time, such as '20min'"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Budget:
 
 
 def parse_budget(value: float | str | None) -> Budget:
-    """Read ``30``, ``"30"``, ``"20min"``, ``"90s"`` or ``"2h"``; None is the default.
+    """Read ``40``, ``"40"``, ``"20min"``, ``"90s"`` or ``"2h"``; None is the default.
 
     Raises
     ------

@@ -1,10 +1,11 @@
 """Rule ``auto``: search for the allocation that leaves the repaired network closest to the dense.
 
 Every plain rule gets the real repair, then mixtures of the best ones, then least damage weighted
-by measured sensitivities. From the best of all these a local search moves budget between groups
-of layers and single layers. Moves are tried with a cheap repair; what they reach is confirmed with
-the real one, and only that counts. The sequence of trials does not depend on the budget, so a
-larger budget never ends with a larger KL.
+by measured sensitivities. From the best of all these, steps change all layers together down the
+slope of the KL; then a local search moves budget between groups of layers and single layers.
+Moves are tried with a cheap repair; what they reach is confirmed with the real one, and only that
+counts. The sequence of trials does not depend on the budget, so a larger budget never ends with a
+larger KL.
 """
 
 from __future__ import annotations
@@ -21,9 +22,14 @@ from sparsemend.search._walk import Walk
 from sparsemend.search.directions import Array, Move, counts_of, log_densities, moves
 from sparsemend.search.mixtures import Mixture, describe, first_mixtures, halfway, mix
 from sparsemend.search.objective import Objective
+from sparsemend.search.slopes import downhill
 
 # Improvements with the cheap repair before the real one confirms them.
 _CONFIRM_AFTER = 3
+
+# First largest change of a log density in a step downhill, what becomes of it after a step that
+# did not help or did, and the smallest that is worth a repair.
+_RADIUS, _SHRINK, _GROW, _SMALLEST_RADIUS = 0.4, 0.5, 1.2, 0.05
 
 Further = Callable[[], Mapping[str, Sequence[int]]]
 
@@ -88,7 +94,7 @@ class _Search:
             self._advance: Advance = advance
             try:
                 started = self._rules() and self._mix() and self._further(further, further_cost)
-                if started and self._climb():
+                if started and self._descend() and self._climb():
                     finished = "no move helps any more"
             except KeyboardInterrupt:
                 if not self._trials:
@@ -147,6 +153,29 @@ class _Search:
             return False
         self._meter.charge(cost)
         return all(self._exact(name, tuple(counts)) for name, counts in further().items())
+
+    def _descend(self) -> bool:
+        """Follow the slopes of the KL from the best; False when the budget is spent."""
+        radius, start, steps, slopes = _RADIUS, self._best.name, 0, None
+        while radius >= _SMALLEST_RADIUS:
+            best = self._best
+            if not self._meter.affords(self._objective.slope_cost + 1):
+                return False
+            here = self._objective.slopes(self._named(best.counts))
+            if here is None:
+                return True
+            self._meter.charge(self._objective.slope_cost)
+            # Those of the steps before smooth out what is peculiar to this choice of weights.
+            slopes = here if slopes is None else (slopes + here) / 2
+            while self._best is best and radius >= _SMALLEST_RADIUS:
+                change = downhill(slopes, best.counts, self._sizes, radius)
+                name = f"{start} after {steps + 1} step{'s' if steps else ''} downhill"
+                point = self._log(best.counts) + change
+                if not self._exact(name, counts_of(point, self._sizes, self._keep)):
+                    return False
+                radius *= _SHRINK if self._best is best else _GROW
+            steps += 1
+        return True
 
     def _climb(self) -> bool:
         """Local search from the best; True when it has come to its end within the budget."""

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from torch import nn
 
@@ -13,9 +14,11 @@ from sparsemend._errors import SparsemendWarning
 from sparsemend.calibration import Calibration
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch, batch_size, split_inputs
-from sparsemend.layers import LayerSet
+from sparsemend.layers import LayerSet, layer_weights
 from sparsemend.masks import JOINT, apply_masks, choose_masks
 from sparsemend.repair import RepairPlan, Settings, Support, parse_repair, run_plan
+from sparsemend.search.directions import Array
+from sparsemend.search.slopes import density_slopes, margins
 from sparsemend.solvers import Schedule
 
 # A cheap trial: a part of the calibration inputs, and of the rounds of a reconstruction.
@@ -79,6 +82,9 @@ class Objective:
         For mask rules that need it.
     progress
         Show a bar for every repair; default on a terminal.
+
+    Held in memory: the inputs, the dense network's logits for them, and the network of the last
+    real repair.
     """
 
     def __init__(
@@ -98,8 +104,12 @@ class Objective:
         self._layers, self._mask, self._scope = layers, mask, scope
         self._plan = parse_repair("reconstruct") if plan.best else plan
         self._calibration, self._progress = calibration, progress
+        self._last: tuple[dict[str, int], nn.Module] | None = None
         self._few, rest = split_inputs(batches, lambda n: max(1, round(_PROXY_INPUTS * n)))
         self._quick_judge = Reference(dense, rest) if rest else self._judge
+
+    # A forward and a backward pass, of the dense network a forward one, two rankings of weights.
+    slope_cost = 1.0
 
     @property
     def proxy_cost(self) -> float:
@@ -110,20 +120,62 @@ class Objective:
 
     def exact(self, counts: Mapping[str, int]) -> float:
         """KL after the real repair, in nats; infinite where outputs are no numbers."""
-        return self._trial(counts, self._batches, self._judge, None, self._progress)
+        return _kl(self._judge, self._network(counts))
 
     def proxy(self, counts: Mapping[str, int]) -> float:
         """KL after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
-        return self._trial(counts, self._few, self._quick_judge, _PROXY_SETTINGS, False)
+        model = self._repaired(counts, self._few, _PROXY_SETTINGS, False)
+        return _kl(self._quick_judge, model)
 
-    def _trial(
+    def slopes(self, counts: Mapping[str, int]) -> Array | None:
+        """d KL / d log density of every layer after the real repair, on the inputs it repairs with.
+
+        Costs :attr:`slope_cost` repairs where these counts had the last real repair. None where
+        weights are refitted: dense values then do not say what a further weight would bring.
+        """
+        if self._plan.reconstructs or self._mask == JOINT:
+            return None
+        layers, model = self._layers, self._network(counts)
+        weights = layer_weights(self._dense, layers)
+        below, above = margins(tuple(counts.values()), [weights[name].numel() for name in counts])
+        masks = [
+            choose_masks(
+                self._dense,
+                dict(zip(counts, numbers, strict=True)),
+                self._mask,
+                calibration=self._calibration,
+            )
+            for numbers in (below, above)
+        ]
+        return density_slopes(
+            model,
+            weights,
+            {name: masks[1][name] & ~masks[0][name] for name in counts},
+            [more / less for less, more in zip(below, above, strict=True)],
+            self._calibration_reference,
+            layers,
+            recalibrated=self._plan.batchnorm is not None,
+        )
+
+    @cached_property
+    def _calibration_reference(self) -> Reference:
+        return Reference(self._dense, self._batches)
+
+    def _network(self, counts: Mapping[str, int]) -> nn.Module:
+        """After the real repair; the last one is kept."""
+        key = dict(counts)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # before the next is made: one at a time
+            self._last = key, self._repaired(counts, self._batches, None, self._progress)
+        return self._last[1]
+
+    def _repaired(
         self,
         counts: Mapping[str, int],
         batches: Sequence[Batch],
-        judge: Reference,
         settings: Settings | None,
         progress: bool | None,
-    ) -> float:
+    ) -> nn.Module:
         model = copy.deepcopy(self._dense)
         support = start_support(model, self._dense, counts, self._mask, self._calibration)
         with warnings.catch_warnings():
@@ -140,5 +192,9 @@ class Objective:
                 progress,
                 settings,
             )
-        kl = judge.agreement(model).kl
-        return math.inf if math.isnan(kl) else kl  # NaN would compare as no worse than anything
+        return model
+
+
+def _kl(judge: Reference, model: nn.Module) -> float:
+    kl = judge.agreement(model).kl
+    return math.inf if math.isnan(kl) else kl  # NaN would compare as no worse than anything

@@ -1,0 +1,145 @@
+"""How the KL answers to the density of every layer, from one gradient instead of many repairs.
+
+Weights at the margin (kept at 1.5 times the count, not at the count divided by 1.5) are what a
+change of density brings or takes. To first order each changes the KL by its dense value times
+the gradient at it, so their sum is a central difference for the layer, and one backward pass
+gives that of all layers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsemend.evaluation import Reference, divergence, logits
+from sparsemend.execution.batches import batch_size, call, evaluation_mode
+from sparsemend.layers import LayerSet
+from sparsemend.repair import running_norms
+from sparsemend.search.directions import Array
+
+# Counts between which weights are at the margin: these times and divided by it.
+MARGIN = 1.5
+# Of a layer, as a multiple of the average layer's share of the kept weights.
+_LEAST_INERTIA = 3.0
+
+
+def margins(
+    counts: Sequence[int], sizes: Sequence[int], margin: float = MARGIN
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Smaller and larger counts between which weights are at the margin; at least 1, at most all.
+
+    Parameters
+    ----------
+    counts
+        Kept counts.
+    sizes
+        Number of weights of each layer.
+    margin
+        Factor, above 1.
+    """
+    below = tuple(max(1, math.floor(n / margin)) for n in counts)
+    above = tuple(min(size, math.ceil(n * margin)) for n, size in zip(counts, sizes, strict=True))
+    return below, above
+
+
+def density_slopes(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    between: Mapping[str, Tensor],
+    ratios: Sequence[float],
+    reference: Reference,
+    layers: LayerSet,
+    *,
+    recalibrated: bool,
+) -> Array | None:
+    """d KL(dense ‖ repaired) / d log density of every layer, in nats, [L].
+
+    Σ_i w_i · ∂KL/∂w_i / log(ratio) over the weights i at the margin.
+
+    Parameters
+    ----------
+    model
+        The repaired network; unchanged. A copy of it is held, and of one batch at a time the
+        activations of all layers, as for a step of training.
+    weights
+        Layer → its dense weight.
+    between
+        Layer → which weights are at the margin, shaped like the weight.
+    ratios
+        Larger over smaller count of every layer.
+    reference
+        The dense network's outputs on the inputs to measure with.
+    layers
+        The layers, in execution order.
+    recalibrated
+        Whether a repair recalibrates BatchNorm: then the gradient takes into account that
+        statistics follow the weights, by those of each batch.
+
+    Returns
+    -------
+    Array or None
+        None where the network has no gradient, or it is not finite.
+    """
+    model = copy.deepcopy(model).requires_grad_(False)
+    modules: dict[str, Any] = dict(model.named_modules())
+    parameters = [modules[layer.name].weight.requires_grad_() for layer in layers]
+    with evaluation_mode(model), torch.enable_grad():
+        if recalibrated:
+            for norm in running_norms(model):
+                norm.train()
+        count = 0
+        for batch, expected in reference:
+            if recalibrated and batch_size(batch) < 2:
+                continue  # one input may have no variance
+            distance = divergence(logits(call(model, batch)), expected)
+            if not distance.requires_grad:
+                return None
+            distance.backward()
+            count += expected.shape[0]
+    found = np.zeros(len(layers))
+    for position, (layer, parameter) in enumerate(zip(layers, parameters, strict=True)):
+        if parameter.grad is not None and ratios[position] > 1:
+            chosen = between[layer.name]
+            products = weights[layer.name][chosen].double() * parameter.grad[chosen].double()
+            found[position] = float(products.sum()) / (count * math.log(ratios[position]))
+    return found if count and np.isfinite(found).all() else None
+
+
+def downhill(slopes: Array, counts: Sequence[int], sizes: Sequence[int], radius: float) -> Array:
+    """Change of the log densities that lowers the KL most, within a radius, [L].
+
+    Minimises slopes · x + Σ_l q_l x_l² / 2 under Σ_l k_l x_l = 0, that is with an unchanged
+    budget, k_l the layer's share of the kept weights; x is then scaled so that the largest change
+    is ``radius``. q_l = max(k_l, 3 / L): changing the density of a small layer is not taken to be
+    free, or its noise would decide. Layers that are dense gain nothing.
+
+    Parameters
+    ----------
+    slopes
+        d KL / d log density, [L].
+    counts
+        Kept counts.
+    sizes
+        Number of weights of each layer.
+    radius
+        Largest change of a log density.
+    """
+    kept = np.asarray(counts, dtype=np.float64)
+    share = kept / kept.sum()
+    inertia = np.maximum(share, _LEAST_INERTIA / len(share))
+    free = np.ones(len(share), dtype=bool)
+    change = np.zeros(len(share))
+    for _ in range(2):  # once more without the dense layers that wanted more
+        price = (share * slopes / inertia)[free].sum() / (share**2 / inertia)[free].sum()
+        change = np.where(free, (price * share - slopes) / inertia, 0.0)
+        free &= ~((kept >= np.asarray(sizes)) & (change > 0))
+        if free.all() or not free.any():
+            break
+    largest = np.abs(change).max()
+    return change * (radius / largest) if largest > 0 else change
