@@ -17,6 +17,7 @@ from tests.search.fakes import (
     outline,
     plain_rules,
     rough,
+    slopes_of,
 )
 
 from sparsemend.search import Budget
@@ -305,3 +306,44 @@ def test_progress_shows_the_best_so_far(capsys):
     budget = Budget(10)
     found = search_allocation(LAYERS, PLAIN, Fake(function), budget, progress=True)
     assert f"search, KL {found.kl:.4f}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_steps_down_the_slope_come_nearer(seed):
+    value, _ = bowl(LAYERS, KEEP, seed)
+    started = len(PLAIN) + MIXTURES
+    found = search(Fake(value, slopes=slopes_of(value)), started + 12)
+    assert "downhill" in found.winner
+    assert found.kl < 0.5 * min(trial.kl for trial in found.trials[:started])
+    check_budget(found, LAYERS)
+
+
+def test_slopes_are_paid_for_and_asked_for_where_a_step_can_follow():
+    value, _ = bowl(LAYERS, KEEP, 0)
+    started = len(PLAIN) + MIXTURES
+    for extra, asked in ((1.99, []), (2, ["slopes", "exact"]), (3, ["slopes", "exact", "exact"])):
+        # Up the slope nothing helps, so that the steps after the first need no further slopes.
+        objective = Fake(value, slopes=lambda counts: -slopes_of(value)(counts))
+        found = search(objective, started + extra)
+        assert [kind for kind, _ in objective.asked[started:] if kind != "proxy"] == asked
+        assert found.repairs == pytest.approx(objective.cost)
+        assert found.repairs <= started + extra
+
+
+def test_where_no_step_helps_the_descent_ends_and_the_moves_begin():
+    value, _ = bowl(LAYERS, KEEP, 0)
+    objective = Fake(value, slopes=lambda counts: -slopes_of(value)(counts))
+    found = search(objective, 60)
+    kinds = [kind for kind, _ in objective.asked[len(PLAIN) + MIXTURES :]]
+    assert kinds[:5] == ["slopes", "exact", "exact", "exact", "exact"]  # 0.4, 0.2, 0.1, 0.05
+    assert kinds[5] == "proxy"
+    assert "slopes" not in kinds[5:]
+    assert "downhill" not in found.winner
+    assert "move" in found.winner
+
+
+def test_without_slopes_the_moves_begin_at_once():
+    objective = Fake(bowl(LAYERS, KEEP, 0)[0])
+    objective.slopes = lambda _: None
+    search(objective, len(PLAIN) + MIXTURES + 5)
+    assert objective.asked[len(PLAIN) + MIXTURES][0] == "proxy"

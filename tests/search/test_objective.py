@@ -158,3 +158,59 @@ def test_masks_are_applied_unless_the_repair_chooses_them():
     support = start_support(fixed, model, counts, "magnitude")
     assert same_state(fixed, sm.prune(model, counts))
     assert {name: int(mask.sum()) for name, mask in support.masks.items()} == dict(counts)
+
+
+@pytest.mark.parametrize(
+    ("repair", "mask"),
+    [
+        ("none", "magnitude"),
+        ("variance", "magnitude"),
+        ("batchnorm", "activation"),
+        ("variance+batchnorm-ema", "magnitude"),
+    ],
+)
+def test_slopes_are_of_the_network_that_had_the_last_repair(repair, mask, monkeypatch):
+    repaired = []
+    module = "sparsemend.search.objective"
+    run = sm.search.objective.run_plan
+    monkeypatch.setattr(f"{module}.run_plan", lambda *a: (repaired.append(a[0]), run(*a)))
+    model, inputs, _, objective = make(repair, mask)
+    before = copy.deepcopy(model)
+    layers = discover(model, inputs[0])
+    counts = sm.allocate(model, 0.6, "erk", layers=layers)
+    objective.exact(counts)
+    found = objective.slopes(counts)
+    assert len(repaired) == 1
+    assert found.shape == (len(layers),)
+    assert (found != 0).all()
+    other = sm.allocate(model, 0.6, "uniform", layers=layers)
+    assert (objective.slopes(other) != found).any()
+    assert len(repaired) == 2
+    assert (objective.slopes(counts) == found).all()
+    assert same_state(model, before)
+
+
+def test_slopes_say_what_weights_at_the_margin_bring():
+    """Nearly dense, so that the first order is all there is."""
+    model, inputs, _, objective = make("none", batches=1)
+    layers = discover(model, inputs[0])
+    counts = {layer.name: layer.size for layer in layers}
+    layer = layers[0]
+    counts[layer.name] = layer.size // 2
+    slope = objective.slopes(counts)[0]
+    ends = []
+    for count in (layer.size // 3, 3 * layer.size // 4):
+        pruned = sm.prune(model, {**counts, layer.name: count})
+        ends.append(sm.agreement(pruned, model, inputs).kl)
+    assert slope < 0
+    assert slope * math.log(9 / 4) == pytest.approx(ends[1] - ends[0], rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("repair", "mask"),
+    [("reconstruct", "gradual"), ("reconstruct", "magnitude"), ("best", "gradual")],
+)
+def test_refitted_weights_have_no_slopes(repair, mask):
+    model, inputs, _, objective = make(repair, mask)
+    counts = sm.allocate(model, 0.6, layers=discover(model, inputs[0]))
+    assert objective.slopes(counts) is None

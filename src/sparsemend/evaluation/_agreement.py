@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,15 +87,11 @@ class Reference:
         with evaluation_mode(dense):
             self._expected = [logits(call(dense, batch)) for batch in batches]
 
-    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
-        """Every batch with the dense network's logits, [predictions, classes]."""
-        return zip(self._batches, self._expected, strict=True)
-
     def agreement(self, model: nn.Module) -> Agreement:
         """What :func:`agreement` gives for the dense network and these inputs."""
         total = _Total()
         with evaluation_mode(model):
-            for batch, expected in self:
+            for batch, expected in zip(self._batches, self._expected, strict=True):
                 total.add(logits(call(model, batch)), expected)
         return total.result()
 

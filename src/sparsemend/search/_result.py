@@ -41,7 +41,7 @@ class AllocationSearch:
     allocation
         The winner's exact counts.
     winner
-        Its name: a plain rule, a mixture of rules, or how many moves it is away from one.
+        Its name: a plain rule, a mixture of rules, or how many steps or moves it is away from one.
     kl
         Its KL on the held-out inputs, with the real repair, in nats.
     trials

@@ -6,7 +6,6 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 from torch import nn
 
@@ -135,10 +134,9 @@ class Objective:
         """
         if self._plan.reconstructs or self._mask == JOINT:
             return None
-        layers, model = self._layers, self._network(counts)
-        weights = layer_weights(self._dense, layers)
-        below, above = margins(tuple(counts.values()), [weights[name].numel() for name in counts])
-        masks = [
+        sizes = [weight.numel() for weight in layer_weights(self._dense, self._layers).values()]
+        below, above = margins(tuple(counts.values()), sizes)
+        least, most = (
             choose_masks(
                 self._dense,
                 dict(zip(counts, numbers, strict=True)),
@@ -146,20 +144,16 @@ class Objective:
                 calibration=self._calibration,
             )
             for numbers in (below, above)
-        ]
+        )
         return density_slopes(
-            model,
-            weights,
-            {name: masks[1][name] & ~masks[0][name] for name in counts},
+            self._network(counts),
+            self._dense,
+            self._batches,
+            self._layers,
+            {name: most[name] & ~least[name] for name in counts},
             [more / less for less, more in zip(below, above, strict=True)],
-            self._calibration_reference,
-            layers,
             recalibrated=self._plan.batchnorm is not None,
         )
-
-    @cached_property
-    def _calibration_reference(self) -> Reference:
-        return Reference(self._dense, self._batches)
 
     def _network(self, counts: Mapping[str, int]) -> nn.Module:
         """After the real repair; the last one is kept."""

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsemend.evaluation import Reference, divergence, logits
-from sparsemend.execution.batches import batch_size, call, evaluation_mode
-from sparsemend.layers import LayerSet
+from sparsemend.evaluation import divergence, logits
+from sparsemend.execution.batches import Batch, batch_size, call, evaluation_mode
+from sparsemend.layers import LayerSet, layer_weights
 from sparsemend.repair import running_norms
 from sparsemend.search.directions import Array
 
@@ -50,36 +50,37 @@ def margins(
 
 def density_slopes(
     model: nn.Module,
-    weights: Mapping[str, Tensor],
-    between: Mapping[str, Tensor],
-    ratios: Sequence[float],
-    reference: Reference,
+    dense: nn.Module,
+    batches: Sequence[Batch],
     layers: LayerSet,
+    marginal: Mapping[str, Tensor],
+    ratios: Sequence[float],
     *,
     recalibrated: bool,
 ) -> Array | None:
     """d KL(dense ‖ repaired) / d log density of every layer, in nats, [L].
 
-    Σ_i w_i · ∂KL/∂w_i / log(ratio) over the weights i at the margin.
+    Σ_i w_i · ∂KL/∂w_i / log(ratio) over the weights i at the margin, w_i the dense values.
 
     Parameters
     ----------
     model
         The repaired network; unchanged. A copy of it is held, and of one batch at a time the
         activations of all layers, as for a step of training.
-    weights
-        Layer → its dense weight.
-    between
-        Layer → which weights are at the margin, shaped like the weight.
-    ratios
-        Larger over smaller count of every layer.
-    reference
-        The dense network's outputs on the inputs to measure with.
+    dense
+        The dense network; unchanged.
+    batches
+        Unlabelled inputs to measure with.
     layers
         The layers, in execution order.
+    marginal
+        Layer → which weights are at the margin, shaped like its weight.
+    ratios
+        Larger over smaller count of every layer, [L].
     recalibrated
-        Whether a repair recalibrates BatchNorm: then the gradient takes into account that
-        statistics follow the weights, by those of each batch.
+        Whether the repair recalibrates BatchNorm: then the gradient takes into account that
+        statistics follow the weights. They are those of each batch, so that batches of one
+        input are left out.
 
     Returns
     -------
@@ -88,16 +89,19 @@ def density_slopes(
     """
     model = copy.deepcopy(model).requires_grad_(False)
     modules: dict[str, Any] = dict(model.named_modules())
+    weights = layer_weights(dense, layers)
     parameters = [modules[layer.name].weight.requires_grad_() for layer in layers]
-    with evaluation_mode(model), torch.enable_grad():
+    with evaluation_mode(model, dense):
         if recalibrated:
             for norm in running_norms(model):
                 norm.train()
         count = 0
-        for batch, expected in reference:
+        for batch in batches:
             if recalibrated and batch_size(batch) < 2:
-                continue  # one input may have no variance
-            distance = divergence(logits(call(model, batch)), expected)
+                continue
+            expected = logits(call(dense, batch))
+            with torch.enable_grad():
+                distance = divergence(logits(call(model, batch)), expected)
             if not distance.requires_grad:
                 return None
             distance.backward()
@@ -105,7 +109,7 @@ def density_slopes(
     found = np.zeros(len(layers))
     for position, (layer, parameter) in enumerate(zip(layers, parameters, strict=True)):
         if parameter.grad is not None and ratios[position] > 1:
-            chosen = between[layer.name]
+            chosen = marginal[layer.name]
             products = weights[layer.name][chosen].double() * parameter.grad[chosen].double()
             found[position] = float(products.sum()) / (count * math.log(ratios[position]))
     return found if count and np.isfinite(found).all() else None
