@@ -28,14 +28,45 @@ def damaged(dense, seed=0):
     return model, marginal
 
 
-def distance(model, dense, batches, recalibrated):
+def distance(model, dense, batches, restored, original):
+    """KL after restoring, batch by batch, the statistics that the original has."""
     model = copy.deepcopy(model).eval()
     for module in model.modules():
-        if recalibrated and isinstance(module, nn.BatchNorm2d):
+        if restored == "norms" and isinstance(module, nn.BatchNorm2d):
             module.train()
+    if restored == "layers":
+        restore(model, original)
     with torch.no_grad():
         total = sum(float(divergence(model(x), dense(x))) for x in batches)
     return total / sum(map(len, batches))
+
+
+def restore(model, original):
+    """Outputs of all layers get mean and variance of those of another network."""
+    original = copy.deepcopy(original).eval()
+    aims, modules = {}, dict(model.named_modules())
+    for layer in discover(model):
+        twin = dict(original.named_modules())[layer.name]
+
+        def note(_, __, z, name=layer.name):
+            aims[name] = moments(z)
+
+        def match(_, __, z, name=layer.name):
+            (mean, spread), (aim, aimed) = moments(z), aims[name]
+            return aim + aimed * (z - mean) / spread
+
+        twin.register_forward_hook(note)
+        modules[layer.name].register_forward_hook(match)
+
+    def first(_, args):
+        original(*args)
+
+    model.register_forward_pre_hook(first)
+
+
+def moments(z):
+    dims = [d for d in range(z.dim()) if d != 1]
+    return z.mean(dims, keepdim=True), z.var(dims, correction=0, keepdim=True).sqrt()
 
 
 def shifted(model, dense, layer, marginal, step):
@@ -58,10 +89,18 @@ NETWORKS = {"plain": conv_bn, "grouped, in place": grouped, "linear": perceptron
 
 
 @pytest.mark.parametrize(
-    ("name", "recalibrated"),
-    [("plain", False), ("plain", True), ("grouped, in place", True), ("linear", False)],
+    ("name", "restored"),
+    [
+        ("plain", "nothing"),
+        ("plain", "norms"),
+        ("plain", "layers"),
+        ("grouped, in place", "norms"),
+        ("grouped, in place", "layers"),
+        ("linear", "nothing"),
+        ("linear", "layers"),
+    ],
 )
-def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, recalibrated):
+def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, restored):
     dense = NETWORKS[name]().double()
     x = torch.randn(20, 6) if name == "linear" else images(20)
     batches = list(x.double().split([8, 8, 4]))
@@ -72,9 +111,7 @@ def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, recal
     dense.get_submodule("1").train()
     before = copy.deepcopy(model), copy.deepcopy(dense)
     flags = [m.training for net in (model, dense) for m in net.modules()]
-    found = density_slopes(
-        model, dense, batches, layers, marginal, ratios, recalibrated=recalibrated
-    )
+    found = density_slopes(model, dense, batches, layers, marginal, ratios, restored=restored)
     assert [m.training for net in (model, dense) for m in net.modules()] == flags
     assert same_state(model, before[0])
     assert same_state(dense, before[1])
@@ -82,20 +119,18 @@ def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, recal
     dense.eval()
     for layer, ratio, slope in zip(layers, ratios, found, strict=True):
         ends = [
-            distance(shifted(model, dense, layer, marginal, step), dense, batches, recalibrated)
+            distance(shifted(model, dense, layer, marginal, step), dense, batches, restored, model)
             for step in (1e-5, -1e-5)
         ]
         assert slope * np.log(ratio) == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-7)
         assert slope != 0
 
 
-def measure(dense, batches, recalibrated=True, ratio=2.0):
+def measure(dense, batches, restored="norms", ratio=2.0):
     model, marginal = damaged(dense)
     layers = discover(dense, images(2))
     ratios = [ratio] * len(layers)
-    return density_slopes(
-        model, dense, batches, layers, marginal, ratios, recalibrated=recalibrated
-    )
+    return density_slopes(model, dense, batches, layers, marginal, ratios, restored=restored)
 
 
 def test_single_inputs_have_no_statistics():
@@ -103,7 +138,8 @@ def test_single_inputs_have_no_statistics():
     with_single = measure(dense, [pair, single])
     np.testing.assert_array_equal(with_single, measure(dense, [pair]))
     assert measure(dense, [single]) is None
-    assert measure(dense, [single], recalibrated=False) is not None
+    assert measure(dense, [single], "nothing") is not None
+    assert measure(dense, [single], "layers") is not None
 
 
 def test_a_layer_without_a_margin_has_no_slope():
@@ -125,6 +161,12 @@ def test_no_gradient_is_no_slopes():
     broken = conv_bn()
     nn.init.constant_(broken[-1].bias, torch.nan)
     assert measure(broken, [images(6)]) is None
+
+
+def test_constant_channels_do_no_harm():
+    dense = conv_bn()
+    nn.init.zeros_(dense[0].weight[2])
+    assert np.isfinite(measure(dense, [images(6)], "layers")).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -17,7 +17,7 @@ from sparsemend.layers import LayerSet, layer_weights
 from sparsemend.masks import JOINT, apply_masks, choose_masks
 from sparsemend.repair import RepairPlan, Settings, Support, parse_repair, run_plan
 from sparsemend.search.directions import Array
-from sparsemend.search.slopes import density_slopes, margins
+from sparsemend.search.slopes import Restored, density_slopes, margins
 from sparsemend.solvers import Schedule
 
 # A cheap trial: a part of the calibration inputs, and of the rounds of a reconstruction.
@@ -152,7 +152,7 @@ class Objective:
             self._layers,
             {name: most[name] & ~least[name] for name in counts},
             [more / less for less, more in zip(below, above, strict=True)],
-            recalibrated=self._plan.batchnorm is not None,
+            restored=_restored(self._plan),
         )
 
     def _network(self, counts: Mapping[str, int]) -> nn.Module:
@@ -187,6 +187,13 @@ class Objective:
                 settings,
             )
         return model
+
+
+def _restored(plan: RepairPlan) -> Restored:
+    """Where a repair brings means and variances back, whatever the weights are."""
+    if plan.batchnorm:
+        return "norms"
+    return "nothing" if plan.operator is None or plan.operator.name == "none" else "layers"
 
 
 def _kl(judge: Reference, model: nn.Module) -> float:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,12 +19,16 @@ from torch import Tensor, nn
 
 from sparsemend.evaluation import divergence, logits
 from sparsemend.execution.batches import Batch, batch_size, call, evaluation_mode
-from sparsemend.layers import LayerSet, layer_weights
+from sparsemend.layers import LayerSet, channel_last, channel_shape, layer_weights
 from sparsemend.repair import running_norms
 from sparsemend.search.directions import Array
 
+Restored = Literal["nothing", "norms", "layers"]
+
 # Counts between which weights are at the margin: these times and divided by it.
 MARGIN = 1.5
+# Variance below which a channel counts as constant.
+_TINY = 1e-12
 # Of a layer, as a multiple of the average layer's share of the kept weights.
 _LEAST_INERTIA = 3.0
 
@@ -56,7 +60,7 @@ def density_slopes(
     marginal: Mapping[str, Tensor],
     ratios: Sequence[float],
     *,
-    recalibrated: bool,
+    restored: Restored = "nothing",
 ) -> Array | None:
     """d KL(dense ‖ repaired) / d log density of every layer, in nats, [L].
 
@@ -77,10 +81,11 @@ def density_slopes(
         Layer → which weights are at the margin, shaped like its weight.
     ratios
         Larger over smaller count of every layer, [L].
-    recalibrated
-        Whether the repair recalibrates BatchNorm: then the gradient takes into account that
-        statistics follow the weights. They are those of each batch, so that batches of one
-        input are left out.
+    restored
+        Where the repair would restore means and variances of channels after a change of weights,
+        so that only what changes besides these counts: in no place, in front of every BatchNorm
+        that keeps running statistics (``"norms"``, with the statistics of each batch; batches of
+        one input are left out), or behind every layer (``"layers"``).
 
     Returns
     -------
@@ -92,12 +97,16 @@ def density_slopes(
     weights = layer_weights(dense, layers)
     parameters = [modules[layer.name].weight.requires_grad_() for layer in layers]
     with evaluation_mode(model, dense):
-        if recalibrated:
+        if restored == "norms":
             for norm in running_norms(model):
                 norm.train()
+        if restored == "layers":
+            for layer in layers:
+                for path in (layer.name, *layer.aliases):
+                    modules[path].register_forward_hook(_restoring(channel_shape(layer)))
         count = 0
         for batch in batches:
-            if recalibrated and batch_size(batch) < 2:
+            if restored == "norms" and batch_size(batch) < 2:
                 continue
             expected = logits(call(dense, batch))
             with torch.enable_grad():
@@ -113,6 +122,22 @@ def density_slopes(
             products = weights[layer.name][chosen].double() * parameter.grad[chosen].double()
             found[position] = float(products.sum()) / (count * math.log(ratios[position]))
     return found if count and np.isfinite(found).all() else None
+
+
+def _restoring(shape: tuple[int, ...]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    """The output as it is, its gradient without what changes means and variances of channels."""
+
+    def hook(module: nn.Module, _: Any, z: Tensor) -> Tensor:
+        wide = z.to(torch.promote_types(z.dtype, torch.float32))
+        columns = channel_last(module, wide)
+        mean = columns.mean(dim=0)
+        # A constant channel has no scale to restore, and no gradient through it.
+        spread = (columns - mean).square().mean(dim=0).clamp_min(_TINY).sqrt()
+        mean, spread = mean.reshape(shape), spread.reshape(shape)
+        restored: Tensor = mean.detach() + spread.detach() * ((wide - mean) / spread)
+        return restored.to(z.dtype)
+
+    return hook
 
 
 def downhill(slopes: Array, counts: Sequence[int], sizes: Sequence[int], radius: float) -> Array:

@@ -1,0 +1,117 @@
+"""How well one gradient foretells what repairs of the whole network say of each layer's density.
+
+python -m benchmarks.slopes --data ../shared/data --network cifar10_resnet20 \\
+    --sparsity 0.9 --rule global --repair batchnorm
+
+For every layer the network is pruned and repaired with 1.5 times its count, and with its count
+divided by that: two repairs, whose difference of KL(dense ‖ repaired) is measured on the
+calibration images and on held-out ones. Printed are the correlations over the layers between
+these and the slopes, for each way to take the repair into account.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import sparsemend as sm
+from sparsemend.evaluation import Reference
+from sparsemend.execution.batches import Batch
+from sparsemend.layers import LayerSet
+from sparsemend.masks import choose_masks
+from sparsemend.search.slopes import Restored, density_slopes, margins
+
+WAYS: tuple[Restored, ...] = ("nothing", "norms", "layers")
+Array = np.ndarray
+
+
+def measured(
+    dense: nn.Module,
+    counts: dict[str, int],
+    ends: tuple[Sequence[int], Sequence[int]],
+    repair: str,
+    batches: Sequence[Batch],
+    heldout: Sequence[Batch],
+) -> Array:
+    """Differences of the KL between both ends, [2, L]: on calibration and on held-out images."""
+    judges = [Reference(dense, images) for images in (batches, heldout)]
+
+    def distances(name: str, count: int) -> Array:
+        model = sm.prune(dense, {**counts, name: count})
+        sm.repair(model, dense, batches, repair, inplace=True, progress=False)
+        return np.array([judge.agreement(model).kl for judge in judges])
+
+    found = []
+    for name, less, more in zip(counts, *ends, strict=True):
+        found.append(distances(name, more) - distances(name, less))
+        print(f"{name:28s} {found[-1][0]:+.4f} {found[-1][1]:+.4f}", flush=True)
+    return np.array(found).T
+
+
+def foretold(
+    dense: nn.Module,
+    model: nn.Module,
+    layers: LayerSet,
+    ends: tuple[Sequence[int], Sequence[int]],
+    batches: Sequence[Batch],
+    restored: Restored,
+) -> Array:
+    """The same by the slopes, [L]."""
+    least, most = (
+        choose_masks(dense, dict(zip(layers.names, numbers, strict=True))) for numbers in ends
+    )
+    ratios = [more / less for less, more in zip(*ends, strict=True)]
+    marginal = {name: most[name] & ~least[name] for name in layers.names}
+    slopes = density_slopes(model, dense, batches, layers, marginal, ratios, restored=restored)
+    if slopes is None:
+        raise SystemExit("the network has no gradient")
+    return slopes * np.log(ratios)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--network", default="cifar10_resnet20")
+    parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument("--rule", default="global")
+    parser.add_argument("--repair", default="batchnorm")
+    parser.add_argument("--images", type=int, default=512, help="for calibration, and held out")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    data_set, name = options.network.split("_", 1)
+    loaded = sm.models.load(
+        f"cifar_{name}", options.data / "weights" / f"{options.network}.safetensors"
+    )
+    images = sm.data.load(options.data / data_set, mean=loaded.mean, std=loaded.std)
+    batches = list(images.calibration(options.images, seed=options.seed).split(128))
+    heldout = images.heldout(options.images, calibration_size=options.images, seed=options.seed)
+    dense = loaded.model.eval()
+    layers = sm.discover(dense, batches[0])
+    allocation = sm.allocate(dense, options.sparsity, options.rule, layers=layers)
+    counts = dict(allocation)
+    ends = margins(tuple(counts.values()), tuple(allocation.sizes.values()))
+    model = sm.prune(dense, allocation)
+    sm.repair(model, dense, batches, options.repair, inplace=True, progress=False)
+    normed = any(isinstance(module, _BatchNorm) for module in dense.modules())
+    slopes = {
+        way: foretold(dense, model, layers, ends, batches, way)
+        for way in WAYS
+        if way != "norms" or normed
+    }
+    print(f"{'KL above - KL below':28s} calib.  held-out")
+    seen = measured(dense, counts, ends, options.repair, batches, list(heldout.split(128)))
+    print(f"calibration with held-out: {np.corrcoef(seen)[0, 1]:.2f}")
+    for way, predicted in slopes.items():
+        fits = [np.corrcoef(predicted, row)[0, 1] for row in seen]
+        print(f"slopes, restored={way}: calibration {fits[0]:.2f}, held-out {fits[1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
