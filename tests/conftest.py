@@ -8,9 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import register_random
 from torch import Tensor, nn
 
 import sparsemend as sm
+
+
+class TorchRandom:
+    """PyTorch's global generator, as property tests seed it: what fails can be repeated."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+TORCH_RANDOM = TorchRandom()  # only a weak reference to it is registered
+register_random(TORCH_RANDOM)
 
 
 @pytest.fixture(scope="session")

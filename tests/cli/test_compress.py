@@ -129,7 +129,7 @@ def test_a_bad_budget_is_refused_before_any_work(refused, monkeypatch):
     text = refused(*AUTO, "--budget", "soon", "--out", "s.safetensors")
     assert text == (
         "the search budget is not understood: got 'soon'; allowed: "
-        "a positive number of repairs, such as 30, or a time, such as '20min'"
+        "a positive number of repairs, such as 40, or a time, such as '20min'"
     )
 
 

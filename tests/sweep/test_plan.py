@@ -45,7 +45,7 @@ def test_only_searches_have_a_budget(network):
         tasks = plan_tasks([network], grid, "sequential", **options)
         return {task.cell.rule: task.settings.budget for task in tasks}
 
-    assert budgets() == {"erk": "", "auto": "30"}
+    assert budgets() == {"erk": "", "auto": "40"}
     assert budgets(budget=12) == budgets(budget="12") == {"erk": "", "auto": "12"}
     assert budgets(budget="2min") == {"erk": "", "auto": "120s"}
     with pytest.raises(SparsemendError, match="the search budget is not understood: got 'soon'"):
