@@ -21,6 +21,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import sparsemend as sm
+from benchmarks._network import load
 from benchmarks._store import Store
 from sparsemend.layers import discover
 from sparsemend.repair import Settings, reconstruct
@@ -56,11 +57,7 @@ class Bench:
     """One network with its data."""
 
     def __init__(self, folder: Path, network: str) -> None:
-        data_set, architecture = network.split("_")
-        weights = folder / "weights" / f"{network}.safetensors"
-        loaded = sm.models.load(f"cifar_{architecture}", weights)
-        self.model = loaded.model
-        self.images = sm.data.load(folder / data_set, mean=loaded.mean, std=loaded.std)
+        self.model, self.images = load(folder, network)
 
     def best(self, sparsity: float, size: int, seed: int) -> dict[str, Any]:
         """Repair best, as a user runs it."""

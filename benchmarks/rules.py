@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import sparsemend as sm
+from benchmarks._network import load
 from benchmarks._store import Store
 
 REPAIRS = ("batchnorm", "batchnorm-ema", "shrinkage+batchnorm-ema")
@@ -25,19 +26,16 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("rules.jsonl"))
     options = parser.parse_args()
 
-    data_set, architecture = options.network.split("_")
-    weights = options.data / "weights" / f"{options.network}.safetensors"
-    loaded = sm.models.load(f"cifar_{architecture}", weights)
-    images = sm.data.load(options.data / data_set, mean=loaded.mean, std=loaded.std)
+    model, images = load(options.data, options.network)
     inputs = list(images.calibration(options.calibration_size, seed=options.seed).split(128))
     test = list(images.test_batches(500))
     store = Store(options.store)
-    calibration = sm.calibrate(loaded.model, inputs)
-    diagnosis = sm.diagnose(loaded.model, calibration, "variance")
+    calibration = sm.calibrate(model, inputs)
+    diagnosis = sm.diagnose(model, calibration, "variance")
 
     def accuracy(sparsity: float, rule: str, repair: str) -> dict[str, float]:
         result = sm.compress(
-            loaded.model,
+            model,
             inputs,
             sparsity,
             rule,

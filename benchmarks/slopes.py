@@ -17,17 +17,16 @@ from pathlib import Path
 
 import numpy as np
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 import sparsemend as sm
+from benchmarks._network import load
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch
-from sparsemend.layers import LayerSet
-from sparsemend.masks import choose_masks
-from sparsemend.search.slopes import Restored, density_slopes, margins
+from sparsemend.repair import has_running_norms
+from sparsemend.search.directions import Array
+from sparsemend.search.slopes import Restored, at_the_margin, density_slopes, margins
 
 WAYS: tuple[Restored, ...] = ("nothing", "norms", "layers")
-Array = np.ndarray
 
 
 def measured(
@@ -53,26 +52,6 @@ def measured(
     return np.array(found).T
 
 
-def foretold(
-    dense: nn.Module,
-    model: nn.Module,
-    layers: LayerSet,
-    ends: tuple[Sequence[int], Sequence[int]],
-    batches: Sequence[Batch],
-    restored: Restored,
-) -> Array:
-    """The same by the slopes, [L]."""
-    least, most = (
-        choose_masks(dense, dict(zip(layers.names, numbers, strict=True))) for numbers in ends
-    )
-    ratios = [more / less for less, more in zip(*ends, strict=True)]
-    marginal = {name: most[name] & ~least[name] for name in layers.names}
-    slopes = density_slopes(model, dense, batches, layers, marginal, ratios, restored=restored)
-    if slopes is None:
-        raise SystemExit("the network has no gradient")
-    return slopes * np.log(ratios)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -85,26 +64,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512, help="for calibration, and held out")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    data_set, name = options.network.split("_", 1)
-    loaded = sm.models.load(
-        f"cifar_{name}", options.data / "weights" / f"{options.network}.safetensors"
-    )
-    images = sm.data.load(options.data / data_set, mean=loaded.mean, std=loaded.std)
+    dense, images = load(options.data, options.network)
     batches = list(images.calibration(options.images, seed=options.seed).split(128))
     heldout = images.heldout(options.images, calibration_size=options.images, seed=options.seed)
-    dense = loaded.model.eval()
     layers = sm.discover(dense, batches[0])
-    allocation = sm.allocate(dense, options.sparsity, options.rule, layers=layers)
-    counts = dict(allocation)
-    ends = margins(tuple(counts.values()), tuple(allocation.sizes.values()))
-    model = sm.prune(dense, allocation)
+    counts = dict(sm.allocate(dense, options.sparsity, options.rule, layers=layers))
+    ends = margins(tuple(counts.values()), [layer.size for layer in layers])
+    marginal, ratios = at_the_margin(dense, layers, counts)
+    model = sm.prune(dense, counts)
     sm.repair(model, dense, batches, options.repair, inplace=True, progress=False)
-    normed = any(isinstance(module, _BatchNorm) for module in dense.modules())
-    slopes = {
-        way: foretold(dense, model, layers, ends, batches, way)
-        for way in WAYS
-        if way != "norms" or normed
-    }
+    ways = WAYS if has_running_norms(dense) else ("nothing", "layers")
+    slopes = {}
+    for way in ways:
+        found = density_slopes(model, dense, batches, layers, marginal, ratios, restored=way)
+        if found is None:
+            raise SystemExit("the network has no gradient")
+        slopes[way] = found * np.log(ratios)
     print(f"{'KL above - KL below':28s} calib.  held-out")
     seen = measured(dense, counts, ends, options.repair, batches, list(heldout.split(128)))
     print(f"calibration with held-out: {np.corrcoef(seen)[0, 1]:.2f}")

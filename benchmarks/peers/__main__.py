@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import sparsemend as sm
+from benchmarks import _network
 from benchmarks._store import Store
 from benchmarks.peers.obc import obc, obc_sequential
 from benchmarks.peers.sparsegpt import sparsegpt
@@ -152,13 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def load(data: Path, network: str, calibration_size: int, seed: int) -> Problem:
     """A network of the folder with its calibration, held-out and test images."""
-    data_set, architecture = network.split("_")
-    weights = data / "weights" / f"{network}.safetensors"
-    loaded = sm.models.load(f"cifar_{architecture}", weights)
-    images = sm.data.load(data / data_set, mean=loaded.mean, std=loaded.std)
+    model, images = _network.load(data, network)
     heldout = images.heldout(HELDOUT, calibration_size=calibration_size, seed=seed)
     return Problem(
-        loaded.model.eval(),
+        model,
         images.calibration(calibration_size, seed=seed).split(128),
         heldout.split(250),
         list(images.test_batches(500)),

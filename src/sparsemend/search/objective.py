@@ -13,11 +13,11 @@ from sparsemend._errors import SparsemendWarning
 from sparsemend.calibration import Calibration
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch, batch_size, split_inputs
-from sparsemend.layers import LayerSet, layer_weights
+from sparsemend.layers import LayerSet
 from sparsemend.masks import JOINT, apply_masks, choose_masks
 from sparsemend.repair import RepairPlan, Settings, Support, parse_repair, run_plan
 from sparsemend.search.directions import Array
-from sparsemend.search.slopes import Restored, density_slopes, margins
+from sparsemend.search.slopes import Restored, at_the_margin, density_slopes
 from sparsemend.solvers import Schedule
 
 # A cheap trial: a part of the calibration inputs, and of the rounds of a reconstruction.
@@ -134,24 +134,16 @@ class Objective:
         """
         if self._plan.reconstructs or self._mask == JOINT:
             return None
-        sizes = [weight.numel() for weight in layer_weights(self._dense, self._layers).values()]
-        below, above = margins(tuple(counts.values()), sizes)
-        least, most = (
-            choose_masks(
-                self._dense,
-                dict(zip(counts, numbers, strict=True)),
-                self._mask,
-                calibration=self._calibration,
-            )
-            for numbers in (below, above)
+        marginal, ratios = at_the_margin(
+            self._dense, self._layers, counts, self._mask, self._calibration
         )
         return density_slopes(
             self._network(counts),
             self._dense,
             self._batches,
             self._layers,
-            {name: most[name] & ~least[name] for name in counts},
-            [more / less for less, more in zip(below, above, strict=True)],
+            marginal,
+            ratios,
             restored=_restored(self._plan),
         )
 

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsemend.calibration import Calibration
 from sparsemend.evaluation import divergence, logits
 from sparsemend.execution.batches import Batch, batch_size, call, evaluation_mode
 from sparsemend.layers import LayerSet, channel_last, channel_shape, layer_weights
+from sparsemend.masks import Masks, choose_masks
 from sparsemend.repair import running_norms
 from sparsemend.search.directions import Array
 
@@ -52,6 +54,35 @@ def margins(
     return below, above
 
 
+def at_the_margin(
+    dense: nn.Module,
+    layers: LayerSet,
+    counts: Mapping[str, int],
+    mask: str = "magnitude",
+    calibration: Calibration | None = None,
+) -> tuple[Masks, list[float]]:
+    """Layer → which of its weights are at the margin; larger over smaller count, [L].
+
+    Parameters
+    ----------
+    dense
+        The dense network; unchanged.
+    layers
+        Its layers, in execution order.
+    counts
+        Layer → kept count, in the same order.
+    mask, calibration
+        Mask rule, and what it may need.
+    """
+    ends = margins(tuple(counts.values()), [layer.size for layer in layers])
+    least, most = (
+        choose_masks(dense, dict(zip(counts, end, strict=True)), mask, calibration=calibration)
+        for end in ends
+    )
+    ratios = [more / less for less, more in zip(*ends, strict=True)]
+    return {name: most[name] & ~least[name] for name in counts}, ratios
+
+
 def density_slopes(
     model: nn.Module,
     dense: nn.Module,
@@ -77,10 +108,8 @@ def density_slopes(
         Unlabelled inputs to measure with.
     layers
         The layers, in execution order.
-    marginal
-        Layer → which weights are at the margin, shaped like its weight.
-    ratios
-        Larger over smaller count of every layer, [L].
+    marginal, ratios
+        From :func:`at_the_margin`.
     restored
         Where the repair would restore means and variances of channels after a change of weights,
         so that only what changes besides these counts: in no place, in front of every BatchNorm

@@ -22,8 +22,7 @@ from sparsemend._errors import SparsemendError, SparsemendWarning
 from sparsemend.allocation import needs_diagnosis
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
-from sparsemend.evaluation import evaluate
-from sparsemend.evaluation._agreement import logits
+from sparsemend.evaluation import evaluate, logits
 from sparsemend.execution.batches import Batch, call, evaluation_mode
 from sparsemend.masks import NEEDS_CALIBRATION, apply_masks
 from sparsemend.repair import parse_repair
