@@ -16,7 +16,7 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend.calibration import DEFAULT_DENSITIES, MAX_FAN_IN
-from sparsemend.calibration._choice import choose_way, count_positions
+from sparsemend.calibration.choice import choose_way, count_positions
 from sparsemend.calibration.held import can_hold
 from sparsemend.calibration.taps import Axis, Family, axes_of, families
 from sparsemend.calibration.whole_map import frequency_count

@@ -24,7 +24,7 @@ import sparsemend as sm
 from benchmarks._network import load
 from benchmarks._store import Store
 from sparsemend.layers import discover
-from sparsemend.repair import Settings, reconstruct
+from sparsemend.repairs import Settings, reconstruct
 
 GOALS = (
     ("cifar100_resnet20", 0.80),

@@ -22,7 +22,7 @@ import sparsemend as sm
 from benchmarks._network import load
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch
-from sparsemend.repair import has_running_norms
+from sparsemend.repairs import has_running_norms
 from sparsemend.search.directions import Array
 from sparsemend.search.slopes import Restored, at_the_margin, density_slopes, margins
 

@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from sparsemend._errors import SparsemendError, SparsemendWarning
+from sparsemend.errors import SparsemendError, SparsemendWarning
 
 
 @pytest.mark.parametrize(

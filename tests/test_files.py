@@ -3,8 +3,8 @@ import stat
 
 import pytest
 
-from sparsemend._errors import SparsemendError
-from sparsemend._files import atomic_path, atomic_write
+from sparsemend.errors import SparsemendError
+from sparsemend.files import atomic_path, atomic_write
 
 
 def names(folder):

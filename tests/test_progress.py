@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from sparsemend._progress import progress_bar
+from sparsemend.progress import progress_bar
 
 
 def run(description="work", total=3, show=None, steps=3):

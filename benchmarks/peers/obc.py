@@ -18,7 +18,7 @@ from sparsemend.calibration.cross import cross_sum
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
 from sparsemend.layers import Layer, LayerSet, channel_last, stored_weight
-from sparsemend.repair._channelwise import paired_runs
+from sparsemend.repairs.channelwise import paired_runs
 
 # Of the mean diagonal: only so that the inverse exists.
 DAMPING = 1e-4

@@ -7,26 +7,26 @@
 from importlib.metadata import version
 
 from sparsemend import data, models
-from sparsemend._ablate import ablate
-from sparsemend._allocate import allocate
-from sparsemend._compress import compress
-from sparsemend._compression import CompressionResult
-from sparsemend._errors import SparsemendError, SparsemendWarning
 from sparsemend.allocation import Allocation, rule_names
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Agreement, Evaluation, agreement, evaluate
-from sparsemend.export import load_checkpoint, save_checkpoint
+from sparsemend.exports import load_checkpoint, save_checkpoint
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
-from sparsemend.repair import recalibrate, repair_names
-from sparsemend.report import Report, report
+from sparsemend.repairs import recalibrate, repair_names
+from sparsemend.reports import Report, report
 from sparsemend.search import AllocationSearch
-from sparsemend.sweep import AblationResult, SweepResult
+from sparsemend.sweeps import AblationResult, SweepResult
+from sparsemend.sweeps.ablate import ablate
+from sparsemend.verbs.allocate import allocate
+from sparsemend.verbs.compress import compress
+from sparsemend.verbs.compression import CompressionResult
 
 # Last: importing the packages of the same names set these names to the packages.
-from sparsemend._repair import repair  # isort: skip
-from sparsemend._sweep import sweep  # isort: skip
+from sparsemend.verbs.repair import repair  # isort: skip
+from sparsemend.sweeps.sweep import sweep  # isort: skip
 
 __version__ = version("sparsemend")
 

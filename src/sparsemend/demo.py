@@ -13,18 +13,18 @@ from pathlib import Path
 import torch
 
 from sparsemend import data, models
-from sparsemend._compress import compress
-from sparsemend._compression import CompressionResult
-from sparsemend._errors import SparsemendError, SparsemendWarning
-from sparsemend._files import atomic_write
-from sparsemend._progress import progress_bar
 from sparsemend.allocation import rule_names
 from sparsemend.calibration import calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Evaluation, evaluate
-from sparsemend.report import Compression, other_rules, report
-from sparsemend.sweep import SweepResult
-from sparsemend.sweep import records as sweep
+from sparsemend.files import atomic_write
+from sparsemend.progress import progress_bar
+from sparsemend.reports import Compression, other_rules, report
+from sparsemend.sweeps import SweepResult
+from sparsemend.sweeps import records as sweep
+from sparsemend.verbs.compress import compress
+from sparsemend.verbs.compression import CompressionResult
 
 SPARSITIES = (0.8, 0.9, 0.95)
 REPAIRS = (

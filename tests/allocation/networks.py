@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsemend.allocation import Problem
-from sparsemend.layers._layer import Layer
+from sparsemend.layers.layer import Layer
 
 
 def make_layer(name: str, shape: tuple[int, ...], order: int, groups: int = 1) -> Layer:

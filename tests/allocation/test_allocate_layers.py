@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsemend._errors import SparsemendError
 from sparsemend.allocation import RULES, allocate_layers, kept_total, rule_names
+from sparsemend.errors import SparsemendError
 
 from .networks import (
     cifar_resnet18,

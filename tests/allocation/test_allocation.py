@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from sparsemend._errors import SparsemendError
 from sparsemend.allocation import Allocation
+from sparsemend.errors import SparsemendError
 
 SIZES = {"conv": 100, "fc": 400}
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sparsemend._errors import SparsemendError
 from sparsemend.allocation import kept_total, round_to_budget, water_fill
+from sparsemend.errors import SparsemendError
 
 size_lists = st.lists(st.integers(1, 5000), min_size=1, max_size=12)
 priors = st.floats(0, 1e3, allow_subnormal=False)

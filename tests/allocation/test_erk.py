@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsemend.allocation import RULES, allocate_layers
-from sparsemend.allocation._erk import erk_prior
+from sparsemend.allocation.erk import erk_prior
 
 from .networks import cifar_resnet18, make_layer, make_problem, networks
 

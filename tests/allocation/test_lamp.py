@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsemend.allocation import RULES
-from sparsemend.allocation._lamp import lamp_scores
+from sparsemend.allocation.lamp import lamp_scores
 
 from .networks import flat_layers, make_problem
 

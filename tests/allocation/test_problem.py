@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 
 from .networks import make_layers, make_problem, random_curves, random_weights
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsemend._errors import SparsemendError
 from sparsemend.allocation import RULES
-from sparsemend.allocation._rr import count_curve, lower_hull
+from sparsemend.allocation.rr import count_curve, lower_hull
+from sparsemend.errors import SparsemendError
 
 from .networks import Curves, make_layers, make_problem, networks, random_curves
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsemend._errors import SparsemendError
 from sparsemend.allocation import RULES, round_to_budget, water_fill
-from sparsemend.allocation._erk import erk_prior
+from sparsemend.allocation.erk import erk_prior
+from sparsemend.errors import SparsemendError
 
 from .networks import Curves, make_layers, make_problem, random_curves
 

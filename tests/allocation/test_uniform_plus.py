@@ -1,7 +1,7 @@
 import pytest
 
-from sparsemend._errors import SparsemendError
 from sparsemend.allocation import RULES, allocate_layers
+from sparsemend.errors import SparsemendError
 
 from .networks import cifar_resnet18, make_layers, make_problem
 

@@ -1,9 +1,9 @@
 import dataclasses
 
 from benchmarks.auto import read_cells, table
-from tests.sweep.samples import make_cell, make_record, make_settings
+from tests.sweeps.samples import make_cell, make_record, make_settings
 
-from sparsemend.sweep.store import open_store
+from sparsemend.sweeps.store import open_store
 
 
 def stored(path, *rows):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from sparsemend._errors import SparsemendError, SparsemendWarning
 from sparsemend.calibration import InputMoments, WideLayerMoments, calibrate
 from sparsemend.diagnosis import diagnose
+from sparsemend.errors import SparsemendError, SparsemendWarning
 
 
 def make_network(seed=0):

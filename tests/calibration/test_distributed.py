@@ -7,9 +7,9 @@ import torch.multiprocessing
 from torch import nn
 
 import sparsemend as sm
-from sparsemend._errors import SparsemendError
 from sparsemend.calibration import WideLayerMoments
 from sparsemend.diagnosis import diagnose
+from sparsemend.errors import SparsemendError
 
 LIMIT = 1200
 

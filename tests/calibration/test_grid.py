@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsemend._errors import SparsemendError
 from sparsemend.calibration import DEFAULT_DENSITIES, check_densities, kept_count
+from sparsemend.errors import SparsemendError
 
 
 def test_default_grid():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsemend.calibration import InputMoments, calibrate
-from sparsemend.calibration._choice import choose_way, count_positions
+from sparsemend.calibration.choice import choose_way, count_positions
 from sparsemend.calibration.offset_blocks import OffsetBlocks, patch_moments
 from sparsemend.calibration.taps import axes_of, families, sees_most
 from sparsemend.layers import discover, pad_input, unfold

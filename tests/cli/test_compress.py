@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 import sparsemend as sm
-from sparsemend.models._weights import save_weights
+from sparsemend.models.weights import save_weights
 
 SIZES = ("--calibration-size", 96, "--heldout-size", 64, "--batch-size", 48)
 DIGITS = ("compress", "--model", "digits", "--data", "digits", "--sparsity", 0.9, *SIZES)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import sparsemend as sm
-from sparsemend.models._weights import save_weights
+from sparsemend.models.weights import save_weights
 
 DIGITS = ("evaluate", "--model", "digits", "--data", "digits")
 

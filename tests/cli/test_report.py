@@ -2,12 +2,12 @@ import dataclasses
 import json
 
 import pytest
-from tests.report.samples import make_diagnosis, make_records
+from tests.reports.samples import make_diagnosis, make_records
 
 import sparsemend as sm
-from sparsemend.sweep import SweepResult
-from sparsemend.sweep.records import Settings
-from sparsemend.sweep.store import open_store
+from sparsemend.sweeps import SweepResult
+from sparsemend.sweeps.records import Settings
+from sparsemend.sweeps.store import open_store
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparsemend import data
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 
 Image = pytest.importorskip("PIL.Image")
 pa = pytest.importorskip("pyarrow")

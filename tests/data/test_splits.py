@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sparsemend import data
-from sparsemend._errors import SparsemendError
 from sparsemend.data import ImageData
 from sparsemend.data._split import TensorSplit
+from sparsemend.errors import SparsemendError
 
 
 def _split(size: int, *, start: int = 0, labelled: bool = True) -> TensorSplit:

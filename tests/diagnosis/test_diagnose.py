@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from sparsemend._errors import SparsemendError
 from sparsemend.calibration import DEFAULT_DENSITIES, calibrate
 from sparsemend.diagnosis import diagnose
+from sparsemend.errors import SparsemendError
 from sparsemend.masks import MASKS
 from sparsemend.operators import OPERATORS
 

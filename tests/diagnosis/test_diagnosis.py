@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
-from sparsemend._errors import SparsemendError
 from sparsemend.diagnosis import Diagnosis
+from sparsemend.errors import SparsemendError
 
 ARRAYS = ("densities", "raw", "residual", "rr")
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from sparsemend import SparsemendError, agreement
 from sparsemend.evaluation import Reference
-from sparsemend.evaluation._agreement import logits
+from sparsemend.evaluation.closeness import logits
 
 
 class Wrapped(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import (
     batch_size,
     call,

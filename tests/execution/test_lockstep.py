@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 from sparsemend.execution.lockstep import lockstep
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from sparsemend._errors import SparsemendError, SparsemendWarning
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.layers import discover
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -148,7 +148,7 @@ def also_returned(m, x):
         (also_returned, {"a": None, "b": "other"}),
     ],
 )
-@pytest.mark.filterwarnings("ignore::sparsemend._errors.SparsemendWarning")
+@pytest.mark.filterwarnings("ignore::sparsemend.errors.SparsemendWarning")
 def test_only_a_norm_that_alone_consumes_the_output_follows(forward, expected):
     assert norms(two_ways(forward)) == expected
 

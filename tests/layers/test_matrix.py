@@ -4,11 +4,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 from sparsemend.layers import (
-    _matrix,
     channel_last,
     discover,
+    matrix,
     stored_weight,
     unfold,
     weight_matrix,
@@ -146,7 +146,7 @@ def test_chunks_are_bounded_and_hold_every_position_once(monkeypatch, module, sh
     x = torch.randn(shape)
     whole = torch.cat(list(unfold(module, x)), dim=1)
     limit = whole.numel() // 3
-    monkeypatch.setattr(_matrix, "_CHUNK_ELEMENTS", limit)
+    monkeypatch.setattr(matrix, "_CHUNK_ELEMENTS", limit)
     chunks = list(unfold(module, x))
     assert len(chunks) >= 3
     assert all(chunk.numel() <= limit * 1.5 for chunk in chunks)

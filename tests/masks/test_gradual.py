@@ -8,7 +8,7 @@ from torch import nn
 
 from sparsemend import SparsemendError, calibrate, diagnose, prune
 from sparsemend.calibration import InputMoments
-from sparsemend.diagnosis.refit import refitted_damage
+from sparsemend.damage.refit import refitted_damage
 from sparsemend.masks import get_mask_rule, gradual, keep_mask, mask_names
 from sparsemend.masks.magnitude import magnitude
 

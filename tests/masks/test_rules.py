@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 from sparsemend.masks import MASKS, NEEDS_CALIBRATION, get_mask_rule, keep_mask, mask_names
 
 

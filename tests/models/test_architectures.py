@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 from sparsemend.models import create, names
 
 WIDTH = 4

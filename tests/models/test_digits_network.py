@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sparsemend import data
-from sparsemend._errors import SparsemendError, SparsemendWarning
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.models import create, digits, load
 
 

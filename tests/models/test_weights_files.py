@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 from sparsemend.models import create, load
-from sparsemend.models._weights import add_biases, save_weights
+from sparsemend.models.weights import add_biases, save_weights
 
 NETWORK = "cifar_resnet20"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 from sparsemend.layers import Layer
 from sparsemend.operators import OPERATORS, get_operator
 

@@ -9,14 +9,14 @@ import pkgutil
 import numpy as np
 import pytest
 import torch
-from tests.repair.networks import conv_bn, images, perceptron, randomise, same_state
+from tests.repairs.networks import conv_bn, images, perceptron, randomise, same_state
 from tests.search.fakes import outline
 from torch import nn
 
 import sparsemend as sm
 from sparsemend import SparsemendError
 from sparsemend.layers import discover
-from sparsemend.repair import parse_repair
+from sparsemend.repairs import parse_repair
 from sparsemend.search import allocations, damage_curves
 from sparsemend.search.allocations import plain_allocations, sensitive_allocation
 
@@ -341,9 +341,9 @@ def marked(batches, size):
 
 
 WATCHED = {
-    "sparsemend._compress.calibrate": "fit",
-    "sparsemend._compress.run_plan": "fit",
-    "sparsemend._compress.agreement": "judge",
+    "sparsemend.verbs.compress.calibrate": "fit",
+    "sparsemend.verbs.compress.run_plan": "fit",
+    "sparsemend.verbs.compress.agreement": "judge",
     "sparsemend.search.objective.run_plan": "fit",
     "sparsemend.search.objective.density_slopes": "fit",
     "sparsemend.search.objective.Reference.__init__": "judge",

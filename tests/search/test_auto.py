@@ -279,7 +279,7 @@ class Clock(SimpleNamespace):
 
 def test_a_time_is_kept(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("sparsemend.search._budget.time", clock)
+    monkeypatch.setattr("sparsemend.search.budget.time", clock)
 
     class Slow(Fake):
         def exact(self, counts):

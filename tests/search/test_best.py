@@ -10,7 +10,7 @@ import sparsemend as sm
 from sparsemend import SparsemendError
 from sparsemend.execution.batches import mirrored
 from sparsemend.layers import discover
-from sparsemend.repair import Support
+from sparsemend.repairs import Support
 from sparsemend.search import hold_out, repair_best
 
 pytestmark = pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
@@ -161,7 +161,7 @@ def seen_while(monkeypatch, dense, job):
         return found
 
     monkeypatch.setattr("sparsemend.search.best.agreement", judged)
-    monkeypatch.setattr("sparsemend._compress.agreement", judged)
+    monkeypatch.setattr("sparsemend.verbs.compress.agreement", judged)
     dense.log.clear()
     job()
     phases["repair"] |= set(dense.log)

@@ -6,13 +6,13 @@ import warnings
 
 import pytest
 import torch
-from tests.repair.networks import CHANNELS, conv_bn, images, same_state
+from tests.repairs.networks import CHANNELS, conv_bn, images, same_state
 from torch import nn
 
 import sparsemend as sm
 from sparsemend import SparsemendWarning
 from sparsemend.layers import discover
-from sparsemend.repair import parse_repair
+from sparsemend.repairs import parse_repair
 from sparsemend.search.objective import Objective, start_support
 
 

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from tests.repair.networks import conv_bn, images, perceptron, same_state
+from tests.repairs.networks import conv_bn, images, perceptron, same_state
 from torch import nn
 
 from sparsemend.layers import channel_last, channel_shape, discover

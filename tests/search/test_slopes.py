@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.repair.networks import conv_bn, images, perceptron, same_state
+from tests.repairs.networks import conv_bn, images, perceptron, same_state
 from torch import nn
 
 from sparsemend.evaluation import divergence

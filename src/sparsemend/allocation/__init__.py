@@ -14,19 +14,19 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsemend._errors import SparsemendError
-from sparsemend.allocation._allocation import Allocation
-from sparsemend.allocation._budget import kept_total, require_feasible, round_to_budget, water_fill
-from sparsemend.allocation._erk import erk
-from sparsemend.allocation._forced import ForcedRule, force_layers, parse_forced
-from sparsemend.allocation._global import global_magnitude
-from sparsemend.allocation._lamp import lamp
-from sparsemend.allocation._problem import DamageCurves, Problem
-from sparsemend.allocation._rr import rr
-from sparsemend.allocation._rr_density import rr_density
-from sparsemend.allocation._uniform import uniform
-from sparsemend.allocation._uniform_plus import uniform_plus
-from sparsemend.layers._layer import Layer
+from sparsemend.allocation.allocation import Allocation
+from sparsemend.allocation.budget import kept_total, require_feasible, round_to_budget, water_fill
+from sparsemend.allocation.erk import erk
+from sparsemend.allocation.forced import ForcedRule, force_layers, parse_forced
+from sparsemend.allocation.global_magnitude import global_magnitude
+from sparsemend.allocation.lamp import lamp
+from sparsemend.allocation.problem import DamageCurves, Problem
+from sparsemend.allocation.rr import rr
+from sparsemend.allocation.rr_density import rr_density
+from sparsemend.allocation.uniform import uniform
+from sparsemend.allocation.uniform_plus import uniform_plus
+from sparsemend.errors import SparsemendError
+from sparsemend.layers.layer import Layer
 
 __all__ = [
     "NEEDS_DIAGNOSIS",

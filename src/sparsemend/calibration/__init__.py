@@ -1,8 +1,8 @@
 """What calibration data says about every layer: additive, mergeable moments."""
 
-from sparsemend.calibration._calibrate import MAX_FAN_IN, calibrate
-from sparsemend.calibration._calibration import Calibration, LayerMoments, WideLayerMoments
-from sparsemend.calibration._grid import DEFAULT_DENSITIES, check_densities, kept_count
+from sparsemend.calibration.calibration import Calibration, LayerMoments, WideLayerMoments
+from sparsemend.calibration.gather import MAX_FAN_IN, calibrate
+from sparsemend.calibration.grid import DEFAULT_DENSITIES, check_densities, kept_count
 from sparsemend.calibration.held import HeldInputs
 from sparsemend.calibration.moments import InputMoments, PairedMoments
 from sparsemend.calibration.statistics import OutputStatistics

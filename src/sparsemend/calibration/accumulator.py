@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration._choice import choose_way
+from sparsemend.calibration.choice import choose_way
 from sparsemend.calibration.moments import InputMoments, accumulator_dtype
 from sparsemend.calibration.offset_blocks import OffsetBlocks
 from sparsemend.execution.threads import threaded_map

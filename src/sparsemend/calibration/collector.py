@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration._choice import count_positions
 from sparsemend.calibration.accumulator import MomentsAccumulator
+from sparsemend.calibration.choice import count_positions
 from sparsemend.calibration.held import HeldInputs, can_hold
 from sparsemend.calibration.moments import InputMoments
 from sparsemend.layers import Layer

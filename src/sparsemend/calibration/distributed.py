@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sparsemend._errors import SparsemendError
 from sparsemend.calibration.moments import ColumnMoments, InputMoments
+from sparsemend.errors import SparsemendError
 
 Result = TypeVar("Result")
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration._choice import count_positions
 from sparsemend.calibration.accumulator import MomentsAccumulator
+from sparsemend.calibration.choice import count_positions
 from sparsemend.calibration.moments import InputMoments, mean_dtype
 from sparsemend.calibration.taps import Axis, axes_of
 from sparsemend.layers import Layer, mean_patch, pad_input

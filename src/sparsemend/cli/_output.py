@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from sparsemend._errors import SparsemendError, SparsemendWarning
+from sparsemend.errors import SparsemendError, SparsemendWarning
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsemend.masks import mask_names
-from sparsemend.repair import SCOPES, repair_names
+from sparsemend.repairs import SCOPES, repair_names
 
 INTERRUPTED = "interrupted; finished cells are in the store, if there is one"
 

@@ -53,7 +53,7 @@ def load_networks(
 
 
 def sweep_options(values: Values) -> dict[str, Any]:
-    """Arguments of :func:`sparsemend.sweep`; what is not given keeps its default."""
+    """Arguments of :func:`sparsemend.sweeps`; what is not given keeps its default."""
     if "sparsity" not in values:
         raise sm.SparsemendError("--sparsity is missing", fix="as in --sparsity 0.80:0.98:0.01")
     return {_NAMES.get(key, key): value for key, value in values.items() if key != "device"}

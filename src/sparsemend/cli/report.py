@@ -10,7 +10,7 @@ import typer
 import sparsemend as sm
 from sparsemend.cli import _options as opt
 from sparsemend.cli._output import friendly_errors, print_json
-from sparsemend.report.sources import load_source
+from sparsemend.reports.sources import load_source
 
 
 def report(

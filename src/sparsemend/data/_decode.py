@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsemend._errors import SparsemendError
 from sparsemend.data._optional import require
+from sparsemend.errors import SparsemendError
 
 # Pillow modes that are one 8-bit channel, or lose nothing but transparency on the way there.
 _GRAY_MODES = ("1", "L", "LA", "La")

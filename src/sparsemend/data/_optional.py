@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 
 
 def require(module: str, *, purpose: str) -> Any:

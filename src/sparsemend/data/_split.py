@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 

@@ -1,13 +1,12 @@
 """Where the damage is and whether it can be repaired: Relative Repairability."""
 
-from sparsemend.diagnosis._diagnose import (
+from sparsemend.diagnosis.diagnosis import Diagnosis
+from sparsemend.diagnosis.relative_repairability import (
     WEIGHTINGS,
     diagnose,
     diagnose_repairs,
     layer_statistics,
 )
-from sparsemend.diagnosis._diagnosis import Diagnosis
-from sparsemend.diagnosis.closed_form import output_statistics
 
 __all__ = [
     "WEIGHTINGS",
@@ -15,5 +14,4 @@ __all__ = [
     "diagnose",
     "diagnose_repairs",
     "layer_statistics",
-    "output_statistics",
 ]

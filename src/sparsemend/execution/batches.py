@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 
 Batch = Any
 Batches = Iterable[Any]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 
 Run = Callable[[], object]
 

@@ -1,10 +1,10 @@
 """Which layers a network has: discovery, the traced graph, weights and inputs as matrices."""
 
-from sparsemend.layers._discover import LayerSet, discover, layer_weights
-from sparsemend.layers._graph import Graph, Node
-from sparsemend.layers._joins import Shortcut, Surroundings, surroundings
-from sparsemend.layers._layer import Layer
-from sparsemend.layers._matrix import (
+from sparsemend.layers.discovery import LayerSet, discover, layer_weights
+from sparsemend.layers.graph import Graph, Node
+from sparsemend.layers.joins import Shortcut, Surroundings, surroundings
+from sparsemend.layers.layer import Layer
+from sparsemend.layers.matrix import (
     channel_last,
     channel_shape,
     mean_patch,
@@ -13,7 +13,7 @@ from sparsemend.layers._matrix import (
     unfold,
     weight_matrix,
 )
-from sparsemend.layers._select import CLASSES, select_layers
+from sparsemend.layers.selection import CLASSES, select_layers
 
 __all__ = [
     "CLASSES",

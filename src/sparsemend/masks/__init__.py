@@ -1,8 +1,8 @@
 """Which weights of a layer survive, given how many: one file per rule, and a registry."""
 
-from sparsemend.masks._prune import Masks, apply_masks, choose_masks, find_masks, prune
-from sparsemend.masks._rank import descending_rank, keep_mask
-from sparsemend.masks._registry import (
+from sparsemend.masks.gradual import gradual
+from sparsemend.masks.pruning import Masks, apply_masks, choose_masks, find_masks, prune
+from sparsemend.masks.registry import (
     JOINT,
     MASKS,
     NEEDS_CALIBRATION,
@@ -11,7 +11,7 @@ from sparsemend.masks._registry import (
     mask_names,
     nested_entries,
 )
-from sparsemend.masks.gradual import gradual
+from sparsemend.solvers.ranking import descending_rank, keep_mask
 
 __all__ = [
     "JOINT",

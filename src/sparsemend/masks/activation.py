@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsemend._errors import SparsemendError
+from sparsemend.errors import SparsemendError
 
 
 def activation(weight: Tensor, column_square: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sparsemend.masks._rank import descending_rank
+from sparsemend.solvers.ranking import descending_rank
 
 
 def magnitude(weight: Tensor, column_square: Tensor | None) -> Tensor:  # noqa: ARG001

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsemend._errors import SparsemendError, SparsemendWarning
-from sparsemend._progress import progress_bar
-from sparsemend.data._digits import digits_tensors
-from sparsemend.models._registry import create
-from sparsemend.models._weights import load_weights, read_weights, save_weights
+from sparsemend.data.digits import digits_tensors
+from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.models.registry import create
+from sparsemend.models.weights import load_weights, read_weights, save_weights
+from sparsemend.progress import progress_bar
 
 NUM_CLASSES = 10
 SEED = 0

@@ -4,12 +4,12 @@ An operator turns paired statistics of dense and pruned outputs into a scale per
 residual then follows in closed form, and its repair by folding.
 """
 
-from sparsemend._errors import SparsemendError
-from sparsemend.operators._operator import Operator
+from sparsemend.errors import SparsemendError
 from sparsemend.operators.affine import AFFINE
 from sparsemend.operators.layerwise import LAYERWISE
 from sparsemend.operators.mean import MEAN
 from sparsemend.operators.none import NONE
+from sparsemend.operators.operator import Operator
 from sparsemend.operators.reconstruct import RECONSTRUCT
 from sparsemend.operators.shrinkage import SHRINKAGE
 from sparsemend.operators.variance import VARIANCE

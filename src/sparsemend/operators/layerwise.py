@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from sparsemend.calibration.statistics import OutputStatistics
-from sparsemend.operators._operator import Operator, matching_scale
+from sparsemend.operators.operator import Operator, matching_scale
 
 
 def scale(statistics: OutputStatistics) -> Tensor:

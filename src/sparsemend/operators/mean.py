@@ -2,6 +2,6 @@
 
 import torch
 
-from sparsemend.operators._operator import Operator
+from sparsemend.operators.operator import Operator
 
 MEAN = Operator("mean", lambda s: torch.ones_like(s.pruned_variance))

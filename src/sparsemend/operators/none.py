@@ -2,6 +2,6 @@
 
 import torch
 
-from sparsemend.operators._operator import Operator
+from sparsemend.operators.operator import Operator
 
 NONE = Operator("none", lambda s: torch.ones_like(s.pruned_variance), matches_mean=False)

@@ -2,7 +2,7 @@
 
 import torch
 
-from sparsemend.operators._operator import Operator
+from sparsemend.operators.operator import Operator
 
 # It has no scale of its own: its values come from the layer's input moments.
 RECONSTRUCT = Operator(

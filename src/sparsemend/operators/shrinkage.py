@@ -5,7 +5,7 @@ from torch import Tensor
 from sparsemend.calibration.statistics import OutputStatistics
 from sparsemend.layers import Layer
 from sparsemend.operators import variance
-from sparsemend.operators._operator import Operator
+from sparsemend.operators.operator import Operator
 
 
 def scale(statistics: OutputStatistics) -> Tensor:

@@ -1,10 +1,10 @@
 """Choosing without labels: the judge is closeness to the dense network on unseen inputs."""
 
-from sparsemend.search._budget import Budget, parse_budget
-from sparsemend.search._result import AllocationSearch, Trial
 from sparsemend.search.allocations import AUTO, damage_curves, find_allocation
 from sparsemend.search.best import Best, hold_out, repair_best
+from sparsemend.search.budget import Budget, parse_budget
 from sparsemend.search.objective import start_support
+from sparsemend.search.result import AllocationSearch, Trial
 
 __all__ = [
     "AUTO",

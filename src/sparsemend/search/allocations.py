@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-from sparsemend._errors import SparsemendError
 from sparsemend.allocation import Allocation, allocate_layers, rule_names
 from sparsemend.calibration import Calibration, InputMoments
 from sparsemend.diagnosis import Diagnosis, diagnose
+from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import LayerSet, layer_weights
 from sparsemend.masks import JOINT
-from sparsemend.repair import RepairPlan
-from sparsemend.search._budget import Budget
-from sparsemend.search._result import AllocationSearch
+from sparsemend.repairs import RepairPlan
 from sparsemend.search.auto import search_allocation
+from sparsemend.search.budget import Budget
 from sparsemend.search.objective import Objective
+from sparsemend.search.result import AllocationSearch
 from sparsemend.search.sensitivity import sensitivities
 
 AUTO = "auto"

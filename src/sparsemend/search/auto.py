@@ -13,15 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from sparsemend._progress import Advance, progress_bar
 from sparsemend.allocation import Allocation
 from sparsemend.layers import LayerSet
-from sparsemend.search._budget import Budget, Meter
-from sparsemend.search._result import AllocationSearch, Trial
+from sparsemend.progress import Advance, progress_bar
 from sparsemend.search._walk import Walk
+from sparsemend.search.budget import Budget, Meter
 from sparsemend.search.directions import Array, Move, counts_of, log_densities, moves
 from sparsemend.search.mixtures import Mixture, describe, first_mixtures, halfway, mix
 from sparsemend.search.objective import Objective
+from sparsemend.search.result import AllocationSearch, Trial
 from sparsemend.search.slopes import downhill
 
 # Improvements with the cheap repair before the real one confirms them.

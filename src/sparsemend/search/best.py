@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sparsemend.evaluation import Agreement, agreement
 from sparsemend.execution.batches import Batch, batch_size, mirrored, split_inputs
 from sparsemend.layers import LayerSet
-from sparsemend.repair import (
+from sparsemend.repairs import (
     Outcome,
     Support,
     channel_importance,

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from sparsemend._errors import SparsemendWarning
 from sparsemend.calibration import Calibration
+from sparsemend.errors import SparsemendWarning
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch, batch_size, split_inputs
 from sparsemend.layers import LayerSet
 from sparsemend.masks import JOINT, apply_masks, choose_masks
-from sparsemend.repair import RepairPlan, Settings, Support, parse_repair, run_plan
+from sparsemend.repairs import RepairPlan, Settings, Support, parse_repair, run_plan
 from sparsemend.search.directions import Array
 from sparsemend.search.slopes import Restored, at_the_margin, density_slopes
 from sparsemend.solvers import Schedule

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsemend._progress import progress_bar
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import Layer, LayerSet, channel_last, channel_shape
+from sparsemend.progress import progress_bar
 
 # Relative variance of the noise: large enough to stand out, small enough to stay in proportion.
 NOISE = 0.1

@@ -22,7 +22,7 @@ from sparsemend.evaluation import divergence, logits
 from sparsemend.execution.batches import Batch, batch_size, call, evaluation_mode
 from sparsemend.layers import LayerSet, channel_last, channel_shape, layer_weights
 from sparsemend.masks import Masks, choose_masks
-from sparsemend.repair import running_norms
+from sparsemend.repairs import running_norms
 from sparsemend.search.directions import Array
 
 Restored = Literal["nothing", "norms", "layers"]

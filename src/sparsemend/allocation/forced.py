@@ -1,0 +1,85 @@
+"""Forcing some layers to another rule's densities, to see what a rule's choice there is worth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from fractions import Fraction
+
+from sparsemend.allocation.allocation import Allocation
+from sparsemend.allocation.budget import round_to_budget
+from sparsemend.errors import SparsemendError
+
+
+@dataclass(frozen=True)
+class ForcedRule:
+    """A rule with some layers forced to another's densities, written ``base[pattern=source]``.
+
+    Attributes
+    ----------
+    base
+        Rule for all other layers.
+    pattern
+        Which layers are forced, as in :func:`sparsemend.layers.select_layers`.
+    source
+        Rule that the forced layers take their densities from.
+    """
+
+    base: str
+    pattern: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.base}[{self.pattern}={self.source}]"
+
+
+def parse_forced(rule: str) -> ForcedRule | None:
+    """Read ``"erk[projection=lamp]"`` and the like; None for a plain rule."""
+    found = re.fullmatch(r"([^\[\]=]+)\[(.+)=([^\[\]=]+)\]", str(rule))
+    return ForcedRule(*found.groups()) if found else None
+
+
+def force_layers(
+    base: Allocation, source: Allocation, forced: Collection[str], rule: str
+) -> Allocation:
+    """Give layers another allocation's counts and rescale the rest to the same budget.
+
+    The layers that are not forced keep their proportions: their densities are multiplied by one
+    factor, at most to 1 (water-filling), and rounded to the exact budget.
+
+    Parameters
+    ----------
+    base, source
+        Allocations of the same layers.
+    forced
+        Names of layers that take the counts of ``source``.
+    rule
+        Name for the result.
+
+    Raises
+    ------
+    SparsemendError
+        If the other layers are too few, or have too few weights, to make up for the forced ones.
+
+    Examples
+    --------
+    >>> base = Allocation({"a": 9, "b": 20, "c": 10}, {"a": 10, "b": 100, "c": 100}, "erk")
+    >>> source = Allocation({"a": 3, "b": 18, "c": 18}, {"a": 10, "b": 100, "c": 100}, "uniform")
+    >>> dict(force_layers(base, source, ["a"], "erk[a=uniform]"))
+    {'a': 3, 'b': 24, 'c': 12}
+    """
+    counts = {name: source[name] for name in base if name in forced}
+    rest = [name for name in base if name not in forced]
+    left = base.kept - sum(counts.values())
+    sizes = [base.sizes[name] for name in rest]
+    if not len(rest) <= left <= sum(sizes):
+        raise SparsemendError(
+            f"with {len(counts)} layers forced, the other {len(rest)} cannot keep what is left",
+            left,
+            f"{len(rest)} to {sum(sizes)} weights",
+            "force fewer layers, or choose another sparsity",
+        )
+    densities = [Fraction(base[name], max(base.sizes[name], 1)) for name in rest]
+    counts |= dict(zip(rest, round_to_budget(densities, sizes, left), strict=True))
+    return Allocation({name: counts[name] for name in base}, base.sizes, rule)

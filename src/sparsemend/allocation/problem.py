@@ -1,0 +1,190 @@
+"""What an allocation rule is given: layers, weights, budget and, for some, a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sparsemend.errors import SparsemendError
+from sparsemend.layers.layer import Layer
+
+Array = npt.NDArray[np.float64]
+
+
+class DamageCurves(Protocol):
+    """The part of a diagnosis that rules read."""
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Layer names, one per row of the curves."""
+
+    @property
+    def densities(self) -> Array:
+        """Ascending densities in (0, 1], shape [K]."""
+
+    @property
+    def raw(self) -> Array:
+        """Normalised damage before repair, shape [L, K]."""
+
+    @property
+    def residual(self) -> Array:
+        """Normalised damage after repair, shape [L, K]."""
+
+    @property
+    def rr(self) -> Array:
+        """Relative Repairability, residual / raw, shape [L, K]; NaN where nothing was pruned."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One allocation problem.
+
+    Attributes
+    ----------
+    layers
+        Prunable layers in execution order.
+    weights
+        Weight tensor of each layer, by layer name; only rules that look at weights need it.
+    keep
+        Exact number of weights to keep over all layers.
+    sparsity
+        The sparsity asked for, a fraction in [0, 1).
+    diagnosis
+        Damage curves of the same layers, for the rules that need them.
+    """
+
+    layers: tuple[Layer, ...]
+    weights: Mapping[str, Tensor]
+    keep: int
+    sparsity: float
+    diagnosis: DamageCurves | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of weights of each layer."""
+        return tuple(layer.size for layer in self.layers)
+
+    @property
+    def total(self) -> int:
+        """Number of prunable weights N."""
+        return sum(self.sizes)
+
+    def magnitudes(self, i: int) -> Tensor:
+        """|w| of the i-th layer as a new flat tensor, float32 (float64 if any layer is).
+
+        Half precision widens exactly; one type for all layers makes them comparable.
+
+        Raises
+        ------
+        SparsemendError
+            If the weight is missing, has another shape, or is not finite.
+        """
+        weight = self._weight(i)
+        wide = any(w.dtype == torch.float64 for w in self.weights.values())
+        dtype = torch.float64 if wide else torch.float32
+        magnitudes = weight.detach().reshape(-1).abs().to(dtype)
+        # The maximum is NaN or infinite exactly when some weight is: no mask of n booleans.
+        largest = float(magnitudes.max())
+        if not np.isfinite(largest):
+            raise SparsemendError(
+                f"layer {self.layers[i].name!r} has a weight that is no number",
+                largest,
+                "finite weights",
+            )
+        return magnitudes
+
+    def require_diagnosis(self, rule: str) -> DamageCurves:
+        """The diagnosis, checked to be there and to be of these layers.
+
+        Parameters
+        ----------
+        rule
+            Name of the rule that needs it, for the error text.
+
+        Raises
+        ------
+        SparsemendError
+            If there is no diagnosis, or its layers are not those of the problem.
+        """
+        if self.diagnosis is None:
+            raise SparsemendError(
+                f"rule {rule!r} needs a diagnosis",
+                None,
+                "a diagnosis of the same network",
+                "pass diagnosis=..., made by diagnose",
+            )
+        names = {layer.name for layer in self.layers}
+        diagnosed = list(self.diagnosis.layers)
+        if set(diagnosed) != names or len(diagnosed) != len(names):
+            missing, unknown = sorted(names - set(diagnosed)), sorted(set(diagnosed) - names)
+            raise SparsemendError(
+                "the diagnosis is of other layers than the network",
+                f"missing {missing}, unknown {unknown}, {len(diagnosed)} in all",
+                f"the {len(names)} prunable layers, each once",
+                "diagnose the network that is to be pruned",
+            )
+        return self.diagnosis
+
+    def curves(self, quantity: Literal["raw", "residual", "rr"], rule: str) -> tuple[Array, Array]:
+        """One quantity of the diagnosis, its rows in this problem's layer order.
+
+        Parameters
+        ----------
+        quantity
+            Which of the curves.
+        rule
+            Name of the rule that asks, for the error text.
+
+        Returns
+        -------
+        densities
+            Ascending densities in (0, 1], shape [K].
+        values
+            The quantity, shape [L, K].
+
+        Raises
+        ------
+        SparsemendError
+            As :meth:`require_diagnosis`, or if the arrays do not fit together.
+        """
+        diagnosis = self.require_diagnosis(rule)
+        densities = np.asarray(diagnosis.densities, dtype=np.float64)
+        values = np.asarray(getattr(diagnosis, quantity), dtype=np.float64)
+        shape = (len(self.layers), densities.size)
+        if densities.ndim != 1 or not densities.size or values.shape != shape:
+            raise SparsemendError(
+                f"shape of {quantity!r} in the diagnosis does not fit",
+                values.shape,
+                f"[layers, densities] = {shape} with at least one density",
+            )
+        if not (np.all(np.diff(densities) > 0) and densities[0] > 0 and densities[-1] <= 1):
+            raise SparsemendError(
+                "densities of the diagnosis are no grid",
+                densities.tolist(),
+                "ascending fractions in (0, 1]",
+            )
+        row = {name: index for index, name in enumerate(diagnosis.layers)}
+        return densities, values[[row[layer.name] for layer in self.layers]]
+
+    def _weight(self, i: int) -> Tensor:
+        layer = self.layers[i]
+        weight = self.weights.get(layer.name)
+        if weight is None:
+            raise SparsemendError(
+                f"no weight tensor for layer {layer.name!r}",
+                sorted(self.weights),
+                "one tensor per prunable layer",
+            )
+        if tuple(weight.shape) != layer.shape:
+            raise SparsemendError(
+                f"weight of layer {layer.name!r} has another shape",
+                tuple(weight.shape),
+                str(layer.shape),
+            )
+        return weight

@@ -1,0 +1,219 @@
+"""One pass over unlabelled batches: the moments of every layer of the dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsemend.calibration.calibration import Calibration, LayerMoments, WideLayerMoments
+from sparsemend.calibration.choice import count_positions
+from sparsemend.calibration.collector import MomentsCollector
+from sparsemend.calibration.distributed import Collectives, succeed_together
+from sparsemend.calibration.grid import check_densities, kept_count
+from sparsemend.calibration.moments import ColumnMoments, PairedMoments
+from sparsemend.errors import SparsemendError
+from sparsemend.execution.batches import (
+    Batches,
+    batch_count,
+    batch_size,
+    call,
+    check_unlabelled,
+    evaluation_mode,
+    iterate,
+    no_batches,
+)
+from sparsemend.execution.threads import threaded_map
+from sparsemend.layers import Layer, discover, unfold, weight_matrix
+from sparsemend.masks import MASKS, keep_mask
+from sparsemend.progress import progress_bar
+
+# Widest fan-in whose d × d second moment is kept: 4608² float32 values are 81 MiB.
+MAX_FAN_IN = 4608
+
+
+def calibrate(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    densities: Sequence[float] | None = None,
+    max_fan_in: int = MAX_FAN_IN,
+    positions_per_batch: int | None = None,
+    distributed: bool = False,
+    progress: bool | None = None,
+) -> Calibration:
+    """Accumulate the second moments of every layer's inputs in one pass (method, section 1).
+
+    Held in memory: the moments (d × d per group of each layer, or its inputs where they are
+    fewer) and one layer's inputs, laid out or unfolded in chunks of at most 64 MiB. A layer
+    whose fan-in exceeds ``max_fan_in`` keeps paired output moments of its magnitude-pruned
+    versions on the density grid instead: same diagnosis.
+
+    Parameters
+    ----------
+    model
+        The dense network; unchanged, run in evaluation mode.
+    batches
+        Iterable of unlabelled batches, or one tensor [N, ...]. A generator will do.
+    densities
+        Grid for layers above ``max_fan_in``; default 24 densities from 0.01 to 1.
+    max_fan_in
+        Largest fan-in with a full d × d moment.
+    positions_per_batch
+        At most about so many output positions are used whenever a layer runs, those of evenly
+        spaced inputs. Default None: all, which is exact. For the error that 16,384 makes,
+        and what it saves, see docs/diagnosis-cost.md.
+    distributed
+        Every process of the default process group calibrates on its own batches, and all get the
+        moments of all: see :meth:`Calibration.all_reduce`, also for the memory.
+    progress
+        Show a progress bar; default on a terminal.
+
+    Raises
+    ------
+    SparsemendError
+        If there are no batches, batches carry labels or NaN, or no layer is prunable. With
+        ``distributed``, every process raises if one does.
+    """
+    if positions_per_batch is not None and positions_per_batch < 1:
+        raise SparsemendError(
+            "positions_per_batch is not a number of positions",
+            positions_per_batch,
+            "a whole number of at least 1, or None for all",
+        )
+
+    def own() -> Calibration:
+        return _calibrate(model, batches, densities, max_fan_in, positions_per_batch, progress)
+
+    if not distributed:
+        return own()
+    collectives = Collectives()
+    calibration = succeed_together(collectives, own)
+    calibration.all_reduce()
+    return calibration
+
+
+def _calibrate(
+    model: nn.Module,
+    batches: Batches,
+    densities: Sequence[float] | None,
+    max_fan_in: int,
+    positions_per_batch: int | None,
+    progress: bool | None,
+) -> Calibration:
+    grid = check_densities(densities)
+    iterator = iterate(batches)
+    first = next(iterator, None)
+    if first is None:
+        raise no_batches("batches")
+    check_unlabelled(first, "batches[0]")
+    layers = discover(model, first)
+    modules = dict(model.named_modules())
+    collectors = {
+        layer.name: _Collector(layer, modules[layer.name], grid, max_fan_in, positions_per_batch)
+        for layer in layers
+    }
+    handles = []
+    inputs = 0
+    try:
+        for layer in layers:
+            for path in (layer.name, *layer.aliases):
+                handles.append(modules[path].register_forward_pre_hook(collectors[layer.name]))
+        with (
+            evaluation_mode(model),
+            progress_bar("calibrate", batch_count(batches), progress) as advance,
+        ):
+            index, batch = 0, first
+            while batch is not None:
+                check_unlabelled(batch, f"batches[{index}]")
+                call(model, batch)
+                inputs += batch_size(batch)
+                index, batch = index + 1, next(iterator, None)
+                advance()
+    finally:
+        for handle in handles:
+            handle.remove()
+    results = threaded_map(
+        lambda layer: collectors[layer.name].result(), layers, lambda layer: layer.fan_in**2
+    )
+    return Calibration(layers, dict(zip(layers.names, results, strict=True)), inputs)
+
+
+class _Collector:
+    """Forward pre-hook that adds a layer's inputs to its moments."""
+
+    def __init__(
+        self,
+        layer: Layer,
+        module: nn.Module,
+        grid: tuple[float, ...],
+        max_fan_in: int,
+        positions_per_batch: int | None,
+    ) -> None:
+        self._layer = layer
+        self._positions = positions_per_batch
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        device = weight.device
+        self._narrow: MomentsCollector | None = None
+        if layer.fan_in <= max_fan_in:
+            self._narrow = MomentsCollector(layer, device, keep_few=True)
+            return
+        self._dense = weight_matrix(weight.detach(), layer).float()
+        self._ranks = MASKS["magnitude"](self._dense, None)
+        self._wide = WideLayerMoments(
+            ColumnMoments.empty((layer.groups, layer.fan_in), device),
+            PairedMoments.empty(len(grid), layer.rows, device),
+            grid,
+        )
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if not args or not isinstance(args[0], Tensor):
+            raise SparsemendError(
+                f"layer {self._layer.name!r} is called without a positional tensor",
+                allowed="layers called as layer(x)",
+            )
+        x = args[0]
+        if self._positions is not None:
+            x = _evenly_spaced(module, x, self._positions)
+        with torch.no_grad():
+            if self._narrow is not None:
+                self._narrow.add(module, x)
+                return
+            for part in unfold(module, x):
+                self._update_wide(self._wide, part.float())
+
+    def _update_wide(self, moments: WideLayerMoments, x: Tensor) -> None:
+        moments.columns.update(x, dim=1)
+        dense = _positions_first(x @ self._dense.mT)
+        pruned = []
+        for density in moments.densities:
+            mask = keep_mask(self._ranks, kept_count(density, self._layer.size))
+            pruned.append(_positions_first(x @ (self._dense * mask).mT))
+        moments.outputs.update(dense, torch.stack(pruned))
+
+    def result(self) -> LayerMoments:
+        moments = self._wide if self._narrow is None else self._narrow.result()
+        # What is not finite in the inputs shows in the squares of their columns.
+        if moments.count and not moments.column_square.isfinite().all():
+            raise SparsemendError(
+                f"the inputs of layer {self._layer.name!r} hold NaN or infinity on the "
+                "calibration data",
+                allowed="finite activations",
+                fix="check the inputs, or run the network in float32 or bfloat16",
+            )
+        return moments
+
+
+def _positions_first(grouped: Tensor) -> Tensor:
+    """[groups, positions, rows] → [positions, channels]."""
+    return grouped.transpose(0, 1).reshape(grouped.shape[1], -1)
+
+
+def _evenly_spaced(module: Any, x: Tensor, positions: int) -> Tensor:
+    """As many of a batch's inputs as give about so many output positions; at least one."""
+    kernel = getattr(module, "kernel_size", ())
+    if kernel and x.dim() == len(kernel) + 1:  # a single input without a batch dimension
+        return x
+    return x[:: max(1, -(-count_positions(module, x) // positions))]

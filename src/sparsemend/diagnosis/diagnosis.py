@@ -1,0 +1,207 @@
+"""The result of a diagnosis: damage and repairability of every layer at every density."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsemend.errors import SparsemendError
+from sparsemend.files import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+_SHOWN_DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Normalised damage before and after repair, and their ratio, per layer and density.
+
+    Attributes
+    ----------
+    layers
+        L layer names in execution order.
+    densities
+        K densities (kept fractions), ascending, [K].
+    raw
+        Raw damage, mean_c D_raw,c / v_c, [L, K].
+    residual
+        Damage left after the repair, mean_c D_rep,c / v_c, [L, K].
+    rr
+        Relative Repairability, [L, K]: 0 fully repairable, 1 repair changes nothing, above 1
+        repair makes it worse. NaN where nothing was pruned. Never clipped.
+    repair
+        Name of the repair operator.
+    mask
+        Name of the mask rule.
+    weighting
+        ``"relative"`` (omega_c = 1 / v_c) or ``"energy"`` (omega_c = 1).
+    left_out
+        Layer → number of channels without variance, left out of the means.
+    inputs
+        Number of calibration inputs.
+    """
+
+    layers: tuple[str, ...]
+    densities: Array
+    raw: Array
+    residual: Array
+    rr: Array
+    repair: str
+    mask: str = "magnitude"
+    weighting: str = "relative"
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    inputs: int = 0
+
+    def __str__(self) -> str:
+        """Relative Repairability and residual damage of each layer at a few densities."""
+        shown = sorted({int(np.abs(self.densities - d).argmin()) for d in _SHOWN_DENSITIES})
+        width = max(5, *(len(name) for name in self.layers))
+        head = "".join(f"{f'{100 * self.densities[k]:.3g} %':>14}" for k in shown)
+        lines = [
+            f"Relative Repairability (residual damage) after repair {self.repair!r}, "
+            f"{self.mask} masks, {self.inputs} inputs",
+            f"{'layer':<{width}}{head}   density",
+        ]
+        for index, name in enumerate(self.layers):
+            cells = (f"{self.rr[index, k]:.2f} ({self.residual[index, k]:.2f})" for k in shown)
+            lines.append(f"{name:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, NaN as None: ready for JSON."""
+        return {
+            "format": "sparsemend-diagnosis",
+            "layers": list(self.layers),
+            "densities": self.densities.tolist(),
+            "raw": _without_nan(self.raw),
+            "residual": _without_nan(self.residual),
+            "rr": _without_nan(self.rr),
+            "repair": self.repair,
+            "mask": self.mask,
+            "weighting": self.weighting,
+            "left_out": dict(self.left_out),
+            "inputs": self.inputs,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Diagnosis:
+        """Inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        SparsemendError
+            If these are the values of something else, or arrays do not fit together.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != "sparsemend-diagnosis":
+            found = sorted(values)[:5] if isinstance(values, Mapping) else values
+            raise SparsemendError("this is not a diagnosis", found)
+        arrays = {
+            key: np.array(values[key], dtype=np.float64)
+            for key in ("densities", "raw", "residual", "rr")
+        }
+        shape = (len(values["layers"]), arrays["densities"].size)
+        for key, array in arrays.items():
+            expected = shape[1:] if key == "densities" else shape
+            if array.shape != expected:
+                raise SparsemendError(
+                    f"this is not a diagnosis: shape of {key!r}", array.shape, f"{expected}"
+                )
+        return cls(
+            layers=tuple(values["layers"]),
+            repair=str(values["repair"]),
+            mask=str(values["mask"]),
+            weighting=str(values["weighting"]),
+            left_out={str(k): int(v) for k, v in values["left_out"].items()},
+            inputs=int(values["inputs"]),
+            **arrays,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON or npz, by the ending of the path; atomically.
+
+        Raises
+        ------
+        SparsemendError
+            If the path ends in neither ``.json`` nor ``.npz``.
+        """
+        path = Path(path)
+        values = self.to_dict()
+        if path.suffix == ".json":
+            text = json.dumps(values, allow_nan=False)
+            atomic_write(path, lambda file: file.write(text.encode()))
+        elif path.suffix == ".npz":
+            arrays = {key: getattr(self, key) for key in ("densities", "raw", "residual", "rr")}
+            rest = {key: value for key, value in values.items() if key not in arrays}
+            header = np.array(json.dumps(rest))
+            atomic_write(path, lambda file: np.savez(file, header=header, **arrays))
+        else:
+            raise _unknown_ending(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Diagnosis:
+        """Read what :meth:`save` wrote; never unpickles.
+
+        Raises
+        ------
+        SparsemendError
+            If there is no such file, or it holds no diagnosis or a damaged one.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise SparsemendError("there is no diagnosis file", str(path))
+        try:
+            if path.suffix == ".json":
+                return cls.from_dict(json.loads(path.read_text()))
+            if path.suffix == ".npz":
+                with np.load(path, allow_pickle=False) as file:
+                    header = json.loads(str(file["header"]))
+                    return cls.from_dict({**header, **{k: file[k] for k in file if k != "header"}})
+        except SparsemendError:
+            raise
+        except Exception as error:  # what a damaged file makes the readers raise is open-ended
+            raise SparsemendError(f"cannot read a diagnosis: {error}", str(path)) from error
+        raise _unknown_ending(path)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Long table with columns layer, density, raw, residual, rr.
+
+        Raises
+        ------
+        SparsemendError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise SparsemendError(
+                "pandas is not installed", fix='pip install "sparsemend[pandas]"'
+            ) from error
+        layers, densities = len(self.layers), len(self.densities)
+        return pd.DataFrame(
+            {
+                "layer": np.repeat(self.layers, densities),
+                "density": np.tile(self.densities, layers),
+                "raw": self.raw.ravel(),
+                "residual": self.residual.ravel(),
+                "rr": self.rr.ravel(),
+            }
+        )
+
+
+def _without_nan(values: Array) -> list[list[float | None]]:
+    return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
+
+
+def _unknown_ending(path: Path) -> SparsemendError:
+    return SparsemendError("a diagnosis file has an unknown ending", str(path), ".json or .npz")

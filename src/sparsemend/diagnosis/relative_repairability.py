@@ -1,0 +1,247 @@
+"""Relative Repairability of every layer at every density, in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from sparsemend.calibration import (
+    Calibration,
+    InputMoments,
+    LayerMoments,
+    OutputStatistics,
+    check_densities,
+    kept_count,
+)
+from sparsemend.damage.closed_form import output_statistics
+from sparsemend.damage.nested import nested_statistics
+from sparsemend.damage.refit import refitted_damage
+from sparsemend.diagnosis.diagnosis import Diagnosis
+from sparsemend.errors import SparsemendError
+from sparsemend.execution.threads import threaded_map
+from sparsemend.layers import Layer, LayerSet, layer_weights, weight_matrix
+from sparsemend.masks import (
+    JOINT,
+    NEEDS_CALIBRATION,
+    get_mask_rule,
+    gradual,
+    keep_mask,
+    nested_entries,
+)
+from sparsemend.operators import Operator, get_operator
+from sparsemend.progress import progress_bar
+
+# Channels whose dense variance is below this fraction of the layer's largest are left out.
+_DEAD_CHANNEL = 1e-12
+# Multiply-adds of one dense product per density beyond which nested masks share their work.
+_NESTED_FROM = 1 << 26
+Curve = np.ndarray
+Result = TypeVar("Result")
+WEIGHTINGS = ("relative", "energy")
+
+
+def diagnose(
+    model: nn.Module,
+    calibration: Calibration,
+    repair: str = "variance",
+    *,
+    densities: Sequence[float] | None = None,
+    mask: str = "magnitude",
+    weighting: str = "relative",
+    progress: bool | None = None,
+) -> Diagnosis:
+    """Compare each layer's damage before and after repair (arXiv 2605.25508).
+
+    RR_l = Σ_c omega_c D_rep,c / Σ_c omega_c D_raw,c from the calibration moments alone.
+
+    Parameters
+    ----------
+    model
+        The dense network that was calibrated; unchanged.
+    calibration
+        From :func:`sparsemend.calibrate`.
+    repair
+        Operator: ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage``, ``affine`` or
+        ``reconstruct`` (least squares on the kept weights).
+    densities
+        Kept fractions in (0, 1]; default 24 from 0.01 to 1.
+    mask
+        How weights are chosen: ``"magnitude"``, ``"activation"``, or ``"gradual"`` (jointly
+        with their reconstruction; slow on wide layers).
+    weighting
+        ``"relative"``: omega_c = 1 / v_c, every channel counts the same. ``"energy"``: 1.
+    progress
+        Show a progress bar; default on a terminal.
+
+    Raises
+    ------
+    SparsemendError
+        For an unknown repair, mask or weighting, or a calibration of another network.
+    """
+    found = diagnose_repairs(
+        model,
+        calibration,
+        [repair],
+        densities=densities,
+        mask=mask,
+        weighting=weighting,
+        progress=progress,
+    )
+    return found[0]
+
+
+def diagnose_repairs(
+    model: nn.Module,
+    calibration: Calibration,
+    repairs: Sequence[str],
+    *,
+    densities: Sequence[float] | None = None,
+    mask: str = "magnitude",
+    weighting: str = "relative",
+    progress: bool | None = None,
+) -> list[Diagnosis]:
+    """Several repairs' diagnoses for little more than the price of one: they share statistics.
+
+    Parameters and errors as in :func:`diagnose`, one diagnosis for each of ``repairs``.
+    """
+    operators = [get_operator(repair) for repair in repairs]
+    grid = check_densities(densities)
+    if mask != JOINT:
+        get_mask_rule(mask)
+    if weighting not in WEIGHTINGS:
+        raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
+    weights = layer_weights(model, calibration.layers)
+    with progress_bar("diagnose", len(calibration.layers), progress) as advance:
+
+        def curves(layer: Layer) -> list[tuple[Curve, Curve, int]]:
+            moments = calibration.moments[layer.name]
+            dense = weight_matrix(weights[layer.name].detach(), layer)
+            statistics = layer_statistics(layer, dense, moments, grid, mask)
+            found = []
+            for operator in operators:
+                residuals = _residuals(operator, statistics, layer, dense, moments, grid, mask)
+                found.append(_aggregate(statistics, residuals, weighting))
+            advance()
+            return found
+
+        damage = _each(curves, calibration.layers, weights)
+    left_out = {
+        layer.name: curves[0][2]
+        for layer, curves in zip(calibration.layers, damage, strict=True)
+        if curves[0][2]
+    }
+    pruned = np.array([[kept_count(d, x.size) < x.size for d in grid] for x in calibration.layers])
+    found = []
+    for number, operator in enumerate(operators):
+        raw, residual = (np.stack([curves[number][part] for curves in damage]) for part in (0, 1))
+        rr = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=pruned & (raw > 0))
+        found.append(
+            Diagnosis(
+                layers=calibration.layers.names,
+                densities=np.array(grid),
+                raw=raw,
+                residual=residual,
+                rr=rr,
+                repair=operator.name,
+                mask=mask,
+                weighting=weighting,
+                left_out=dict(left_out),
+                inputs=calibration.inputs,
+            )
+        )
+    return found
+
+
+def _each(
+    work: Callable[[Layer], Result], layers: LayerSet, weights: Mapping[str, Tensor]
+) -> list[Result]:
+    """Work on every layer; on the CPU several at a time, because they do not depend on each other.
+
+    A single accelerator gains nothing from that.
+    """
+    if any(weight.device.type != "cpu" for weight in weights.values()):
+        return [work(layer) for layer in layers]
+    return threaded_map(work, layers, cost=lambda layer: float(layer.size * layer.fan_in))
+
+
+def layer_statistics(
+    layer: Layer, dense: Tensor, moments: LayerMoments, grid: Sequence[float], mask: str
+) -> OutputStatistics:
+    """Paired output statistics [K, C] of a layer pruned to each density of the grid."""
+    if not isinstance(moments, InputMoments):
+        if mask != "magnitude" or tuple(grid) != moments.densities:
+            raise SparsemendError(
+                f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for another mask or "
+                "grid than it was calibrated with",
+                allowed="mask 'magnitude' on the calibration's densities",
+                fix="raise max_fan_in, or pass the same densities to calibrate",
+            )
+        return moments.outputs.statistics()
+    work = dense.numel() * layer.fan_in * len(grid)
+    if mask != JOINT and work > _NESTED_FROM and dense.device.type == "cpu":
+        kept = [kept_count(d, layer.size) for d in grid]
+        entries = nested_entries(mask, dense, _square(moments, mask), kept)
+        return nested_statistics(dense, entries, len(kept), moments)
+    masks = grid_masks(layer, dense, moments, grid, mask)
+    return output_statistics(dense, (dense * keep for keep in masks), moments)
+
+
+def grid_masks(
+    layer: Layer, dense: Tensor, moments: InputMoments, grid: Sequence[float], mask: str
+) -> Iterator[Tensor]:
+    """The mask [groups, rows, d] of every density of the grid."""
+    counts = [kept_count(density, layer.size) for density in grid]
+    if mask == JOINT:
+        yield from (gradual(dense, moments.covariance, kept) for kept in counts)
+    else:
+        ranks = get_mask_rule(mask)(dense, _square(moments, mask))
+        yield from (keep_mask(ranks, kept) for kept in counts)
+
+
+def _square(moments: InputMoments, mask: str) -> Tensor | None:
+    """What a mask rule may read of the inputs, where it reads anything."""
+    return moments.column_square if mask in NEEDS_CALIBRATION else None
+
+
+def _residuals(
+    operator: Operator,
+    statistics: OutputStatistics,
+    layer: Layer,
+    dense: Tensor,
+    moments: LayerMoments,
+    grid: Sequence[float],
+    mask: str,
+) -> Tensor:
+    """D_rep of every density and channel, [K, C]."""
+    if not operator.refits:
+        return operator.residual(statistics)
+    if not isinstance(moments, InputMoments):
+        raise SparsemendError(
+            f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for a diagnosis with "
+            f"repair {operator.name!r}",
+            fix="calibrate with a larger max_fan_in",
+        )
+    return refitted_damage(dense, grid_masks(layer, dense, moments, grid, mask), moments)
+
+
+def _aggregate(
+    statistics: OutputStatistics, residuals: Tensor, weighting: str
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Raw and residual damage [K] over channels, and how many channels were left out."""
+    dense = statistics.dense_variance
+    alive = dense > _DEAD_CHANNEL * dense.max()
+    raw = statistics.raw_distortion[:, alive]
+    residual = residuals[:, alive]
+    variance = dense[alive]
+    dead = int((~alive).sum())
+    if not alive.any():  # a constant layer: nothing to damage, nothing to repair
+        zero = np.zeros(raw.shape[0])
+        return zero, zero, dead
+    if weighting == "energy":
+        raw, residual = raw.sum(dim=1) / variance.sum(), residual.sum(dim=1) / variance.sum()
+    else:
+        raw, residual = (raw / variance).mean(dim=1), (residual / variance).mean(dim=1)
+    return raw.double().cpu().numpy(), residual.double().cpu().numpy(), dead

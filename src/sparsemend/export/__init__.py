@@ -1,5 +1,0 @@
-"""What is handed back: compressed checkpoints."""
-
-from sparsemend.export.checkpoint import load_checkpoint, save_checkpoint
-
-__all__ = ["load_checkpoint", "save_checkpoint"]

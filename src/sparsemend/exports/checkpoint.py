@@ -1,0 +1,81 @@
+"""Compressed checkpoints: safetensors with the original keys, and metadata about the work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from sparsemend.allocation import Allocation
+from sparsemend.models.weights import load_weights, read_weights, save_weights
+
+FORMAT = "sparsemend-checkpoint"
+
+
+def save_checkpoint(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    allocation: Allocation,
+    metadata: Mapping[str, object] | None = None,
+    *,
+    added_biases: tuple[str, ...] = (),
+) -> None:
+    """Write a sparse network as safetensors: its state dict, strictly under its own keys.
+
+    Zeros are stored densely, so the file is as large as the dense one; it compresses well.
+
+    Parameters
+    ----------
+    model
+        The sparse network.
+    path
+        File to write; it appears whole or not at all.
+    allocation
+        Kept counts and their rule, stored in the metadata.
+    metadata
+        Further facts (repair, mean, std …); values that are no strings become JSON.
+    added_biases
+        Module paths that got a bias parameter; the loader adds them to a plain network.
+    """
+    facts: dict[str, object] = {
+        **(metadata or {}),
+        "format": FORMAT,
+        "sparsemend_version": importlib.metadata.version("sparsemend"),
+        "rule": allocation.rule,
+        "sparsity": repr(allocation.sparsity),
+        "kept": allocation.kept,
+        "total": allocation.total,
+        "counts": dict(allocation),
+        "added_biases": list(added_biases),
+    }
+    header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
+    save_weights(Path(path), model.state_dict(), header)
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> dict[str, str]:
+    """Load a checkpoint into a plain network with strict keys, in place.
+
+    Parameters
+    ----------
+    model
+        A network of the checkpoint's architecture. Layers that the repair gave a bias get one.
+    path
+        A file that :func:`save_checkpoint` or ``sparsemend compress`` wrote.
+
+    Returns
+    -------
+    dict
+        The file's metadata.
+
+    Raises
+    ------
+    SparsemendError
+        If the file cannot be read or does not fit the network.
+    """
+    state, metadata = read_weights(path)
+    load_weights(model, state, source=str(path), metadata=metadata)
+    return metadata

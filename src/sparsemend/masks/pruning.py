@@ -1,0 +1,123 @@
+"""Choose masks for an allocation and apply them: zeros in place, nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsemend.errors import SparsemendError
+from sparsemend.layers import LayerSet, discover, layer_weights, stored_weight, weight_matrix
+from sparsemend.masks.registry import get_mask_rule
+from sparsemend.solvers.ranking import keep_mask
+
+if TYPE_CHECKING:
+    from sparsemend.calibration import Calibration
+
+Masks = dict[str, Tensor]
+
+
+def prune(
+    model: nn.Module,
+    allocation: Mapping[str, int],
+    mask: str = "magnitude",
+    *,
+    calibration: Calibration | None = None,
+    inplace: bool = False,
+) -> nn.Module:
+    """Zero all but the allocated number of weights of every layer.
+
+    Parameters
+    ----------
+    model
+        The dense network; unchanged unless ``inplace``.
+    allocation
+        Layer name → number of weights to keep, exactly.
+    mask
+        ``"magnitude"``: the largest |w| of the layer. ``"activation"``: Wanda
+        (arXiv 2306.11695), |w_ij| · ‖x_j‖ within each row; needs ``calibration``.
+    calibration
+        Of the dense network.
+    inplace
+        Change the model that was passed.
+
+    Returns
+    -------
+    nn.Module
+        The pruned network: same class, same parameter names, zeros where pruned.
+
+    Raises
+    ------
+    SparsemendError
+        If the allocation does not fit the model, or the mask is unknown.
+    """
+    masks = choose_masks(model, allocation, mask, calibration=calibration)
+    pruned = model if inplace else copy.deepcopy(model)
+    apply_masks(pruned, masks)
+    return pruned
+
+
+def choose_masks(
+    model: nn.Module,
+    allocation: Mapping[str, int],
+    mask: str = "magnitude",
+    *,
+    calibration: Calibration | None = None,
+) -> Masks:
+    """Masks with exactly the allocated counts: layer name → boolean tensor, True is kept.
+
+    Shapes are those of the stored weights. Parameters and errors as in :func:`prune`.
+    """
+    rule = get_mask_rule(mask)
+    layers = calibration.layers if calibration is not None else discover(model)
+    weights = layer_weights(model, layers)
+    _check_fit(allocation, layers)
+    masks: Masks = {}
+    for name, kept in allocation.items():
+        layer = layers[name]
+        square = calibration.moments[name].column_square if calibration is not None else None
+        matrix = weight_matrix(weights[name], layer)
+        masks[name] = stored_weight(keep_mask(rule(matrix, square), kept), layer)
+    return masks
+
+
+def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Zero the weights outside the masks, in place."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    with torch.no_grad():
+        for name, mask in masks.items():
+            # Not a product: that would turn pruned weights into -0.
+            modules[name].weight.masked_fill_(~mask, 0)
+
+
+def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
+    """Masks of a pruned model, recovered from its zeros."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    chosen = discover(model) if layers is None else layers
+    return {layer.name: modules[layer.name].weight.detach() != 0 for layer in chosen}
+
+
+def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
+    missing = [name for name in allocation if name not in layers.names]
+    if missing:
+        raise SparsemendError(
+            "the allocation names layers that the model does not have",
+            missing[:5],
+            ", ".join(layers.names),
+        )
+    for name, kept in allocation.items():
+        if not _is_count(kept, layers[name].size):
+            raise SparsemendError(
+                f"layer {name!r} cannot keep this many weights",
+                kept,
+                f"a whole number from 0 to {layers[name].size}",
+            )
+
+
+def _is_count(value: object, size: int) -> bool:
+    """Whole numbers only: a density such as 0.5, given by mistake, would keep one weight."""
+    return isinstance(value, Integral) and 0 <= int(value) <= size

@@ -1,0 +1,232 @@
+"""Fit one layer: choose its support, if that is free, and its least-squares values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsemend.calibration.collector import MomentsCollector
+from sparsemend.calibration.cross import cross_sum
+from sparsemend.layers import Layer, channel_shape, mean_patch, stored_weight, weight_matrix
+from sparsemend.repairs.targets import Targets
+from sparsemend.solvers import Schedule, choose_support, solve_on_support
+
+_DEAD = 1e-12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Constants of the reconstruction; the defaults are what experiments in docs/ support.
+
+    Attributes
+    ----------
+    ridge
+        Of the least squares, as a fraction of every input column's variance.
+    refits
+        Rounds of refitting to what the ReLU behind a layer lets through.
+    reselections
+        In so many of these rounds a free support is chosen anew.
+    pooled_weight
+        Extra weight of the error's mean over positions, where that mean is what counts.
+    logit_refits
+        Rounds of refitting the final layer to the dense class probabilities.
+    schedule
+        Of the operator splitting that chooses a free support.
+    """
+
+    ridge: float = 1e-3
+    refits: int = 4
+    reselections: int = 2
+    pooled_weight: float = 0.1
+    logit_refits: int = 20
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted layer: weight matrix [groups, rows, d], shift [C], and its mask."""
+
+    weight: Tensor
+    shift: Tensor
+    mask: Tensor
+
+
+class InputCovariance:
+    """Normalised covariance of a layer's inputs, and cross moments with targets."""
+
+    def __init__(
+        self, module: nn.Module, layer: Layer, inputs: Sequence[Tensor], pooled_weight: float
+    ) -> None:
+        self._module, self._layer, self._inputs = module, layer, inputs
+        collector = MomentsCollector(layer, inputs[0].device, keep_few=False)
+        for x in inputs:
+            collector.add(module, x)
+        moments = collector.result()
+        self.count = moments.count
+        self.mean = moments.mean
+        covariance = moments.covariance
+        self._emphasis = 0.0
+        if pooled_weight:
+            means = torch.cat([mean_patch(module, x) for x in inputs], dim=1)
+            self._means = (means - means.mean(dim=1, keepdim=True)).to(covariance.dtype)
+            self._emphasis = pooled_weight * self.count / means.shape[1]
+            covariance += self._emphasis * (self._means.mT @ self._means) / means.shape[1]
+        diagonal = covariance.diagonal(dim1=1, dim2=2).clone()
+        self.dead = diagonal <= _DEAD * diagonal.amax()
+        self.scale = torch.where(self.dead, 1.0, diagonal.clamp(min=0)).sqrt()
+        covariance /= self.scale.unsqueeze(2) * self.scale.unsqueeze(1)
+        covariance.diagonal(dim1=1, dim2=2)[self.dead] = 0
+        self.matrix = covariance
+
+    def cross(self, targets: Callable[[int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised covariance with the targets [groups, rows, d], their mean and std [C]."""
+        layer, shape = self._layer, channel_shape(self._layer)
+        wide = self.mean.dtype
+        held = [targets(index) for index in range(len(self._inputs))]
+        sums = [_per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
+        mean = torch.stack(sums).sum(dim=0) / self.count
+        square = torch.zeros_like(mean)
+        total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
+        total = total.to(mean.device)
+        pooled = []
+        for x, t in zip(self._inputs, held, strict=True):
+            centred = t - mean.to(t.dtype).reshape(shape)
+            parts = _per_input(layer, centred)
+            norms = torch.linalg.vector_norm(parts, dim=2).to(wide)
+            square += norms.square().sum(dim=0)
+            total += cross_sum(self._module, layer, x, centred)
+            if self._emphasis:
+                pooled.append(parts.mean(dim=2))
+        covariance = total / self.count
+        if self._emphasis:
+            averages = torch.cat(pooled).to(self._means.dtype)  # [N, C]
+            averages = averages.reshape(len(averages), layer.groups, -1).permute(1, 2, 0)
+            product = averages @ self._means / self._means.shape[1]
+            covariance += self._emphasis * product
+        covariance = (covariance / self.scale.unsqueeze(1)).to(self.matrix.dtype)
+        return covariance, mean, (square / self.count).sqrt()
+
+
+def _per_input(layer: Layer, output: Tensor) -> Tensor:
+    """A layer's output as [inputs, channels, positions of one input], without a copy."""
+    if layer.is_convolution:
+        return output.flatten(2)
+    return output.reshape(-1, output.shape[-1], 1)
+
+
+def fit_layer(
+    module: Any,
+    layer: Layer,
+    inputs: Sequence[Tensor],
+    targets: Targets,
+    mask: Tensor | None,
+    kept: int,
+    settings: Settings,
+    *,
+    relu: bool = False,
+    pooled: bool = False,
+    importance: Tensor | None = None,
+) -> tuple[Fit, InputCovariance]:
+    """Reconstruct one layer from its actual inputs.
+
+    Parameters
+    ----------
+    module
+        The repaired network's module; its weight and bias are overwritten on the way.
+    layer
+        Its description.
+    inputs
+        Its inputs in the repaired network, one tensor per batch.
+    targets
+        What it should output.
+    mask
+        Support as a matrix [groups, rows, d], or None to choose one of ``kept`` entries.
+    kept
+        Number of weights to keep.
+    settings
+        Constants.
+    relu
+        Whether only a ReLU sees the output.
+    pooled
+        Whether the mean over positions counts most.
+    importance
+        How much an error of each normalised channel matters, [C]; None for all the same.
+    """
+    covariance = InputCovariance(module, layer, inputs, settings.pooled_weight if pooled else 0.0)
+    ridge = settings.ridge
+    dense = weight_matrix(module.weight.detach(), layer).to(covariance.matrix.dtype)
+    start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
+    # Enough for a choice; the values on the chosen support are solved for exactly.
+    rough = covariance.matrix.float()
+
+    def select(cross: Tensor, deviation: Tensor) -> Tensor:
+        rows = _row_units(deviation, targets.slope, importance)
+        rows = rows.reshape(layer.groups, -1, 1).to(cross.dtype)
+        target, dense = (cross / rows).float(), (start / rows).float()
+        return choose_support(rough, target, dense, kept, ridge, settings.schedule)
+
+    def solve(cross: Tensor, mean: Tensor, support: Tensor, before: Fit | None = None) -> Fit:
+        scale = covariance.scale.unsqueeze(1)
+        near = None if before is None else (before.weight * scale).to(cross.dtype)
+        scaled = solve_on_support(covariance.matrix, cross, support, ridge, near)
+        weight = scaled.to(covariance.mean.dtype) / scale
+        shift = mean - (weight * covariance.mean.unsqueeze(1)).sum(dim=2).flatten()
+        return Fit(weight, shift, support)
+
+    first = targets.first()
+    cross, mean, deviation = covariance.cross(first.__getitem__)
+    del first
+    chosen = select(cross, deviation) if mask is None else mask
+    fit = solve(cross, mean, chosen)
+    for refit in range(settings.refits if relu else 0):
+        current = _install(module, layer, fit)
+        rectified = partial(_rectified, targets, current, inputs)
+        cross, mean, deviation = covariance.cross(rectified)
+        if mask is None and refit < settings.reselections:
+            chosen = select(cross, deviation)
+        fit = solve(cross, mean, chosen, fit)
+    return fit, covariance
+
+
+def _row_units(deviation: Tensor, slope: Tensor, importance: Tensor | None) -> Tensor:
+    """The unit in which each row's weights compete for a place in the support, [C].
+
+    The target's standard deviation; with importances, its geometric mean with the (normalised)
+    error that matters equally for every row.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    if not deviation.any():  # constant targets: nothing tells the rows apart
+        return torch.ones_like(deviation)
+    units = deviation.clamp(min=float(deviation.max()) * 1e-6).clamp(min=tiny)
+    if importance is None or not importance.any():
+        return units
+    weight = importance.to(units) / importance.mean().to(units)
+    steep = slope.flatten().to(units).abs().expand_as(units)
+    steep = steep.clamp(min=float(steep.max()) * 1e-4).clamp(min=tiny)
+    return (units * steep).sqrt() * weight.clamp(min=1e-3).pow(-0.25) / steep
+
+
+def _rectified(
+    targets: Targets, run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], index: int
+) -> Tensor:
+    return targets.rectified(index, run(inputs[index]))
+
+
+def _install(module: Any, layer: Layer, fit: Fit) -> Callable[[Tensor], Tensor]:
+    """Put a fit's weights into the module; return a function for its outputs, shift included."""
+    with torch.no_grad():
+        module.weight.copy_(stored_weight(fit.weight, layer))
+    bias = None if module.bias is None else module.bias.detach().to(fit.shift)
+    shift = fit.shift if bias is None else fit.shift - bias
+    shaped = shift.float().reshape(channel_shape(layer))
+
+    def run(x: Tensor) -> Tensor:
+        output: Tensor = module.forward(x)
+        return output.float() + shaped
+
+    return run

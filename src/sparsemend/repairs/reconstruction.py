@@ -1,0 +1,286 @@
+"""Reconstruct a pruned network layer by layer: the least-squares end of repair.
+
+Every layer in execution order gets new values for its kept weights, with inputs from the
+network repaired so far and targets from the dense one (Optimal Brain Compression,
+arXiv 2208.11580, with the support fixed or chosen by operator splitting). A layer that feeds a
+residual sum also corrects what the shortcut has wrong by then.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsemend.errors import SparsemendWarning
+from sparsemend.execution.batches import Batch, evaluation_mode
+from sparsemend.execution.lockstep import lockstep
+from sparsemend.layers import (
+    Layer,
+    LayerSet,
+    Surroundings,
+    stored_weight,
+    surroundings,
+    weight_matrix,
+)
+from sparsemend.progress import progress_bar
+from sparsemend.repairs.channelwise import paired_runs
+from sparsemend.repairs.fit import Fit, InputCovariance, Settings, fit_layer
+from sparsemend.repairs.fold import fold
+from sparsemend.repairs.importance import channel_importance
+from sparsemend.repairs.targets import Targets, norm_affine
+from sparsemend.solvers import solve_on_support
+
+Masks = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What reconstruction did besides changing the network in place.
+
+    Attributes
+    ----------
+    masks
+        Layer name → boolean tensor of the stored weight's shape.
+    added_biases
+        Module paths that got a bias parameter.
+    """
+
+    masks: Masks
+    added_biases: tuple[str, ...]
+
+
+def reconstruct(
+    pruned: nn.Module,
+    dense: nn.Module,
+    batches: Sequence[Batch],
+    layers: LayerSet,
+    masks: Mapping[str, Tensor] | None,
+    allocation: Mapping[str, int],
+    settings: Settings | None = None,
+    progress: bool | None = None,
+    *,
+    importance: Mapping[str, Tensor] | None = None,
+) -> Reconstruction:
+    """Reconstruct every layer in place.
+
+    Held in memory: of every batch in both networks what the networks need at the layer at
+    work, that layer's inputs and targets, its d × d moments, and open shortcuts.
+
+    Parameters
+    ----------
+    pruned
+        The network to repair. With free masks its weights are still the dense ones.
+    dense
+        The dense network.
+    batches
+        Unlabelled calibration batches.
+    layers
+        From :func:`sparsemend.discover` on a batch.
+    masks
+        Fixed supports, stored shapes; None to choose them jointly with the values.
+    allocation
+        Kept count of every layer.
+    settings
+        Constants.
+    progress
+        Show a progress bar; default on a terminal.
+    importance
+        Layer name → weight of each channel's error where the support is free; by default that
+        of the dense network's weights, see ``_importance``.
+    """
+    settings = settings or Settings()
+    if importance is None and masks is None:
+        importance = channel_importance(dense, layers)
+    walk = _Walk(pruned, dense, len(batches), layers, masks, allocation, settings, importance or {})
+    runs, stops = paired_runs(pruned, dense, batches, layers)
+    with (
+        evaluation_mode(dense, pruned),
+        progress_bar("reconstruct", len(layers), progress) as advance,
+        closing(lockstep(runs, stops)) as pauses,
+    ):
+        for pause in pauses:
+            for name in walk.due(pause.name):
+                walk.repair(name, pause.calls)
+                advance()
+    walk.warn()
+    return Reconstruction(walk.masks, tuple(walk.added))
+
+
+class _Walk:
+    """State of one pass over the network."""
+
+    def __init__(
+        self,
+        pruned: nn.Module,
+        dense: nn.Module,
+        batches: int,
+        layers: LayerSet,
+        masks: Mapping[str, Tensor] | None,
+        allocation: Mapping[str, int],
+        settings: Settings,
+        importance: Mapping[str, Tensor],
+    ) -> None:
+        self._pruned, self._dense, self._batches = pruned, dense, batches
+        self._layers, self._fixed, self._allocation = layers, masks, allocation
+        self._settings, self._importance = settings, importance
+        self._around = surroundings(layers)
+        # Inputs that a later sum will need again: (dense, repaired) per batch.
+        self._sources = {s.shortcut.source for s in self._around.values() if s.shortcut}
+        self._held: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        self._early = {
+            s.shortcut.projection: self._around[s.shortcut.projection].ready_at
+            for s in self._around.values()
+            if s.shortcut and s.shortcut.projection
+        }
+        self.masks: Masks = {}
+        self.added: list[str] = []
+        self._ill: dict[str, str] = {}
+
+    def due(self, name: str) -> list[str]:
+        """Layers to repair at a pause: projections of the same input first, then the layer."""
+        early = [p for p, ready_at in self._early.items() if ready_at == name]
+        return [layer for layer in (*early, name) if layer not in self.masks]
+
+    def repair(self, name: str, calls: Mapping[int, tuple[nn.Module, Tensor]]) -> None:
+        """Fit one layer to the calls that wait, and fold the result in."""
+        layer = self._layers[name]
+        around = self._around.get(name, Surroundings())
+        order = [i for i in range(self._batches) if i in calls and self._batches + i in calls]
+        dense_inputs = [_batched(layer, calls[i][1]) for i in order]
+        inputs = [_batched(layer, calls[self._batches + i][1]) for i in order]
+        if name in self._sources:
+            self._held[name] = (dense_inputs, inputs)
+        module: Any = self._pruned.get_submodule(name)
+        reference: Any = self._dense.get_submodule(name)
+        outputs = [reference.forward(x).float() for x in dense_inputs]
+        affine = norm_affine(self._dense, layer, outputs[0].device)
+        if affine is None or layer.calls > 1:
+            around = Surroundings(final=around.final)
+        targets = self._targets(around, outputs, affine)
+        mask = None if self._fixed is None else weight_matrix(self._fixed[name], layer)
+        fit, covariance = fit_layer(
+            module,
+            layer,
+            inputs,
+            targets,
+            mask,
+            self._allocation[name],
+            self._settings,
+            relu=around.relu,
+            pooled=around.pooled,
+            importance=self._importance.get(name),
+        )
+        # A single output has no class probabilities.
+        if around.final and layer.kind == "Linear" and outputs[0].dim() == 2 and layer.rows > 1:
+            fit = _refit_logits(fit, covariance, inputs, outputs, self._settings)
+        self._finish(layer, module, fit, covariance)
+        if around.shortcut is not None:
+            self._release()
+
+    def _targets(
+        self,
+        around: Surroundings,
+        outputs: list[Tensor],
+        affine: tuple[Tensor, Tensor, Tensor] | None,
+    ) -> Targets:
+        one = torch.ones((), device=outputs[0].device)
+        slope, offset, usable = affine if affine is not None else (one, one * 0, one.bool())
+        # In float32 throughout: half-precision targets would cost more than the pruning.
+        joined = [slope * z + offset for z in outputs]
+        shortcut = None
+        if around.shortcut is not None:
+            dense_source, source = self._held[around.shortcut.source]
+            projection = around.shortcut.projection
+            shortcut = [self._shortcut(self._pruned, projection, x) for x in source]
+            joined = [
+                u + self._shortcut(self._dense, projection, x)
+                for u, x in zip(joined, dense_source, strict=True)
+            ]
+        return Targets(outputs, joined, shortcut, slope, offset, usable)
+
+    def _shortcut(self, model: nn.Module, projection: str | None, x: Tensor) -> Tensor:
+        if projection is None:
+            return x.float()
+        layer = self._layers[projection]
+        output = model.get_submodule(projection).forward(x)
+        if layer.norm is not None:
+            output = model.get_submodule(layer.norm).forward(output)
+        result: Tensor = output.float()
+        return result
+
+    def _finish(self, layer: Layer, module: Any, fit: Fit, covariance: InputCovariance) -> None:
+        with torch.no_grad():
+            module.weight.copy_(stored_weight(fit.weight, layer))
+        bias = None if module.bias is None else module.bias.detach().to(fit.shift)
+        shift = fit.shift if bias is None else fit.shift - bias
+        self.added += fold(self._pruned, layer, None, shift)
+        self.masks[layer.name] = stored_weight(fit.mask, layer)
+        constant = int(covariance.dead.sum())
+        if constant:
+            self._ill[layer.name] = f"{constant} of {covariance.dead.numel()} inputs are constant"
+        elif covariance.count <= layer.fan_in:
+            self._ill[layer.name] = f"{covariance.count} positions for fan-in {layer.fan_in}"
+
+    def _release(self) -> None:
+        """Forget inputs whose sums are done."""
+        open_sources = {
+            s.shortcut.source
+            for name, s in self._around.items()
+            if s.shortcut and name not in self.masks
+        }
+        for name in [name for name in self._held if name not in open_sources]:
+            del self._held[name]
+
+    def warn(self) -> None:
+        """One warning for all layers whose moments do not determine their weights."""
+        if self._ill:
+            details = "; ".join(f"{name} ({why})" for name, why in self._ill.items())
+            warnings.warn(
+                f"reconstruction leans on its ridge in ill-conditioned layers: {details}; more "
+                "or more varied calibration inputs would help",
+                SparsemendWarning,
+                stacklevel=3,
+            )
+
+
+def _batched(layer: Layer, x: Tensor) -> Tensor:
+    """Convolutions also take one input without its batch dimension."""
+    return x.unsqueeze(0) if layer.is_convolution and x.dim() == len(layer.shape) - 1 else x
+
+
+def _refit_logits(
+    fit: Fit,
+    covariance: InputCovariance,
+    inputs: Sequence[Tensor],
+    logits: Sequence[Tensor],
+    settings: Settings,
+) -> Fit:
+    """Fit the class probabilities rather than the logits, by Böhning's bound.
+
+    The Hessian of the cross entropy in the logits is at most I / 2, so least squares to
+    z + 2 (p_dense − p) never increases KL(dense ‖ repaired).
+    """
+    x = torch.cat([part.reshape(-1, part.shape[-1]) for part in inputs]).to(fit.weight.dtype)
+    wanted = F.softmax(torch.cat(list(logits)).to(x.dtype), dim=1)
+    for _ in range(settings.logit_refits):
+        z = x @ fit.weight[0].mT + fit.shift
+        target = z + 2 * (wanted - F.softmax(z, dim=1))
+        mean = target.mean(dim=0)
+        cross = (target - mean).mT @ x / len(x) / covariance.scale.to(x.dtype)
+        solved = solve_on_support(
+            covariance.matrix,
+            cross.unsqueeze(0).to(covariance.matrix.dtype),
+            fit.mask,
+            settings.ridge,
+        )
+        weight = solved.to(x.dtype) / covariance.scale.unsqueeze(1).to(x.dtype)
+        shift = mean - (weight * covariance.mean.unsqueeze(1).to(x.dtype)).sum(dim=2).flatten()
+        fit = Fit(weight, shift, fit.mask)
+    return fit

@@ -1,0 +1,12 @@
+"""Reports: figures, plain words and numbers of results, as one page or as files.
+
+Three rooms: ``figures`` turns results into marks, one file each; ``drawing`` draws them; ``words``
+says what they show. To add a figure, write a file in ``figures`` with a function ``figures`` from
+:class:`Contents` to figures, and enter it in ``FIGURES`` in :mod:`sparsemend.reports.compose`.
+"""
+
+from sparsemend.reports.compare import other_rules
+from sparsemend.reports.compose import FIGURES, Report, report
+from sparsemend.reports.contents import Compression, Contents
+
+__all__ = ["FIGURES", "Compression", "Contents", "Report", "other_rules", "report"]

@@ -1,0 +1,115 @@
+"""What a report is about: the results it shows, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsemend.allocation import Allocation
+from sparsemend.diagnosis import Diagnosis
+from sparsemend.errors import SparsemendError
+from sparsemend.sweeps.records import Lead, Record, Transition
+from sparsemend.verbs.compression import CompressionResult
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A compression without its tensors.
+
+    Attributes
+    ----------
+    allocation
+        Exact kept counts.
+    rule, mask, repair, scope
+        The choices made.
+    kl, agreement
+        Closeness to the dense network: mean KL in nats, and the fraction of equal top-1 classes.
+    heldout
+        Whether they were measured on inputs that the repair did not see.
+    top1_dense, top1_pruned, top1_repaired
+        Accuracies as fractions; None where they are not known.
+    tried
+        Repair → KL of every ending that was tried.
+    seconds
+        Stage → wall-clock seconds.
+    added_biases
+        Layers that got a bias parameter.
+    """
+
+    allocation: Allocation
+    rule: str
+    mask: str
+    repair: str
+    scope: str
+    kl: float
+    agreement: float
+    heldout: bool
+    top1_dense: float | None = None
+    top1_pruned: float | None = None
+    top1_repaired: float | None = None
+    tried: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    added_biases: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, result: CompressionResult, **top1: float | None) -> Compression:
+        """From a result; ``top1`` gives the accuracies, which a result does not know."""
+        return cls(
+            allocation=result.allocation,
+            rule=result.rule,
+            mask=result.mask,
+            repair=result.repair,
+            scope=result.scope,
+            kl=result.agreement.kl,
+            agreement=result.agreement.top1,
+            heldout=result.heldout,
+            tried=dict(result.tried),
+            seconds=dict(result.seconds),
+            added_biases=result.added_biases,
+            **top1,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Compression:
+        """From the object that ``sparsemend compress --json`` prints.
+
+        Raises
+        ------
+        SparsemendError
+            If something is missing or does not validate.
+        """
+        try:
+            plain = ("rule", "mask", "repair", "scope", "kl", "agreement", "heldout")
+            more = ("top1_dense", "top1_pruned", "top1_repaired", "tried", "seconds")
+            return cls(
+                allocation=Allocation(values["counts"], values["sizes"], values["rule"]),
+                added_biases=tuple(values["added_biases"]),
+                **{key: values[key] for key in (*plain, *more)},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SparsemendError(f"this is no result of compress: {error} is missing") from error
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything one report shows; each part may be empty.
+
+    Attributes
+    ----------
+    diagnoses
+        Name (may be empty) → diagnosis.
+    compression
+        One compression.
+    allocations
+        Allocations of one network at one sparsity, by different rules.
+    records, transitions, leads
+        Of a sweep.
+    """
+
+    diagnoses: Mapping[str, Diagnosis] = field(default_factory=dict)
+    compression: Compression | None = None
+    allocations: tuple[Allocation, ...] = ()
+    records: tuple[Record, ...] = ()
+    transitions: tuple[Transition, ...] = ()
+    leads: tuple[Lead, ...] = ()

@@ -1,0 +1,1 @@
+"""The figures of a report, one file each: results become marks in data coordinates."""

@@ -1,0 +1,120 @@
+"""Records of a sweep as curves over sparsity: mean and standard deviation over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sparsemend.reports.drawing.text import number, percent
+from sparsemend.sweeps import Cell, Lead, Measure, Record, Transition
+
+Setting = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One sparsity of a curve.
+
+    Attributes
+    ----------
+    sparsity
+        Fraction removed, as asked for.
+    mean, std
+        Over calibration seeds; the sample standard deviation is 0 for one seed.
+    count
+        Number of seeds.
+    """
+
+    sparsity: float
+    mean: float
+    std: float
+    count: int
+
+
+Curve = tuple[Point, ...]
+
+
+def setting(of: Cell | Transition | Lead) -> Setting:
+    """Network, mask and repair: what curves of one panel have in common."""
+    return of.network, of.mask, of.repair
+
+
+def setting_title(key: Setting, settings: Iterable[Setting]) -> str:
+    """Network and repair; the mask only where several are compared."""
+    network, mask, repair = key
+    masks = {other[1] for other in settings if other[0] == network and other[2] == repair}
+    return f"{network}, repair {repair}{f', mask {mask}' if len(masks) > 1 else ''}"
+
+
+def curves(
+    records: Sequence[Record], value: Callable[[Record], float | None]
+) -> dict[Setting, dict[str, Curve]]:
+    """Setting → rule → curve of what is not None, by ascending sparsity.
+
+    Settings and rules keep the order in which the records name them.
+    """
+    found: dict[Setting, dict[str, dict[float, list[float]]]] = {}
+    for record in records:
+        measured = value(record)
+        if measured is not None:
+            rules = found.setdefault(setting(record.cell), {})
+            by_sparsity = rules.setdefault(record.cell.rule, {})
+            by_sparsity.setdefault(record.cell.sparsity, []).append(measured)
+    return {
+        key: {
+            rule: tuple(_point(s, values) for s, values in sorted(by_sparsity.items()))
+            for rule, by_sparsity in rules.items()
+        }
+        for key, rules in found.items()
+    }
+
+
+def by_measure(records: Iterable[Record]) -> list[tuple[Record, ...]]:
+    """The records of networks with labels, and those of networks without; empty ones left out."""
+    records = tuple(records)
+    labelled = {r.cell.network for r in records if r.top1_repaired is not None}
+    groups = (tuple(r for r in records if (r.cell.network in labelled) == k) for k in (True, False))
+    return [group for group in groups if group]
+
+
+def measure_of(records: Iterable[Record]) -> Measure:
+    """Accuracy where there are labels, else agreement with the dense network."""
+    labelled = any(record.top1_repaired is not None for record in records)
+    return "accuracy" if labelled else "agreement"
+
+
+def transitions_of(
+    transitions: Iterable[Transition], key: Setting, measure: Measure
+) -> dict[str, Transition]:
+    """Rule → transition in one setting."""
+    return {t.rule: t for t in transitions if setting(t) == key and t.measure == measure}
+
+
+def by_midpoint(transitions: Iterable[Transition], curves: dict[str, Curve]) -> list[Transition]:
+    """The latest transition first; one that lies beyond the sweep before all others."""
+
+    def place(transition: Transition) -> float:
+        if transition.midpoint.mean is not None:
+            return transition.midpoint.mean
+        return 2.0 if stays_above(curves.get(transition.rule, ()), 0.5) else -1.0
+
+    return sorted(transitions, key=place, reverse=True)
+
+
+def stays_above(curve: Curve, level: float) -> bool:
+    """Whether a curve's mean is above a level at its highest sparsity."""
+    return bool(curve) and curve[-1].mean >= level
+
+
+def spread_text(point: Point, *, as_percent: bool = True) -> str:
+    """Mean ± standard deviation, and the number of seeds where there are several."""
+    show = percent if as_percent else number
+    if point.count == 1:
+        return show(point.mean)
+    return f"{show(point.mean)} ± {show(point.std, 2)} over {point.count} seeds"
+
+
+def _point(sparsity: float, values: list[float]) -> Point:
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Point(sparsity, statistics.fmean(values), std, len(values))

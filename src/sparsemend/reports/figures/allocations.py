@@ -1,0 +1,142 @@
+"""How rules divide the same budget: density of every layer, one column a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sparsemend.allocation import Allocation
+from sparsemend.reports.contents import Contents
+from sparsemend.reports.drawing.figure import Axis, Dot, Figure, Group, Line, Panel, Plate, Table
+from sparsemend.reports.drawing.palette import series_style
+from sparsemend.reports.drawing.scale import Categories, Logarithmic
+from sparsemend.reports.drawing.text import numbered, percent, plural, shorten
+from sparsemend.sweeps import Record
+
+# The sparsity at which a sweep's allocations are shown is the nearest to this.
+_SHOWN_SPARSITY = 0.9
+
+
+@dataclass(frozen=True)
+class Division:
+    """How one rule divides a budget.
+
+    Attributes
+    ----------
+    rule
+        Its name.
+    densities
+        Layer → kept fraction.
+    sparsity
+        Overall, a fraction.
+    sizes
+        Layer → number of weights, where they are known.
+    """
+
+    rule: str
+    densities: Mapping[str, float]
+    sparsity: float
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, allocation: Allocation) -> Division:
+        return cls(allocation.rule, allocation.densities, allocation.sparsity, allocation.sizes)
+
+    def kept(self, layer: str) -> int | None:
+        """Number of weights that a layer keeps, where its size is known."""
+        size = self.sizes.get(layer)
+        return None if size is None else round(self.densities[layer] * size)
+
+
+def figures(contents: Contents) -> Iterator[Figure]:
+    """One figure of allocations where there are some, and one for every network of a sweep."""
+    given = [Division.of(allocation) for allocation in contents.allocations]
+    if contents.compression is not None:
+        given.insert(0, Division.of(contents.compression.allocation))
+    found = [("", given)] if given else []
+    found += [pair for pair in of_sweep(contents.records) if pair[1]]
+    for index, (name, divisions) in enumerate(found):
+        by_rule = {division.rule: division for division in reversed(divisions)}
+        key = numbered("allocations", index, len(found))
+        yield side_by_side(list(reversed(by_rule.values())), name, key)
+
+
+def of_sweep(records: Sequence[Record]) -> Iterator[tuple[str, list[Division]]]:
+    """Network → what each rule did at the swept sparsity nearest to 90 %."""
+    for network in dict.fromkeys(record.cell.network for record in records):
+        own = [r for r in records if r.cell.network == network and r.densities]
+        nearest = min(
+            (r.cell.sparsity for r in own), key=lambda s: abs(s - _SHOWN_SPARSITY), default=None
+        )
+        yield (
+            network,
+            [
+                Division(r.cell.rule, r.densities, r.achieved_sparsity)
+                for r in own
+                if r.cell.sparsity == nearest
+            ],
+        )
+
+
+def side_by_side(divisions: Sequence[Division], name: str = "", key: str = "allocations") -> Figure:
+    """Each layer's density under each rule, as its distance from the overall density."""
+    layers = tuple(dict.fromkeys(layer for d in divisions for layer in d.densities))
+    least = min(density for d in divisions for density in d.densities.values() if density > 0)
+    scale = Logarithmic(least / 1.25, 1.12, sparse=True)
+    rows = Categories(layers)
+    step = 17.0 if len(layers) <= 30 else 12.5
+    width = max(86.0, min(230.0, 960.0 / len(divisions) - 14))
+    style = series_style(division.rule for division in divisions)
+    panels = tuple(
+        _panel(
+            division,
+            Axis(scale),
+            Axis(rows, labels=not index, grid=False),
+            style[division.rule][0],
+            (width, step * len(layers)),
+        )
+        for index, division in enumerate(divisions)
+    )
+    first = divisions[0]
+    kept = sum(first.kept(layer) or 0 for layer in first.densities)
+    title = "How the rules divide the budget" if len(panels) > 1 else "How the budget is divided"
+    return Figure(
+        key,
+        f"{title}{f': {name}' if name else ''}",
+        f"Density of every layer, on a logarithmic axis, at {percent(first.sparsity, 4)} sparsity"
+        + (f" ({kept:,} of {sum(first.sizes.values()):,} weights kept)" if first.sizes else "")
+        + ". The upright line is the overall density: a layer to its right keeps more than the "
+        "average, one to its left less.",
+        (
+            Plate(
+                (panels,),
+                describe=f"Density of {plural(len(layers), 'layer')} under "
+                f"{plural(len(panels), 'rule')}",
+            ),
+        ),
+        Table(
+            ("rule", "layer", "density", "kept", "size"),
+            tuple(
+                (d.rule, layer, density, d.kept(layer), d.sizes.get(layer))
+                for d in divisions
+                for layer, density in d.densities.items()
+            ),
+        ),
+    )
+
+
+def _panel(division: Division, x: Axis, y: Axis, colour: str, size: tuple[float, float]) -> Panel:
+    layers = y.scale.names if isinstance(y.scale, Categories) else ()
+    overall = 1 - division.sparsity
+    marks: list[Line | Group] = [Line(((overall, -0.5), (overall, len(layers) - 0.5)), "axis", 1)]
+    for row, layer in enumerate(layers):
+        density = division.densities.get(layer, 0.0)
+        if density <= 0:  # a layer that this rule does not know, or an empty one
+            continue
+        tip = f"{division.rule}: density {percent(density)}"
+        if layer in division.sizes:
+            tip += f", {division.kept(layer):,} of {division.sizes[layer]:,} weights"
+        line = Line(((overall, row), (density, row)), colour, 1.6)
+        marks.append(Group(layer, (line, Dot(density, row, colour, radius=3.2, tip=tip))))
+    title = shorten(division.rule, 16)
+    return Panel(x, y, tuple(marks), *size, title=title, right=14)

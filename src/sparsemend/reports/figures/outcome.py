@@ -1,0 +1,96 @@
+"""What a compression gave: accuracy on the way, the endings that were tried, and its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from sparsemend.reports.contents import Compression, Contents
+from sparsemend.reports.drawing.figure import Axis, Box, Figure, Group, Label, Panel, Plate, Table
+from sparsemend.reports.drawing.scale import Categories, Linear, nice_end
+from sparsemend.reports.drawing.text import number, percent
+
+_WIDTH, _ROW = 300.0, 26.0
+
+
+def figures(contents: Contents) -> Iterator[Figure]:
+    """Accuracy where it is known, endings where several were tried, and seconds."""
+    if contents.compression is None:
+        return
+    yield from _accuracy(contents.compression)
+    yield from _tried(contents.compression)
+    yield from _seconds(contents.compression)
+
+
+def _accuracy(compression: Compression) -> Iterator[Figure]:
+    values = {
+        "dense": compression.top1_dense,
+        "pruned": compression.top1_pruned,
+        "repaired": compression.top1_repaired,
+    }
+    known = {name: value for name, value in values.items() if value is not None}
+    if known:
+        yield Figure(
+            "before-and-after",
+            "Accuracy before and after repair",
+            "Top-1 accuracy on the test images; the repair never saw their labels.",
+            (_bars(known, "top-1 accuracy", "blue", as_percent=True, strongest="repaired"),),
+            Table(("network", "top-1"), tuple(known.items())),
+            compact=True,
+        )
+
+
+def _tried(compression: Compression) -> Iterator[Figure]:
+    tried = dict(compression.tried)
+    if len(tried) > 1:
+        where = "inputs that no repair saw" if compression.heldout else "the calibration inputs"
+        yield Figure(
+            "tried",
+            "Repairs that were tried",
+            f"Divergence from the dense network, KL(dense ‖ repaired) in nats on {where}: lower "
+            "is better, and the lowest was taken.",
+            (_bars(tried, "KL in nats", "blue", strongest=min(tried, key=lambda n: tried[n])),),
+            Table(("repair", "KL"), tuple(tried.items())),
+            compact=True,
+        )
+
+
+def _seconds(compression: Compression) -> Iterator[Figure]:
+    seconds = dict(compression.seconds)
+    if seconds:
+        yield Figure(
+            "seconds",
+            "Where the time went",
+            f"Wall-clock seconds of each stage, {number(sum(seconds.values()))} in all.",
+            (_bars(seconds, "seconds", "grey"),),
+            Table(("stage", "seconds"), tuple(seconds.items())),
+            compact=True,
+        )
+
+
+def _bars(
+    values: Mapping[str, float],
+    title: str,
+    colour: str,
+    *,
+    as_percent: bool = False,
+    strongest: str = "",
+) -> Plate:
+    """Horizontal bars with their values beside them; ``strongest`` in full colour."""
+    end = nice_end(max(*values.values(), 1e-9))
+    show = percent if as_percent else number
+    groups = []
+    for row, (name, value) in enumerate(values.items()):
+        text = show(value)
+        full = not strongest or name == strongest
+        bar = Box(0, value, row - 0.32, row + 0.32, colour if full else "grey", tip=text)
+        label = Label(value, row, text, "ink", dx=6, bold=name == strongest)
+        groups.append(Group(name, (bar, label)))
+    panel = Panel(
+        Axis(Linear(0, end, as_percent=as_percent), title),
+        Axis(Categories(tuple(values)), grid=False),
+        tuple(groups),
+        _WIDTH,
+        _ROW * len(values),
+        right=64,
+    )
+    return Plate(((panel,),), f"{title}: " + ", ".join(f"{n} {show(v)}" for n, v in values.items()))

@@ -1,0 +1,63 @@
+"""Reading results back from the files that other commands wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsemend.allocation import Allocation
+from sparsemend.diagnosis import Diagnosis
+from sparsemend.errors import SparsemendError
+from sparsemend.reports.compose import Source
+from sparsemend.reports.contents import Compression
+from sparsemend.sweeps import SweepResult
+
+
+def _json(path: Path) -> Source:
+    """Told apart by what is in them."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SparsemendError(f"this is no JSON ({error})", str(path)) from error
+    if isinstance(values, Mapping) and values.get("format") == "sparsemend-diagnosis":
+        return Diagnosis.load(path)
+    for needed, read in _OBJECTS.items():
+        if isinstance(values, Mapping) and needed <= values.keys():
+            return read(values)
+    raise SparsemendError(
+        "this JSON is no result that a report can show",
+        str(path),
+        "what sparsemend diagnose --out, compress --json or allocate --json wrote",
+    )
+
+
+# The keys that tell an object → how to read it.
+_OBJECTS: dict[frozenset[str], Callable[[Mapping[str, Any]], Source]] = {
+    frozenset({"counts", "tried", "kl"}): Compression.from_dict,
+    frozenset({"rule", "kept", "sizes"}): Allocation.from_dict,
+}
+
+# Ending → reader. A new kind of result is one entry.
+READERS: dict[str, Callable[[Path], Source]] = {
+    ".json": _json,
+    ".npz": Diagnosis.load,
+    ".sqlite": SweepResult.load,
+    ".db": SweepResult.load,
+}
+
+
+def load_source(path: Path) -> Source:
+    """A result from its file.
+
+    Raises
+    ------
+    SparsemendError
+        If there is no such file, or it holds nothing that a report can show.
+    """
+    if path.suffix not in READERS:
+        raise SparsemendError("unknown ending of a result", str(path), ", ".join(READERS))
+    if not path.is_file():
+        raise SparsemendError("there is no such file", str(path))
+    return READERS[path.suffix](path)

@@ -1,0 +1,67 @@
+"""What a compression shows: what was lost and regained, what was chosen, and against what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sparsemend.allocation import Allocation
+from sparsemend.reports.contents import Compression
+from sparsemend.reports.drawing.text import listed, number, percent, plural
+from sparsemend.reports.words._names import short, some
+
+
+def of_compression(
+    compression: Compression, allocations: Sequence[Allocation] = ()
+) -> Iterator[str]:
+    """What was lost and regained, what was chosen, and who got more than under ERK."""
+    allocation = compression.allocation
+    removed = f"{percent(allocation.sparsity, 4)} of {allocation.total:,} weights removed"
+    same = (
+        f"the sparse network chooses the dense one's class on {percent(compression.agreement)} of "
+        f"{'unseen' if compression.heldout else 'the calibration'} inputs "
+        f"(KL {number(compression.kl)} nats)"
+    )
+    if compression.top1_repaired is not None and compression.top1_dense is not None:
+        text = f"{removed}: top-1 goes from {percent(compression.top1_dense)} to "
+        text += percent(compression.top1_repaired)
+        if compression.top1_pruned is not None:
+            text += f" (before repair: {percent(compression.top1_pruned)})"
+        yield f"{text}."
+        yield f"Without any labels, {same}."
+    else:
+        yield f"{removed}: {same}."
+    yield (
+        f"Rule {compression.rule}, mask {compression.mask}, repair {compression.repair} "
+        f"({compression.scope})"
+        + (
+            f", the closest of {len(compression.tried)} endings"
+            if len(compression.tried) > 1
+            else ""
+        )
+        + "."
+    )
+    erk = next((a for a in allocations if a.rule == "erk"), None)
+    if erk is not None and allocation.rule != "erk" and erk.keys() == allocation.keys():
+        yield from _against_erk(allocation, erk)
+    if compression.added_biases:
+        yield (
+            f"{plural(len(compression.added_biases), 'layer')} got a bias parameter that the "
+            f"original lacks: {some(compression.added_biases)}."
+        )
+
+
+def _against_erk(allocation: Allocation, erk: Allocation) -> Iterator[str]:
+    ratio = {n: allocation.densities[n] / erk.densities[n] for n in allocation if erk[n]}
+    more = sorted((n for n in ratio if ratio[n] > 1.05), key=lambda n: -ratio[n])[:3]
+    less = sorted((n for n in ratio if ratio[n] < 1 / 1.05), key=lambda n: ratio[n])[:3]
+    parts = []
+    if more:
+        parts.append(
+            f"most more to {listed([f'{short(n)} (×{number(ratio[n], 2)})' for n in more])}"
+        )
+    if less:
+        parts.append(
+            f"most less to {listed([f'{short(n)} (×{number(ratio[n], 2)})' for n in less])}"
+        )
+    if parts:
+        yield f"Compared with ERK, rule {allocation.rule} gives {', and '.join(parts)}."

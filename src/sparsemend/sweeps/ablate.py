@@ -1,0 +1,70 @@
+"""The public ablation: a sweep over a rule, the rule with layers forced, and their source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from sparsemend.allocation import ForcedRule
+from sparsemend.data import ImageData
+from sparsemend.execution.batches import Batches
+from sparsemend.layers import discover, select_layers
+from sparsemend.sweeps import AblationResult
+from sparsemend.sweeps.sweep import make_networks, sweep
+
+# Options of a sweep that say what the inputs are.
+_INPUTS = ("heldout", "test", "calibration_size", "heldout_size", "batch_size", "limit")
+
+
+def ablate(
+    model: nn.Module | Mapping[str, nn.Module],
+    data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
+    sparsities: str | float | Iterable[str | float],
+    *,
+    force: str,
+    source: str,
+    rule: str = "erk",
+    **options: Any,
+) -> AblationResult:
+    """Force some layers to another rule's densities and compare recovery (method, section 3).
+
+    Three rules are swept: the base rule; the same with the forced layers at the other rule's
+    exact counts and all others rescaled to the budget; and the other rule.
+
+    Parameters
+    ----------
+    model, data, sparsities
+        As in :func:`sparsemend.sweeps`.
+    force
+        Layers to force: ``"projection"`` (1×1 convolutions on shortcuts), ``"first"``,
+        ``"last"``, ``"depthwise"``, or a pattern of layer names.
+    source
+        Rule whose densities they get.
+    rule
+        Base rule.
+    options
+        ``repairs``, ``masks``, ``seeds``, ``store``, ``workers`` and the others of
+        :func:`sparsemend.sweeps`, except ``rules``.
+
+    Returns
+    -------
+    AblationResult
+        Recovery of the three, and what forcing gains.
+
+    Raises
+    ------
+    SparsemendError
+        As :func:`sparsemend.sweeps`, and if no layer is meant by ``force``.
+    """
+    forced = ForcedRule(rule, force, source)
+    inputs = {name: options[name] for name in _INPUTS if name in options}
+    seeds = options.get("seeds", 0)
+    first = seeds if isinstance(seeds, int) else next(iter(seeds), 0)
+    layers = {}
+    for network in make_networks(model, data, **inputs):
+        seen, _ = network.inputs.draw(first)
+        layers[network.name] = select_layers(discover(network.model, seen[0]), force)
+    result = sweep(model, data, sparsities, rules=[rule, str(forced), source], **options)
+    return AblationResult(forced, layers, result)

@@ -1,0 +1,135 @@
+"""The grid of a sweep: which cells there are, in the order in which they share work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from sparsemend.checks import check_int
+from sparsemend.errors import SparsemendError
+from sparsemend.sweeps.records import Cell
+
+_MOST = 10_000  # values of one range
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of the values is a cell, for every network.
+
+    Attributes
+    ----------
+    rules, masks, repairs
+        As in :func:`sparsemend.compress`; a mask of None is the repair's default.
+    sparsities
+        Fractions in [0, 1).
+    seeds
+        Of the calibration inputs.
+    """
+
+    rules: tuple[str, ...]
+    masks: tuple[str | None, ...]
+    repairs: tuple[str, ...]
+    sparsities: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("rules", "masks", "repairs", "sparsities", "seeds"):
+            if not getattr(self, name):
+                raise SparsemendError(f"the sweep has no {name}", allowed="at least one")
+        for seed in self.seeds:
+            check_int("seed", seed, minimum=0)
+
+    def cells(self, network: str) -> list[Cell]:
+        """The cells of one network, seed by seed; masks are None where they are not chosen.
+
+        Cells of one seed share calibration, those of one mask and repair the diagnosis.
+        """
+        return [
+            Cell(network, rule, mask or "", repair, sparsity, seed)
+            for seed in self.seeds
+            for mask in self.masks
+            for repair in self.repairs
+            for rule in self.rules
+            for sparsity in self.sparsities
+        ]
+
+
+def make_grid(
+    sparsities: str | float | Iterable[str | float],
+    rules: str | Iterable[str] = ("global",),
+    masks: str | Iterable[str] | None = None,
+    repairs: str | Iterable[str] = ("best",),
+    seeds: int | Iterable[int] = (0,),
+) -> Grid:
+    """A grid from single values or several; repeated values count once.
+
+    Raises
+    ------
+    SparsemendError
+        If there is nothing to vary over, or a value is none.
+    """
+    return Grid(
+        rules=_several(rules),
+        masks=(None,) if masks is None else _several(masks),
+        repairs=_several(repairs),
+        sparsities=read_sparsities(sparsities),
+        seeds=(seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
+    )
+
+
+def read_sparsities(values: str | float | Iterable[str | float]) -> tuple[float, ...]:
+    """Sparsities from numbers and ranges, ascending and distinct.
+
+    Parameters
+    ----------
+    values
+        Fractions, or texts such as ``"0.9"`` and ``"0.80:0.98:0.01"`` (start, end and step, in
+        exact decimals; both ends are included).
+
+    Raises
+    ------
+    SparsemendError
+        For what is neither, a range that its step does not divide, or one out of [0, 1).
+
+    Examples
+    --------
+    >>> read_sparsities("0.7:0.9:0.1")
+    (0.7, 0.8, 0.9)
+    """
+    given = [values] if isinstance(values, str | float | int) else list(values)
+    found = {number for value in given for number in _range(value)}
+    return tuple(sorted(found))
+
+
+def _range(value: str | float) -> Iterable[float]:
+    if not isinstance(value, str):
+        return (value,)
+    try:
+        numbers = [Decimal(part.strip()) for part in value.split(":")]
+    except InvalidOperation:
+        numbers = []
+    if len(numbers) not in (1, 3) or not all(number.is_finite() for number in numbers):
+        raise SparsemendError(
+            "sparsity is neither a number nor a range", value, "0.9, or start:end:step as in "
+            "0.80:0.98:0.01"
+        )  # fmt: skip
+    if len(numbers) == 1:
+        return (float(numbers[0]),)
+    start, end, step = numbers
+    ordered = 0 <= start <= end < 1 and step > 0
+    # The number of steps, checked before a list is made of them.
+    count = (end - start) / step if ordered else Decimal(0)
+    if not ordered or count > _MOST or count != int(count):
+        raise SparsemendError(
+            "this range of sparsities cannot be",
+            value,
+            "start:end:step with 0 <= start <= end < 1 and a step that divides end - start",
+        )
+    return [float(start + step * i) for i in range(int(count) + 1)]
+
+
+def _several(values: str | Iterable[str]) -> tuple[str, ...]:
+    """One text is one value, not its letters."""
+    given: Sequence[str] = [values] if isinstance(values, str) else list(values)
+    return tuple(dict.fromkeys(given))

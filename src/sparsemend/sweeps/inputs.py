@@ -1,0 +1,138 @@
+"""The networks of a sweep and where their inputs come from, by calibration seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from sparsemend.checks import check_int
+from sparsemend.data import ImageData
+from sparsemend.errors import SparsemendError
+from sparsemend.execution.batches import Batch, Batches, materialise
+from sparsemend.search import hold_out
+
+SeedInputs = Callable[[int], Batches]
+
+
+class Inputs(Protocol):
+    """What the cells of one network are computed with."""
+
+    def draw(self, seed: int) -> tuple[list[Batch], list[Batch]]:
+        """Unlabelled calibration batches, and held-out ones that do not overlap them."""
+
+    def test(self) -> Iterable[Any] | None:
+        """Labelled batches to measure accuracy on; None where there are no labels."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A dense network with its inputs.
+
+    Attributes
+    ----------
+    name
+        Under which its cells are stored.
+    model
+        In evaluation mode while it runs; never changed.
+    inputs
+        Its data.
+    """
+
+    name: str
+    model: nn.Module
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Images as ``sparsemend compress`` draws them.
+
+    Attributes
+    ----------
+    images
+        The data set.
+    calibration_size, heldout_size
+        Numbers of training images.
+    batch_size
+        Images per batch.
+    limit
+        Measure accuracy on the first ``limit`` test images only; None for all.
+    """
+
+    images: ImageData
+    calibration_size: int = 512
+    heldout_size: int = 256
+    batch_size: int = 128
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_int("batch_size", self.batch_size)
+        check_int("heldout_size", self.heldout_size)
+        self.test()  # refuses a bad limit
+
+    def draw(self, seed: int) -> tuple[list[Batch], list[Batch]]:
+        used = self.calibration_size
+        unseen = self.images.heldout(self.heldout_size, calibration_size=used, seed=seed)
+        seen = self.images.calibration(used, seed=seed)
+        return list(seen.split(self.batch_size)), list(unseen.split(self.batch_size))
+
+    def test(self) -> Iterable[Any] | None:
+        if not (self.images.has_labels and self.images.test_size):
+            return None
+        return self.images.test_batches(self.batch_size, limit=self.limit)
+
+
+@dataclass(frozen=True)
+class GivenInputs:
+    """Inputs of the user's own.
+
+    Attributes
+    ----------
+    calibration
+        A function from the seed to unlabelled batches, or one set of batches for every seed.
+    heldout
+        The same for inputs that the repair must not see; without it, the last fifth of the
+        calibration batches is set aside.
+    labelled
+        Batches (inputs, labels), iterated several times.
+    """
+
+    calibration: SeedInputs | Batches
+    heldout: SeedInputs | Batches | None = None
+    labelled: Iterable[Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("data", self.calibration),
+            ("heldout", self.heldout),
+            ("test", self.labelled),
+        ):
+            if isinstance(value, Iterator):
+                raise SparsemendError(
+                    f"{name} can be iterated only once",
+                    type(value).__name__,
+                    "a list, a data loader, or a function of the seed",
+                )
+
+    def draw(self, seed: int) -> tuple[list[Batch], list[Batch]]:
+        seen = materialise(_of_seed(self.calibration, seed), "data")
+        if self.heldout is not None:
+            return seen, materialise(_of_seed(self.heldout, seed), "heldout")
+        kept, unseen = hold_out(seen)
+        if unseen is kept:
+            raise SparsemendError(
+                "there are no inputs left to measure agreement on",
+                "one calibration input",
+                "two or more, the last fifth being held out, or heldout=...",
+            )
+        return kept, unseen
+
+    def test(self) -> Iterable[Any] | None:
+        return self.labelled
+
+
+def _of_seed(inputs: SeedInputs | Batches, seed: int) -> Batches:
+    return inputs(seed) if callable(inputs) else inputs

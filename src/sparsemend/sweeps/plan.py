@@ -1,0 +1,156 @@
+"""What a sweep has to do: every cell with what its result depends on, and how long it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsemend.allocation import parse_forced
+from sparsemend.errors import SparsemendError
+from sparsemend.execution.batches import Batch, batch_size
+from sparsemend.layers import discover, select_layers
+from sparsemend.search import AUTO, parse_budget
+from sparsemend.sweeps.fingerprint import (
+    inputs_fingerprint,
+    labelled_fingerprint,
+    model_fingerprint,
+)
+from sparsemend.sweeps.grid import Grid
+from sparsemend.sweeps.inputs import Network
+from sparsemend.sweeps.records import Cell, Record, Settings, Task
+from sparsemend.verbs.compress import check_choices
+
+
+def plan_tasks(
+    networks: Sequence[Network], grid: Grid, scope: str, budget: float | str | None = None
+) -> list[Task]:
+    """Every cell of the grid for every network; those that share work follow each other.
+
+    Draws all inputs once, for their fingerprints.
+
+    Raises
+    ------
+    SparsemendError
+        For anything that no cell could be computed with: unknown rules, masks, repairs or
+        scopes, ones that do not go together, sparsities out of range, and bad inputs; for a
+        search budget that is none, or that no rule of the grid spends.
+    """
+    limit = str(parse_budget(budget))
+    if budget is not None and AUTO not in grid.rules:
+        raise SparsemendError(
+            "none of the rules searches, so there is no use for a search budget",
+            budget,
+            f"rule {AUTO!r} among the rules",
+        )
+    cells = {network.name: check_cells(network.model, grid.cells(network.name), scope)
+             for network in networks}  # fmt: skip
+    tasks = []
+    for network in networks:
+        settings = _settings(network, grid, scope)
+        for cell in cells[network.name]:
+            spent = limit if cell.rule == AUTO else ""
+            tasks.append(Task(cell, dataclasses.replace(settings[cell.seed], budget=spent)))
+    return tasks
+
+
+def check_cells(model: nn.Module, cells: Iterable[Cell], scope: str) -> list[Cell]:
+    """The cells with their masks spelled out, once each; refuses what compress would refuse."""
+    checked = []
+    for cell in cells:
+        _, mask = check_choices(
+            model, cell.sparsity, cell.rule, cell.mask or None, cell.repair, scope
+        )
+        checked.append(dataclasses.replace(cell, mask=mask))
+    return list(dict.fromkeys(checked))
+
+
+def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:
+    """Seed → what the cells of this seed depend on."""
+    labelled = network.inputs.test()
+    test, test_size = ("", 0) if labelled is None else labelled_fingerprint(labelled)
+    weights = model_fingerprint(network.model)
+    settings: dict[int, Settings] = {}
+    for seed in grid.seeds:
+        seen, unseen = network.inputs.draw(seed)
+        if not settings:
+            _check_forced(network, grid.rules, seen[0])
+        settings[seed] = Settings(
+            scope=scope,
+            calibration_size=sum(map(batch_size, seen)),
+            heldout_size=sum(map(batch_size, unseen)),
+            test_size=test_size,
+            batch_size=batch_size(seen[0]),
+            weights=weights,
+            inputs=inputs_fingerprint(seen, unseen),
+            test=test,
+        )
+    return settings
+
+
+def _check_forced(network: Network, rules: Iterable[str], batch: Batch) -> None:
+    """Refuse a forced rule that means no layer of the network."""
+    for rule in rules:
+        if forced := parse_forced(rule):
+            select_layers(discover(network.model, batch), forced.pattern)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long cells will take.
+
+    Attributes
+    ----------
+    seconds
+        Of the cells that are like one in the store, on one worker.
+    unknown
+        Number of cells that are like none.
+    """
+
+    seconds: float
+    unknown: int
+
+    def __str__(self) -> str:
+        parts = []
+        if self.seconds or not self.unknown:
+            units = ((1, "seconds"), (60, "minutes"), (3600, "hours"))
+            size, unit = next(((n, u) for n, u in units if self.seconds < 90 * n), units[-1])
+            parts.append(f"about {self.seconds / size:.1f} {unit} on one worker")
+        if self.unknown:
+            parts.append(
+                f"{self.unknown} cells unlike any in the store, so their time is not known"
+            )
+        return ", and ".join(parts)
+
+
+def estimate(tasks: Iterable[Task], finished: Iterable[Record]) -> Estimate:
+    """How long tasks will take, by the median time of like cells.
+
+    Cells are alike that have the same network, mask, repair and sizes, and if there are some,
+    the same rule as well.
+    """
+    times: dict[tuple[object, ...], list[float]] = {}
+    for record in finished:
+        if record.settings is not None:
+            for key in _kinds(Task(record.cell, record.settings)):
+                times.setdefault(key, []).append(record.seconds)
+    seconds, unknown = 0.0, 0
+    for task in tasks:
+        alike = next((times[key] for key in _kinds(task) if key in times), None)
+        if alike is None:
+            unknown += 1
+        else:
+            seconds += statistics.median(alike)
+    return Estimate(seconds, unknown)
+
+
+def _kinds(task: Task) -> tuple[tuple[object, ...], ...]:
+    cell, settings = task.cell, task.settings
+    sizes = (settings.calibration_size, settings.heldout_size, settings.test_size)
+    kind = (cell.network, cell.mask, cell.repair, settings.scope, *sizes)
+    if settings.budget:  # a search is like no other cell
+        return ((*kind, cell.rule, settings.budget),)
+    return ((*kind, cell.rule), kind)

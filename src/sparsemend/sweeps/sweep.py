@@ -1,0 +1,172 @@
+"""The public sweep: networks, inputs and values from the arguments, then the driver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparsemend.checks import check_int
+from sparsemend.data import ImageData
+from sparsemend.errors import SparsemendError
+from sparsemend.execution.batches import Batches
+from sparsemend.sweeps import GivenInputs, ImageInputs, Network, SweepResult
+from sparsemend.sweeps.bench import Compute, in_process
+from sparsemend.sweeps.driver import preview_sweep, run_sweep
+from sparsemend.sweeps.grid import make_grid
+from sparsemend.sweeps.ray import on_ray
+from sparsemend.sweeps.workers import on_workers
+
+
+def sweep(
+    model: nn.Module | Mapping[str, nn.Module],
+    data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
+    sparsities: str | float | Iterable[str | float],
+    *,
+    rules: str | Iterable[str] = ("global",),
+    masks: str | Iterable[str] | None = None,
+    repairs: str | Iterable[str] = ("best",),
+    seeds: int | Iterable[int] = (0,),
+    scope: str = "sequential",
+    budget: float | str | None = None,
+    heldout: Callable[[int], Batches] | Batches | None = None,
+    test: Iterable[Any] | None = None,
+    calibration_size: int = 512,
+    heldout_size: int = 256,
+    batch_size: int = 128,
+    limit: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    ray: str | None = None,
+    dry_run: bool = False,
+    progress: bool | None = None,
+) -> SweepResult:
+    """Compress with every combination of rule, mask, repair, sparsity and calibration seed.
+
+    Every combination is a cell. Finished cells go to the store at once, so a sweep that was
+    killed goes on where it was, and no cell is computed twice. What cells share (calibration,
+    diagnosis, dense accuracy) is computed once.
+
+    Parameters
+    ----------
+    model
+        A dense network, or several by name; unchanged.
+    data
+        Images, of which training images calibrate and are held out, and test images measure
+        accuracy; or, for several networks, images by the same names. Or inputs of your own: a
+        function from the seed to unlabelled batches, or the same batches for every seed.
+    sparsities
+        Fractions in [0, 1), or texts such as ``"0.80:0.98:0.01"`` (both ends included).
+    rules, masks, repairs
+        As in :func:`sparsemend.compress`; one or several of each. Without masks, each repair's
+        default.
+    seeds
+        Of the calibration inputs.
+    scope
+        ``"sequential"`` or ``"one-shot"``.
+    budget
+        How long rule ``"auto"`` may search in each cell: a number of repairs (default 40), or a
+        time such as ``"20min"``, which other machines will not reproduce.
+    heldout, test
+        With inputs of your own: unlabelled batches (or a function of the seed) that the repair
+        must not see, by default the last fifth of the calibration batches; and labelled
+        batches to measure accuracy on.
+    calibration_size, heldout_size, batch_size, limit
+        With images: how many to calibrate with, to measure agreement on, per batch, and to
+        measure accuracy on (default all).
+    store
+        SQLite file that keeps the cells; made where it is missing. None: nothing is kept. Cells
+        that an earlier version computed are not computed again; records name the version.
+    workers
+        Processes of one thread each; 1 computes in this process, with its threads. In a script,
+        more need the call below ``if __name__ == "__main__":``.
+    ray
+        Compute on a Ray cluster instead: its address, ``"auto"`` for one that runs here, else a
+        new one, or ``"local"`` for a new one. Networks and data paths must exist on its machines.
+    dry_run
+        Compute and write nothing; the result says what is pending and about how long it takes.
+    progress
+        Show a progress bar; default on a terminal.
+
+    Returns
+    -------
+    SweepResult
+        Records of the cells, their transitions, and cells that failed.
+
+    Raises
+    ------
+    SparsemendError
+        For bad input, before any work. A cell that fails later, as at a sparsity that a network
+        is too small for, is among the result's failures.
+
+    Examples
+    --------
+    >>> result = sm.sweep(model, images, "0.80:0.98:0.01", rules=["erk", "rr"],
+    ...                   repairs="batchnorm", store="sweep.sqlite")  # doctest: +SKIP
+    >>> print(result)  # doctest: +SKIP
+    """
+    networks = make_networks(
+        model,
+        data,
+        heldout=heldout,
+        test=test,
+        calibration_size=calibration_size,
+        heldout_size=heldout_size,
+        batch_size=batch_size,
+        limit=limit,
+    )
+    grid = make_grid(sparsities, rules, masks, repairs, seeds)
+    path = None if store is None else Path(store)
+    compute = _computer(workers, ray)
+    if dry_run:
+        return preview_sweep(networks, grid, scope, path, budget=budget)
+    return run_sweep(networks, grid, scope, path, compute, budget=budget, progress=progress)
+
+
+def _computer(workers: int, ray: str | None) -> Compute:
+    """Where cells are computed."""
+    check_int("workers", workers)
+    if ray is not None and workers != 1:
+        raise SparsemendError(
+            "workers and ray exclude each other", workers, "one of them", "Ray starts its own"
+        )
+    if ray is not None:
+        return on_ray(ray)
+    return on_workers(workers) if workers > 1 else in_process
+
+
+def make_networks(
+    model: nn.Module | Mapping[str, nn.Module],
+    data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
+    *,
+    heldout: Callable[[int], Batches] | Batches | None = None,
+    test: Iterable[Any] | None = None,
+    **sizes: Any,
+) -> list[Network]:
+    """The networks of a sweep with their inputs; parameters and errors as there."""
+    models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
+    if not models:
+        raise SparsemendError("there is no network to sweep", allowed="at least one")
+    images = dict.fromkeys(models, data) if isinstance(data, ImageData) else data
+    if not isinstance(images, Mapping):
+        given = GivenInputs(images, heldout, test)
+        return [Network(name, network, given) for name, network in models.items()]
+    if images.keys() != models.keys():
+        raise SparsemendError(
+            "networks and data have different names",
+            sorted(map(str, images)),
+            ", ".join(models),
+            "pass one data set, or one for each network",
+        )
+    if heldout is not None or test is not None:
+        raise SparsemendError(
+            "heldout and test go with inputs of your own, but data are images",
+            fix="leave them out: held-out and test images come from the data",
+        )
+    return [
+        Network(name, network, ImageInputs(images[name], **sizes))
+        for name, network in models.items()
+    ]

@@ -1,0 +1,90 @@
+"""A sweep in words: where each rule's recovery ends, and which rule leads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sparsemend.sweeps.records import Cell, Failure, Lead, Spread, Transition
+
+if TYPE_CHECKING:
+    from sparsemend.sweeps.result import SweepResult
+
+_HEAD = ("network", "rule", "mask", "repair", "midpoint", "0.8 to 0.2", "label-free midpoint")
+
+
+def describe(result: SweepResult) -> str:
+    """The transitions as a table, the stretches on which rules lead, and what failed."""
+    parts = [f"{len(result.records)} cells"]
+    if result.records:
+        parts += ["", transition_table(result.transitions())]
+    leads = result.leads("accuracy") or result.leads("agreement")
+    if leads:
+        parts += ["", f"leading rule by {leads[0].measure} (recovery ahead of the next by up to)"]
+        groups = dict.fromkeys((lead.network, lead.mask, lead.repair) for lead in leads)
+        for group in groups:
+            mine = [x for x in leads if (x.network, x.mask, x.repair) == group]
+            stretches = ", ".join(map(_stretch, mine))
+            parts.append(f"  {' '.join(group)}: {stretches}")
+    if result.failures:
+        parts += ["", *failure_lines(result.failures)]
+    return "\n".join(parts)
+
+
+def failure_lines(failures: Sequence[Failure]) -> list[str]:
+    """Each error once, with the first of its cells."""
+    cells: dict[str, list[Cell]] = {}
+    for failure in failures:
+        cells.setdefault(failure.error, []).append(failure.cell)
+    lines = [f"{len(failures)} cells failed"]
+    for error, having in cells.items():
+        more = f" and {len(having) - 1} more" if len(having) > 1 else ""
+        lines.append(f"  {having[0]}{more}: {error}")
+    return lines
+
+
+def transition_table(transitions: Sequence[Transition]) -> str:
+    """One line per (network, rule, mask, repair): where recovery passes 0.5, and 0.8 to 0.2.
+
+    Mean ± standard deviation over seeds; by accuracy, and the midpoint by agreement beside it.
+    Without labels, all by agreement.
+    """
+    agreement = {_whose(t): t for t in transitions if t.measure == "agreement"}
+    accuracy = {_whose(t): t for t in transitions if t.measure == "accuracy"}
+    rows: list[tuple[str, ...]] = [_HEAD]
+    for whose, label_free in agreement.items():
+        shown = accuracy.get(whose, label_free)
+        band = f"{_mean(shown.start)} to {_mean(shown.end)}"
+        rows.append((*whose, spread_text(shown.midpoint), band, spread_text(label_free.midpoint)))
+    title = "recovery passes one half at this sparsity (-: not within the sweep)"
+    if not accuracy:
+        title += "; no labels: by agreement with the dense network"
+    return "\n".join([title, *columns(rows)])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _stretch(lead: Lead) -> str:
+    margin = "" if lead.margin is None else f" ({lead.margin:.3f})"
+    return f"{lead.rule} {lead.start:.4g} to {lead.end:.4g}{margin}"
+
+
+def _whose(transition: Transition) -> tuple[str, str, str, str]:
+    return (transition.network, transition.rule, transition.mask, transition.repair)
+
+
+def _mean(spread: Spread) -> str:
+    return "-" if spread.mean is None else f"{spread.mean:.4f}"
+
+
+def spread_text(spread: Spread) -> str:
+    """Mean, and where there are several seeds, standard deviation and their number."""
+    if spread.mean is None:
+        return "-"
+    if spread.std is None:
+        return f"{spread.mean:.4f}"
+    return f"{spread.mean:.4f} ± {spread.std:.4f} ({spread.count})"

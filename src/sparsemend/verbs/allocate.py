@@ -1,0 +1,111 @@
+"""The public allocation: a rule applied to a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+from torch import nn
+
+from sparsemend.allocation import (
+    Allocation,
+    allocate_layers,
+    force_layers,
+    parse_forced,
+    rule_names,
+)
+from sparsemend.diagnosis import Diagnosis
+from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.layers import Layer, LayerSet, discover, select_layers
+from sparsemend.search import AUTO
+
+
+def allocate(
+    model: nn.Module,
+    sparsity: float,
+    rule: str = "global",
+    *,
+    diagnosis: Diagnosis | None = None,
+    layers: LayerSet | None = None,
+    **options: Any,
+) -> Allocation:
+    """Divide a global budget of kept weights over the layers of a model (method, section 3).
+
+    Parameters
+    ----------
+    model
+        The dense network; unchanged.
+    sparsity
+        Fraction of all prunable weights to remove, in [0, 1).
+    rule
+        ``uniform``, ``uniform+``, ``global``, ``erk`` (arXiv 1911.11134), ``lamp``
+        (arXiv 2010.07611), ``rr`` or ``rr-density`` (arXiv 2605.25508). Or one of these with
+        some layers forced to the densities of another and the rest rescaled to the budget, as
+        in ``"erk[projection=lamp]"``: the layers are ``projection`` (1×1 convolutions on
+        shortcuts; needs ``layers`` that were discovered with inputs), ``first``, ``last``,
+        ``depthwise`` or a pattern of names.
+    diagnosis
+        From :func:`sparsemend.diagnose`; needed by ``rr`` and ``rr-density``.
+    layers
+        Layers in execution order, such as ``calibration.layers``. Without them, those of the
+        diagnosis in its order, else every prunable layer in the order of registration.
+    options
+        Options of the rule (of the first of two), such as ``prior="erk"`` of ``rr-density``.
+
+    Returns
+    -------
+    Allocation
+        Layer name → kept count; the counts add up to round((1 − sparsity) · N) exactly.
+
+    Raises
+    ------
+    SparsemendError
+        For an unknown rule or option, a sparsity outside [0, 1), an infeasible budget, or a
+        missing diagnosis or one of another network.
+
+    Warns
+    -----
+    SparsemendWarning
+        If the diagnosis lacks layers of the model: they get no count and stay dense.
+    """
+    if rule == AUTO:
+        raise SparsemendError(
+            "rule 'auto' is a search that repairs, not a rule of weights alone",
+            allowed=", ".join(rule_names()),
+            fix="use compress(..., rule='auto'); its result has the allocation",
+        )
+    found = discover(model) if layers is None else layers
+    chosen: list[Layer] = list(found)
+    if layers is None and diagnosis is not None:
+        chosen = _diagnosed(found, diagnosis)
+    modules: dict[str, Any] = dict(model.named_modules())
+    weights = {layer.name: modules[layer.name].weight.detach() for layer in chosen}
+    forced = parse_forced(rule)
+    if forced is None:
+        return allocate_layers(chosen, weights, sparsity, rule, diagnosis=diagnosis, **options)
+    base = allocate_layers(chosen, weights, sparsity, forced.base, diagnosis=diagnosis, **options)
+    source = allocate_layers(chosen, weights, sparsity, forced.source, diagnosis=diagnosis)
+    return force_layers(base, source, select_layers(found, forced.pattern), rule)
+
+
+def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> list[Layer]:
+    """The model's layers in the execution order of the diagnosis."""
+    unknown = [name for name in diagnosis.layers if name not in found.names]
+    if unknown:
+        raise SparsemendError(
+            "the diagnosis names layers that the model does not have",
+            unknown[:5],
+            ", ".join(found.names),
+            "diagnose the network that is to be pruned",
+        )
+    missing = [name for name in found.names if name not in diagnosis.layers]
+    if missing:
+        warnings.warn(
+            f"not in the diagnosis, so they stay dense and do not count: {', '.join(missing)}",
+            SparsemendWarning,
+            stacklevel=3,
+        )
+    return [
+        dataclasses.replace(found[name], order=order) for order, name in enumerate(diagnosis.layers)
+    ]

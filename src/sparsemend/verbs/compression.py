@@ -1,0 +1,96 @@
+"""What a compression gave: the sparse network and how it came about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from sparsemend.allocation import Allocation
+from sparsemend.diagnosis import Diagnosis
+from sparsemend.evaluation import Agreement
+from sparsemend.exports import save_checkpoint
+from sparsemend.search import AllocationSearch
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """A sparse, repaired network and how it came about.
+
+    Attributes
+    ----------
+    model
+        The sparse network: same class and keys, pruned weights are zero.
+    masks
+        Layer name → boolean tensor of the stored weight's shape, True where kept.
+    allocation
+        Exact kept counts.
+    rule, mask, repair, scope
+        The choices made.
+    agreement
+        Closeness to the dense network on ``heldout``, else on the calibration inputs.
+    heldout
+        Whether ``agreement`` was measured on inputs that the repair did not see.
+    diagnosis
+        Where the rule used one, else None.
+    search
+        With rule ``auto``: what was tried, and how the winner compares with the plain rules.
+    added_biases
+        Module paths of layers that got a bias parameter, because they had none and no
+        BatchNorm follows. Empty: the model loads into the original architecture strictly.
+    tried
+        With repair ``best``: every ending that was tried → its KL on the held-out inputs;
+        ``repair`` names the winner.
+    seconds
+        Stage → wall-clock seconds.
+    """
+
+    model: nn.Module
+    masks: Mapping[str, Tensor]
+    allocation: Allocation
+    rule: str
+    mask: str
+    repair: str
+    scope: str
+    agreement: Agreement
+    heldout: bool
+    diagnosis: Diagnosis | None = None
+    search: AllocationSearch | None = None
+    added_biases: tuple[str, ...] = ()
+    tried: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def sparsity(self) -> float:
+        """Achieved sparsity, exact."""
+        return self.allocation.sparsity
+
+    def save(
+        self, path: str | os.PathLike[str], metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Write the model as safetensors with metadata, atomically."""
+        facts = {"rule": self.rule, "mask": self.mask, "repair": self.repair, "scope": self.scope}
+        save_checkpoint(
+            self.model,
+            path,
+            self.allocation,
+            {**(metadata or {}), **facts},
+            added_biases=self.added_biases,
+        )
+
+    def __str__(self) -> str:
+        where = "held-out" if self.heldout else "calibration"
+        lines = [
+            f"{100 * self.sparsity:.2f} % sparse: {self.allocation.kept:,} of "
+            f"{self.allocation.total:,} weights kept",
+            f"rule {self.rule}, mask {self.mask}, repair {self.repair} ({self.scope})",
+            f"{self.agreement} ({where} inputs)",
+        ]
+        if len(self.tried) > 1:
+            kls = ", ".join(f"{name} {kl:.4f}" for name, kl in self.tried.items())
+            lines.append(f"tried (KL): {kls}")
+        if self.added_biases:
+            lines.append(f"got a bias parameter: {', '.join(self.added_biases)}")
+        return "\n".join(lines)

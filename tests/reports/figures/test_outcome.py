@@ -1,0 +1,42 @@
+from tests.reports.marks import grouped, panels
+from tests.reports.samples import make_compression
+
+from sparsemend.reports import Contents
+from sparsemend.reports.drawing.figure import Box
+from sparsemend.reports.figures.outcome import figures
+
+
+def drawn(**changes):
+    return {f.key: f for f in figures(Contents(compression=make_compression(**changes)))}
+
+
+def bars(figure):
+    (panel,) = panels(figure)
+    return {
+        name: next(m for m in g.marks if isinstance(m, Box)) for name, g in grouped(panel).items()
+    }
+
+
+def test_bars_are_as_long_as_their_values():
+    found = drawn()
+    assert list(found) == ["before-and-after", "tried", "seconds"]
+    lengths = {name: bar.x1 for name, bar in bars(found["before-and-after"]).items()}
+    assert lengths == {"dense": 0.9, "pruned": 0.125, "repaired": 0.75}
+    assert {name: bar.x1 for name, bar in bars(found["seconds"]).items()} == {
+        "allocate": 0.5,
+        "repair": 9.5,
+    }
+    assert "10 in all" in found["seconds"].caption
+    for figure in found.values():
+        assert dict(figure.table.rows) == {name: bar.x1 for name, bar in bars(figure).items()}
+
+
+def test_the_ending_that_was_taken_stands_out():
+    colours = {name: bar.colour for name, bar in bars(drawn()["tried"]).items()}
+    assert colours == {"reconstruct": "blue", "batchnorm": "grey"}
+
+
+def test_only_what_is_known():
+    nothing = {"top1_dense": None, "top1_pruned": None, "top1_repaired": None}
+    assert list(drawn(**nothing, tried={"x": 1.0}, seconds={})) == []
+    assert list(figures(Contents())) == []

@@ -1,0 +1,78 @@
+import statistics
+
+import pytest
+from tests.reports.samples import (
+    MIDPOINTS,
+    SPARSITIES,
+    make_records,
+    make_transition,
+    make_transitions,
+)
+
+from sparsemend.reports.figures._series import (
+    Point,
+    by_midpoint,
+    curves,
+    measure_of,
+    setting_title,
+    spread_text,
+    stays_above,
+    transitions_of,
+)
+
+KEY = ("net", "magnitude", "batchnorm")
+
+
+def test_mean_and_deviation_over_seeds():
+    records = make_records()
+    found = curves(records, lambda r: r.top1_repaired)
+    assert list(found) == [KEY]
+    assert list(found[KEY]) == list(MIDPOINTS)
+    for rule, curve in found[KEY].items():
+        assert [p.sparsity for p in curve] == list(SPARSITIES)
+        for point in curve:
+            values = [
+                r.top1_repaired
+                for r in records
+                if (r.cell.rule, r.cell.sparsity) == (rule, point.sparsity)
+            ]
+            assert point.mean == pytest.approx(statistics.fmean(values))
+            assert point.std == pytest.approx(statistics.stdev(values))
+            assert point.count == 3
+
+
+def test_what_is_not_known_is_left_out():
+    assert curves(make_records(labels=False), lambda r: r.top1_repaired) == {}
+    assert measure_of(make_records(labels=False)) == "agreement"
+    assert measure_of(make_records()) == "accuracy"
+
+
+def test_one_seed_has_no_deviation():
+    found = curves(make_records(seeds=(7,)), lambda r: r.agreement)
+    assert all(p.std == 0 and p.count == 1 for c in found[KEY].values() for p in c)
+
+
+def test_text_of_a_point():
+    assert spread_text(Point(0.9, 0.5, 0, 1)) == "50\u00a0%"
+    assert spread_text(Point(0.9, 0.5, 0.01, 3)) == "50\u00a0% ± 1\u00a0% over 3 seeds"
+
+
+def test_titles_name_the_mask_where_it_tells_settings_apart():
+    other = ("net", "gradual", "batchnorm")
+    assert setting_title(KEY, [KEY]) == "net, repair batchnorm"
+    assert setting_title(KEY, [KEY, other]) == "net, repair batchnorm, mask magnitude"
+
+
+def test_order_of_transitions():
+    found = transitions_of(make_transitions(), KEY, "accuracy")
+    assert set(found) == set(MIDPOINTS)
+    above, below = make_transition("above", None), make_transition("below", None)
+    shapes = {"above": (Point(0.9, 0.7, 0, 1),), "below": (Point(0.9, 0.1, 0, 1),)}
+    ordered = by_midpoint([below, *found.values(), above], shapes)
+    assert [t.rule for t in ordered] == ["above", "global", "rr", "erk", "below"]
+
+
+def test_staying_above():
+    assert stays_above((Point(0.5, 0.9, 0, 1), Point(0.9, 0.5, 0, 1)), 0.5)
+    assert not stays_above((Point(0.9, 0.49, 0, 1),), 0.5)
+    assert not stays_above((), 0.5)

@@ -1,0 +1,71 @@
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from sparsemend import SparsemendError
+from sparsemend.sweeps import GivenInputs, ImageInputs
+
+BATCHES = [torch.full((4, 3), float(i)) for i in range(5)]
+
+
+def test_images_are_drawn_as_compress_draws_them(images):
+    inputs = ImageInputs(images, calibration_size=50, heldout_size=30, batch_size=32, limit=7)
+    seen, unseen = inputs.draw(5)
+    torch.testing.assert_close(torch.cat(seen), images.calibration(50, seed=5))
+    torch.testing.assert_close(torch.cat(unseen), images.heldout(30, calibration_size=50, seed=5))
+    assert [len(batch) for batch in seen] == [32, 18]
+    labelled = list(inputs.test())
+    assert sum(len(labels) for _, labels in labelled) == 7
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"heldout_size": 0}, "heldout_size is out of range"),
+        ({"batch_size": 0}, "batch_size is out of range"),
+        ({"limit": 0}, "limit is out of range"),
+    ],
+)
+def test_sizes_are_checked_at_once(images, sizes, message):
+    with pytest.raises(SparsemendError, match=message):
+        ImageInputs(images, **sizes)
+
+
+def test_a_function_of_the_seed():
+    inputs = GivenInputs(lambda seed: BATCHES[seed:], heldout=lambda seed: BATCHES[:seed])
+    seen, unseen = inputs.draw(3)
+    assert [float(x[0, 0]) for x in seen] == [3.0, 4.0]
+    assert [float(x[0, 0]) for x in unseen] == [0.0, 1.0, 2.0]
+    assert inputs.test() is None
+
+
+@pytest.mark.parametrize("given", [BATCHES, DataLoader(torch.cat(BATCHES), batch_size=4)])
+def test_the_same_batches_for_every_seed(given):
+    first, second = GivenInputs(given).draw(0), GivenInputs(given).draw(1)
+    for seen, unseen in (first, second):
+        assert [float(x[0, 0]) for x in seen] == [0.0, 1.0, 2.0, 3.0]
+        assert [float(x[0, 0]) for x in unseen] == [4.0]  # the last fifth
+
+
+def test_a_tensor_is_a_data_set():
+    seen, unseen = GivenInputs(torch.zeros(300, 2)).draw(0)
+    assert (sum(map(len, seen)), sum(map(len, unseen))) == (256, 44)
+
+
+def test_one_batch_is_cut():
+    seen, unseen = GivenInputs([torch.arange(20.0).view(10, 2)]).draw(0)
+    assert (seen[0].shape, unseen[0].shape) == ((8, 2), (2, 2))
+    assert float(unseen[0][0, 0]) == 16.0
+
+
+def test_one_input_leaves_nothing_to_judge_on():
+    with pytest.raises(SparsemendError, match="no inputs left to measure agreement on"):
+        GivenInputs([torch.ones(1, 2)]).draw(0)
+    GivenInputs([torch.ones(1, 2)], heldout=BATCHES).draw(0)
+
+
+@pytest.mark.parametrize("name", ["data", "heldout", "test"])
+def test_what_can_be_iterated_once_is_refused(name):
+    given = {"data": BATCHES, "heldout": None, "test": None} | {name: iter(BATCHES)}
+    with pytest.raises(SparsemendError, match=f"{name} can be iterated only once"):
+        GivenInputs(*given.values())
