@@ -2,11 +2,11 @@ import sys
 
 import pytest
 
-from sparsemend.progress import progress_bar
+from sparsemend.progress import progress_bar, progress_shown
 
 
 def run(description="work", total=3, show=None, steps=3):
-    with progress_bar(description, total, show) as advance:
+    with progress_shown(show), progress_bar(description, total) as advance:
         for _ in range(steps):
             advance()
 
@@ -53,7 +53,7 @@ def test_any_number_of_steps_will_do(total):
 
 
 def test_inner_bars_join_the_outer_one(capsys):
-    with progress_bar("outer", 2, True) as advance:
+    with progress_shown(True), progress_bar("outer", 2) as advance:
         for _ in range(2):
             run("inner", show=True)
             advance()
@@ -64,13 +64,13 @@ def test_inner_bars_join_the_outer_one(capsys):
 
 def test_a_new_bar_starts_after_an_error():
     for _ in range(2):
-        bars = progress_bar("outer", 2, True), progress_bar("inner", 2, True)
-        with pytest.raises(KeyError), bars[0], bars[1]:
+        bars = progress_bar("outer", 2), progress_bar("inner", 2)
+        with pytest.raises(KeyError), progress_shown(True), bars[0], bars[1]:
             raise KeyError
 
 
 def test_a_bar_may_be_renamed_and_set(capsys):
-    with progress_bar("search", 8, True) as advance:
+    with progress_shown(True), progress_bar("search", 8) as advance:
         advance("search, KL 0.25", done=2.5)
         advance(done=7)
         advance()
@@ -80,6 +80,27 @@ def test_a_bar_may_be_renamed_and_set(capsys):
 
 
 def test_without_a_bar_nothing_is_renamed(capsys):
-    with progress_bar("search", 8, False) as advance:
+    with progress_shown(False), progress_bar("search", 8) as advance:
         advance("other", done=3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_said_within_goes_for_all_that_is_called(capsys):
+    with progress_shown(True):
+        with progress_shown(None):
+            run()
+        shown = capsys.readouterr().err
+        with progress_shown(False):
+            run()
+        run("again")
+    assert "3/3" in shown
+    assert "again" in capsys.readouterr().err
+    run("outside")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_time_left_is_said_only_where_the_number_of_steps_is_known(capsys):
+    run(total=None, show=True)
+    assert "left" not in capsys.readouterr().err
+    run(total=3, show=True)
+    assert "left" in capsys.readouterr().err

@@ -152,7 +152,7 @@ def _run(
     records: list[sweep.Record] = []
     best: tuple[Cell, CompressionResult] | None = None
     grid = [(s, rule, repair) for s in sparsities for rule in rules for repair in repairs]
-    with progress_bar("prune and repair", len(grid), progress) as advance:
+    with progress_bar("prune and repair", len(grid)) as advance:
         for sparsity, rule, repair in grid:
             result = compress(
                 model,

@@ -1,4 +1,7 @@
-"""Progress bars with time left, on a terminal only; nested work shares one display."""
+"""Progress bars with time left, on a terminal only; nested work shares one display.
+
+Whether they are shown is ambient: a verb says it once, for all that it calls.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 class Advance(Protocol):
@@ -28,6 +33,34 @@ class Advance(Protocol):
 
 # rich allows one live display at a time, so an inner bar joins the outer one's display.
 _display: ContextVar[Progress | None] = ContextVar("display", default=None)
+_shown: ContextVar[bool | None] = ContextVar("shown", default=None)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """How long it will take, where the number of steps is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else Text.assemble(super().render(task), " left")
+
+
+@contextmanager
+def progress_shown(show: bool | None) -> Iterator[None]:
+    """Show the bars of what is done within, or do not.
+
+    Parameters
+    ----------
+    show
+        True or False to force; None leaves it as it is outside, where bars are shown when
+        standard error is a terminal.
+    """
+    if show is None:
+        yield
+        return
+    token = _shown.set(show)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
 
 
 def _nothing(description: str | None = None, done: float | None = None) -> None:
@@ -47,9 +80,7 @@ def _advancing(display: Progress, task: TaskID) -> Advance:
 
 
 @contextmanager
-def progress_bar(
-    description: str, total: float | None, show: bool | None = None
-) -> Iterator[Advance]:
+def progress_bar(description: str, total: float | None) -> Iterator[Advance]:
     """Yield a function that advances a bar by one step.
 
     Parameters
@@ -58,9 +89,8 @@ def progress_bar(
         What is going on, shown before the bar.
     total
         Number of steps; None where it is not known.
-    show
-        True or False to force; None shows the bar when standard error is a terminal.
     """
+    show = _shown.get()
     if not (sys.stderr.isatty() if show is None else show):
         yield _nothing
         return
@@ -77,8 +107,8 @@ def progress_bar(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("elapsed"),
+        _TimeLeft(),
     )
     console = Console(stderr=True, force_terminal=True if show else None)
     with Progress(*columns, console=console, transient=True) as display:

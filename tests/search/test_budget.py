@@ -5,7 +5,7 @@ import pytest
 
 from sparsemend import SparsemendError
 from sparsemend.search import Budget, parse_budget
-from sparsemend.search.budget import Meter
+from sparsemend.recipe.budget import Meter
 
 
 @pytest.mark.parametrize(

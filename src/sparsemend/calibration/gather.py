@@ -27,8 +27,8 @@ from sparsemend.execution.batches import (
 )
 from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import Layer, discover, unfold, weight_matrix
-from sparsemend.masks import MASKS, keep_mask
-from sparsemend.progress import progress_bar
+from sparsemend.progress import progress_bar, progress_shown
+from sparsemend.solvers.ranking import descending_rank, keep_mask
 
 # Widest fan-in whose d × d second moment is kept: 4608² float32 values are 81 MiB.
 MAX_FAN_IN = 4608
@@ -85,7 +85,8 @@ def calibrate(
         )
 
     def own() -> Calibration:
-        return _calibrate(model, batches, densities, max_fan_in, positions_per_batch, progress)
+        with progress_shown(progress):
+            return _calibrate(model, batches, densities, max_fan_in, positions_per_batch)
 
     if not distributed:
         return own()
@@ -101,7 +102,6 @@ def _calibrate(
     densities: Sequence[float] | None,
     max_fan_in: int,
     positions_per_batch: int | None,
-    progress: bool | None,
 ) -> Calibration:
     grid = check_densities(densities)
     iterator = iterate(batches)
@@ -123,7 +123,7 @@ def _calibrate(
                 handles.append(modules[path].register_forward_pre_hook(collectors[layer.name]))
         with (
             evaluation_mode(model),
-            progress_bar("calibrate", batch_count(batches), progress) as advance,
+            progress_bar("calibrate", batch_count(batches)) as advance,
         ):
             index, batch = 0, first
             while batch is not None:
@@ -161,7 +161,7 @@ class _Collector:
             self._narrow = MomentsCollector(layer, device, keep_few=True)
             return
         self._dense = weight_matrix(weight.detach(), layer).float()
-        self._ranks = MASKS["magnitude"](self._dense, None)
+        self._ranks = descending_rank(self._dense.abs())
         self._wide = WideLayerMoments(
             ColumnMoments.empty((layer.groups, layer.fan_in), device),
             PairedMoments.empty(len(grid), layer.rows, device),

@@ -15,9 +15,9 @@ from sparsemend.cli import _options as opt
 from sparsemend.cli._output import friendly_errors, percent, print_json
 from sparsemend.masks import apply_masks, mask_names
 from sparsemend.models.weights import added_biases
+from sparsemend.recipe import parse_budget
 from sparsemend.repairs import SCOPES
 from sparsemend.reports import Compression, other_rules
-from sparsemend.search import parse_budget
 
 
 def compress(

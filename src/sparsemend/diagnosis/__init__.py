@@ -6,6 +6,7 @@ from sparsemend.diagnosis.relative_repairability import (
     diagnose,
     diagnose_repairs,
     layer_statistics,
+    session_diagnosis,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "diagnose",
     "diagnose_repairs",
     "layer_statistics",
+    "session_diagnosis",
 ]

@@ -16,23 +16,20 @@ from sparsemend.calibration import (
     check_densities,
     kept_count,
 )
-from sparsemend.damage.closed_form import output_statistics
+from sparsemend.damage import output_statistics
 from sparsemend.damage.nested import nested_statistics
-from sparsemend.damage.refit import refitted_damage
+from sparsemend.damage.pruned_layer import PrunedLayer
 from sparsemend.diagnosis.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import Layer, LayerSet, layer_weights, weight_matrix
-from sparsemend.masks import (
-    JOINT,
-    NEEDS_CALIBRATION,
-    get_mask_rule,
-    gradual,
-    keep_mask,
-    nested_entries,
-)
-from sparsemend.operators import Operator, get_operator
-from sparsemend.progress import progress_bar
+from sparsemend.masks import MaskProblem, MaskRule, dense_fit, get_mask_rule
+from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.progress import progress_bar, progress_shown
+from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, WEIGHTING
+from sparsemend.repairs import Repair, get_repair, parse_repair, repairs
+from sparsemend.session import Session
+from sparsemend.solvers.ranking import keep_mask
 
 # Channels whose dense variance is below this fraction of the layer's largest are left out.
 _DEAD_CHANNEL = 1e-12
@@ -46,11 +43,11 @@ WEIGHTINGS = ("relative", "energy")
 def diagnose(
     model: nn.Module,
     calibration: Calibration,
-    repair: str = "variance",
+    repair: str = DIAGNOSED_REPAIR,
     *,
     densities: Sequence[float] | None = None,
-    mask: str = "magnitude",
-    weighting: str = "relative",
+    mask: str = MAGNITUDE.name,
+    weighting: str = WEIGHTING,
     progress: bool | None = None,
 ) -> Diagnosis:
     """Compare each layer's damage before and after repair (arXiv 2605.25508).
@@ -64,8 +61,9 @@ def diagnose(
     calibration
         From :func:`sparsemend.calibrate`.
     repair
-        Operator: ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage``, ``affine`` or
-        ``reconstruct`` (least squares on the kept weights).
+        ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage``, ``affine``,
+        ``reconstruct`` (least squares on the kept weights), or a formula, for which the repair
+        stands that has a closed form: variance matching for a recalibration of BatchNorm.
     densities
         Kept fractions in (0, 1]; default 24 from 0.01 to 1.
     mask
@@ -96,34 +94,41 @@ def diagnose(
 def diagnose_repairs(
     model: nn.Module,
     calibration: Calibration,
-    repairs: Sequence[str],
+    names: Sequence[str],
     *,
     densities: Sequence[float] | None = None,
-    mask: str = "magnitude",
-    weighting: str = "relative",
+    mask: str = MAGNITUDE.name,
+    weighting: str = WEIGHTING,
     progress: bool | None = None,
 ) -> list[Diagnosis]:
     """Several repairs' diagnoses for little more than the price of one: they share statistics.
 
-    Parameters and errors as in :func:`diagnose`, one diagnosis for each of ``repairs``.
+    Parameters and errors as in :func:`diagnose`, one diagnosis for each of ``names``.
     """
-    operators = [get_operator(repair) for repair in repairs]
+    chosen = [find_residual(name) for name in names]
     grid = check_densities(densities)
-    if mask != JOINT:
-        get_mask_rule(mask)
+    rule = get_mask_rule(mask)
     if weighting not in WEIGHTINGS:
         raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
     weights = layer_weights(model, calibration.layers)
-    with progress_bar("diagnose", len(calibration.layers), progress) as advance:
+    with (
+        progress_shown(progress),
+        progress_bar("diagnose", len(calibration.layers)) as advance,
+    ):
 
         def curves(layer: Layer) -> list[tuple[Curve, Curve, int]]:
             moments = calibration.moments[layer.name]
             dense = weight_matrix(weights[layer.name].detach(), layer)
-            statistics = layer_statistics(layer, dense, moments, grid, mask)
+            statistics = layer_statistics(layer, dense, moments, grid, rule)
+
+            def masks() -> Iterator[Tensor]:
+                assert isinstance(moments, InputMoments), "wide layers have no masks"
+                return grid_masks(layer, dense, moments, grid, rule)
+
+            pruned = PrunedLayer(layer, dense, statistics, moments, masks)
             found = []
-            for operator in operators:
-                residuals = _residuals(operator, statistics, layer, dense, moments, grid, mask)
-                found.append(_aggregate(statistics, residuals, weighting))
+            for repair in chosen:
+                found.append(_aggregate(statistics, _residuals(repair, pruned), weighting))
             advance()
             return found
 
@@ -135,7 +140,7 @@ def diagnose_repairs(
     }
     pruned = np.array([[kept_count(d, x.size) < x.size for d in grid] for x in calibration.layers])
     found = []
-    for number, operator in enumerate(operators):
+    for number, repair in enumerate(chosen):
         raw, residual = (np.stack([curves[number][part] for curves in damage]) for part in (0, 1))
         rr = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=pruned & (raw > 0))
         found.append(
@@ -145,7 +150,7 @@ def diagnose_repairs(
                 raw=raw,
                 residual=residual,
                 rr=rr,
-                repair=operator.name,
+                repair=repair.name,
                 mask=mask,
                 weighting=weighting,
                 left_out=dict(left_out),
@@ -168,11 +173,11 @@ def _each(
 
 
 def layer_statistics(
-    layer: Layer, dense: Tensor, moments: LayerMoments, grid: Sequence[float], mask: str
+    layer: Layer, dense: Tensor, moments: LayerMoments, grid: Sequence[float], rule: MaskRule
 ) -> OutputStatistics:
     """Paired output statistics [K, C] of a layer pruned to each density of the grid."""
     if not isinstance(moments, InputMoments):
-        if mask != "magnitude" or tuple(grid) != moments.densities:
+        if rule is not MAGNITUDE or tuple(grid) != moments.densities:
             raise SparsemendError(
                 f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for another mask or "
                 "grid than it was calibrated with",
@@ -181,50 +186,50 @@ def layer_statistics(
             )
         return moments.outputs.statistics()
     work = dense.numel() * layer.fan_in * len(grid)
-    if mask != JOINT and work > _NESTED_FROM and dense.device.type == "cpu":
+    if rule.nested and work > _NESTED_FROM and dense.device.type == "cpu":
         kept = [kept_count(d, layer.size) for d in grid]
-        entries = nested_entries(mask, dense, _square(moments, mask), kept)
+        entries = rule.entries(_problem(rule, dense, moments), kept)
         return nested_statistics(dense, entries, len(kept), moments)
-    masks = grid_masks(layer, dense, moments, grid, mask)
+    masks = grid_masks(layer, dense, moments, grid, rule)
     return output_statistics(dense, (dense * keep for keep in masks), moments)
 
 
 def grid_masks(
-    layer: Layer, dense: Tensor, moments: InputMoments, grid: Sequence[float], mask: str
+    layer: Layer, dense: Tensor, moments: InputMoments, grid: Sequence[float], rule: MaskRule
 ) -> Iterator[Tensor]:
     """The mask [groups, rows, d] of every density of the grid."""
-    counts = [kept_count(density, layer.size) for density in grid]
-    if mask == JOINT:
-        yield from (gradual(dense, moments.covariance, kept) for kept in counts)
-    else:
-        ranks = get_mask_rule(mask)(dense, _square(moments, mask))
-        yield from (keep_mask(ranks, kept) for kept in counts)
+    problem = _problem(rule, dense, moments)
+    ranks = rule.ranks(problem) if rule.nested else None
+    for density in grid:
+        kept = kept_count(density, layer.size)
+        yield rule.mask(problem, kept) if ranks is None else keep_mask(ranks, kept)
 
 
-def _square(moments: InputMoments, mask: str) -> Tensor | None:
-    """What a mask rule may read of the inputs, where it reads anything."""
-    return moments.column_square if mask in NEEDS_CALIBRATION else None
+def _problem(rule: MaskRule, dense: Tensor, moments: InputMoments) -> MaskProblem:
+    """What a mask rule may look at of a layer's dense inputs and outputs."""
+    fit = dense_fit(dense, moments.covariance) if rule.joint else None
+    return MaskProblem(dense, moments, fit)
 
 
-def _residuals(
-    operator: Operator,
-    statistics: OutputStatistics,
-    layer: Layer,
-    dense: Tensor,
-    moments: LayerMoments,
-    grid: Sequence[float],
-    mask: str,
-) -> Tensor:
+def _residuals(repair: Repair, pruned: PrunedLayer) -> Tensor:
     """D_rep of every density and channel, [K, C]."""
-    if not operator.refits:
-        return operator.residual(statistics)
-    if not isinstance(moments, InputMoments):
-        raise SparsemendError(
-            f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for a diagnosis with "
-            f"repair {operator.name!r}",
-            fix="calibrate with a larger max_fan_in",
-        )
-    return refitted_damage(dense, grid_masks(layer, dense, moments, grid, mask), moments)
+    assert repair.residual is not None, "checked before any work"
+    return repair.residual(pruned)
+
+
+def find_residual(name: str) -> Repair:
+    """The repair whose residual stands for a repair or formula in a diagnosis.
+
+    Raises
+    ------
+    SparsemendError
+        If there is no such repair.
+    """
+    try:
+        return get_repair(parse_repair(name).diagnosis)
+    except SparsemendError:
+        known = [repair.name for repair in repairs().values() if repair.residual is not None]
+        raise SparsemendError("unknown repair operator", name, ", ".join(known)) from None
 
 
 def _aggregate(
@@ -245,3 +250,11 @@ def _aggregate(
     else:
         raw, residual = (raw / variance).mean(dim=1), (residual / variance).mean(dim=1)
     return raw.double().cpu().numpy(), residual.double().cpu().numpy(), dead
+
+
+def session_diagnosis(session: Session, repair: str, mask: str) -> Diagnosis:
+    """The diagnosis of a session's network on the inputs that repairs see; computed once."""
+    return session.once(
+        ("diagnosis", find_residual(repair).name, mask),
+        lambda: diagnose(session.model, session.calibration, repair, mask=mask),
+    )

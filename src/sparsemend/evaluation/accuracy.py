@@ -16,7 +16,7 @@ from sparsemend.execution.batches import (
     no_batches,
     split_labels,
 )
-from sparsemend.progress import progress_bar
+from sparsemend.progress import progress_bar, progress_shown
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ def evaluate(
     """
     hits, count = 0, 0
     total = batch_count(labelled_batches)
-    with evaluation_mode(model), progress_bar("evaluate", total, progress) as advance:
+    with (
+        progress_shown(progress),
+        evaluation_mode(model),
+        progress_bar("evaluate", total) as advance,
+    ):
         for index, batch in enumerate(labelled_batches):
             inputs, labels = split_labels(batch, f"labelled_batches[{index}]")
             if labels.is_floating_point():

@@ -1,32 +1,29 @@
 """Which weights of a layer survive, given how many: one file per rule, and a registry."""
 
-from sparsemend.masks.gradual import gradual
+from sparsemend.masks.dense_fit import dense_fit
 from sparsemend.masks.pruning import Masks, apply_masks, choose_masks, find_masks, prune
 from sparsemend.masks.registry import (
-    JOINT,
     MASKS,
-    NEEDS_CALIBRATION,
-    MaskRule,
+    default_mask,
+    get_lone_mask_rule,
     get_mask_rule,
     mask_names,
-    nested_entries,
 )
-from sparsemend.solvers.ranking import descending_rank, keep_mask
+from sparsemend.masks.rule import LayerFit, MaskProblem, MaskRule
 
 __all__ = [
-    "JOINT",
     "MASKS",
-    "NEEDS_CALIBRATION",
+    "LayerFit",
+    "MaskProblem",
     "MaskRule",
     "Masks",
     "apply_masks",
     "choose_masks",
-    "descending_rank",
+    "default_mask",
+    "dense_fit",
     "find_masks",
+    "get_lone_mask_rule",
     "get_mask_rule",
-    "gradual",
-    "keep_mask",
     "mask_names",
-    "nested_entries",
     "prune",
 ]

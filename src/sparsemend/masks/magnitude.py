@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sparsemend.solvers.ranking import descending_rank
+from sparsemend.masks.rule import MaskProblem, MaskRule
 
 
-def magnitude(weight: Tensor, column_square: Tensor | None) -> Tensor:  # noqa: ARG001
-    """Rank weights [groups, rows, d] by |w|, over the whole layer."""
-    return descending_rank(weight.abs())
+def score(problem: MaskProblem) -> Tensor:
+    """|w|, compared over the whole layer."""
+    return problem.weight.abs()
+
+
+MAGNITUDE = MaskRule("magnitude", score=score)

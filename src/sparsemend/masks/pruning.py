@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
 from sparsemend.layers import LayerSet, discover, layer_weights, stored_weight, weight_matrix
-from sparsemend.masks.registry import get_mask_rule
-from sparsemend.solvers.ranking import keep_mask
-
-if TYPE_CHECKING:
-    from sparsemend.calibration import Calibration
+from sparsemend.masks.registry import get_lone_mask_rule
+from sparsemend.masks.rule import MaskProblem
 
 Masks = dict[str, Tensor]
 
@@ -72,16 +70,16 @@ def choose_masks(
 
     Shapes are those of the stored weights. Parameters and errors as in :func:`prune`.
     """
-    rule = get_mask_rule(mask)
+    rule = get_lone_mask_rule(mask)
     layers = calibration.layers if calibration is not None else discover(model)
     weights = layer_weights(model, layers)
     _check_fit(allocation, layers)
     masks: Masks = {}
     for name, kept in allocation.items():
         layer = layers[name]
-        square = calibration.moments[name].column_square if calibration is not None else None
-        matrix = weight_matrix(weights[name], layer)
-        masks[name] = stored_weight(keep_mask(rule(matrix, square), kept), layer)
+        moments = calibration.moments[name] if calibration is not None else None
+        problem = MaskProblem(weight_matrix(weights[name], layer), moments)
+        masks[name] = stored_weight(rule.mask(problem, int(kept)), layer)
     return masks
 
 

@@ -20,7 +20,7 @@ from sparsemend.data.digits import digits_tensors
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.models.registry import create
 from sparsemend.models.weights import load_weights, read_weights, save_weights
-from sparsemend.progress import progress_bar
+from sparsemend.progress import progress_bar, progress_shown
 
 NUM_CLASSES = 10
 SEED = 0
@@ -117,7 +117,8 @@ def train(
         images, labels = splits["train"]
         mean, std = round(images.mean().item(), 6), round(images.std().item(), 6)
         model = create("digits", NUM_CLASSES)
-        _fit(model, (images - mean) / std, labels, epochs=epochs, progress=progress)
+        with progress_shown(progress):
+            _fit(model, (images - mean) / std, labels, epochs=epochs)
         test_images, test_labels = splits["test"]
         with torch.no_grad():
             predicted = model.eval()((test_images - mean) / std).argmax(dim=1)
@@ -140,7 +141,6 @@ def _fit(
     labels: Tensor,
     *,
     epochs: int,
-    progress: bool | None,
 ) -> None:
     """Minimise the cross-entropy by SGD with momentum and a cosine learning rate."""
     optimizer = torch.optim.SGD(
@@ -149,7 +149,7 @@ def _fit(
     steps = epochs * math.ceil(len(inputs) / BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.train()
-    with progress_bar("train digits", steps, progress) as advance:
+    with progress_bar("train digits", steps) as advance:
         for _ in range(epochs):
             for rows in torch.randperm(len(inputs)).split(BATCH_SIZE):
                 loss = functional.cross_entropy(model(inputs[rows]), labels[rows])

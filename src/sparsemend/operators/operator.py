@@ -36,19 +36,19 @@ class Operator:
         Whether h moves the mean to the dense one; otherwise h = 0.
     covers
         (layer, whether it is the first convolution) → whether a repair touches the layer.
-    refits
-        Whether the kept weights get other values altogether, from the input moments.
     positive
         Whether g is never negative, so that pooled BatchNorm statistics behind the layer
         cancel the repair up to their eps.
+    ending
+        Whether repair ``best`` tries it.
     """
 
     name: str
     scale: ScaleRule
     matches_mean: bool = True
     covers: Callable[[Layer, bool], bool] = any_layer
-    refits: bool = False
     positive: bool = True
+    ending: bool = False
 
     def residual(self, statistics: OutputStatistics) -> Tensor:
         """D_rep per channel, [..., C]: E(g z' + h − z)² in closed form."""

@@ -11,4 +11,4 @@ def scale(statistics: OutputStatistics) -> Tensor:
     return matching_scale(statistics.dense_variance, statistics.pruned_variance)
 
 
-VARIANCE = Operator("variance", scale)
+VARIANCE = Operator("variance", scale, ending=True)

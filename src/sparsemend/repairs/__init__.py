@@ -1,32 +1,32 @@
 """Undo what a label-free repair can undo: operators, reconstruction, BatchNorm.
 
-A channelwise operator is one file in ``operators/``; how repairs are combined is ``_plan``; what
-they do to a network is ``_channelwise``, ``_reconstruct`` and ``batchnorm``; ``_run`` puts the
-parts of a plan together.
+What a repair is, says ``repair.py``; which there are, ``registry.py``; how they are combined,
+``formula.py``. Every channelwise operator in ``operators/`` is a repair too.
 """
 
+from sparsemend.repairs.adopt import adopt
 from sparsemend.repairs.batchnorm import has_running_norms, recalibrate, running_norms
-from sparsemend.repairs.fit import Settings
-from sparsemend.repairs.formula import SCOPES, RepairPlan, parse_repair, repair_names
-from sparsemend.repairs.importance import channel_importance
-from sparsemend.repairs.reconstruction import Reconstruction, reconstruct
-from sparsemend.repairs.run import Outcome, Support, check_plan, check_scope, run_plan
+from sparsemend.repairs.fit import FitSettings
+from sparsemend.repairs.formula import Formula, parse_repair
+from sparsemend.repairs.registry import REPAIRS, get_repair, repair_names, repairs
+from sparsemend.repairs.repair import SCOPES, Outcome, Repair, Restored, Support, Terms
 
 __all__ = [
+    "REPAIRS",
     "SCOPES",
+    "FitSettings",
+    "Formula",
     "Outcome",
-    "Reconstruction",
-    "RepairPlan",
-    "Settings",
+    "Repair",
+    "Restored",
     "Support",
-    "channel_importance",
-    "check_plan",
-    "check_scope",
+    "Terms",
+    "adopt",
+    "get_repair",
     "has_running_norms",
     "parse_repair",
     "recalibrate",
-    "reconstruct",
     "repair_names",
-    "run_plan",
+    "repairs",
     "running_norms",
 ]

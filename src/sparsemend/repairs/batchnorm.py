@@ -19,7 +19,9 @@ from sparsemend.calibration.moments import ColumnMoments
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.execution.lockstep import lockstep
-from sparsemend.progress import progress_bar
+from sparsemend.progress import progress_bar, progress_shown
+from sparsemend.repairs.repair import Outcome, Repair, Situation, Terms
+from sparsemend.session import Session
 
 MODES = ("exact", "ema")
 EMA_MOMENTUM = 0.1
@@ -63,10 +65,11 @@ def recalibrate(
         raise SparsemendError("unknown BatchNorm recalibration mode", mode, ", ".join(MODES))
     norms = running_norms(model)
     held = materialise(batches)
-    if mode == "exact":
-        _exact(model, held, norms, progress)
-    else:
-        _ema(model, held, list(norms), momentum, updates, reset, progress)
+    with progress_shown(progress):
+        if mode == "exact":
+            _exact(model, held, norms)
+        else:
+            _ema(model, held, list(norms), momentum, updates, reset)
 
 
 def _find_norms(model: nn.Module) -> dict[nn.Module, str]:
@@ -99,17 +102,12 @@ def running_norms(model: nn.Module) -> dict[nn.Module, str]:
     return norms
 
 
-def _exact(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    norms: dict[nn.Module, str],
-    progress: bool | None,
-) -> None:
+def _exact(model: nn.Module, batches: Sequence[Batch], norms: dict[nn.Module, str]) -> None:
     pooled: dict[nn.Module, ColumnMoments] = {}
     runs = [lambda batch=batch: call(model, batch) for batch in batches]
     with (
         evaluation_mode(model),
-        progress_bar("recalibrate BatchNorm", len(norms), progress) as advance,
+        progress_bar("recalibrate BatchNorm", len(norms)) as advance,
         closing(lockstep(runs, norms)) as pauses,
     ):
         for pause in pauses:
@@ -142,13 +140,9 @@ def _ema(
     momentum: float,
     updates: int,
     reset: bool,
-    progress: bool | None,
 ) -> None:
     before = [norm.momentum for norm in norms]
-    with (
-        evaluation_mode(model),
-        progress_bar("recalibrate BatchNorm", updates, progress) as advance,
-    ):
+    with evaluation_mode(model), progress_bar("recalibrate BatchNorm", updates) as advance:
         try:
             for norm in norms:
                 if reset:
@@ -161,3 +155,33 @@ def _ema(
         finally:
             for norm, value in zip(norms, before, strict=True):
                 norm.momentum = value
+
+
+def _recalibration(name: str, mode: str, *, aliases: tuple[str, ...] = ()) -> Repair:
+    def run(session: Session, network: nn.Module, terms: Terms) -> Outcome:
+        masks = terms.support.masks
+        assert masks is not None, "the formula has checked that"
+        recalibrate(network, session.seen, mode)
+        return Outcome(masks)
+
+    def wanted(situation: Situation) -> bool:
+        return has_running_norms(situation.session.model)
+
+    exact = mode == "exact"
+    return Repair(
+        name,
+        run,
+        stage="statistics",
+        restores="norms",
+        # Recalibrated BatchNorm matches every channel's mean and variance.
+        diagnosed_as="variance",
+        cancels_scales=exact,
+        ending=wanted if exact else None,
+        finishes=exact,
+        require=running_norms,
+        aliases=aliases,
+    )
+
+
+BATCHNORM = _recalibration("batchnorm", "exact", aliases=("batchnorm-exact",))
+BATCHNORM_EMA = _recalibration("batchnorm-ema", "ema")

@@ -4,28 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsemend.calibration import OutputStatistics, PairedMoments
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import Batch, call, evaluation_mode
+from sparsemend.execution.batches import call, evaluation_mode
 from sparsemend.execution.lockstep import Pause, lockstep
-from sparsemend.layers import Layer, channel_last
+from sparsemend.layers import Layer, LayerSet, channel_last
 from sparsemend.operators import Operator
 from sparsemend.progress import progress_bar
 from sparsemend.repairs.fold import fold
+from sparsemend.repairs.repair import Outcome, Repair, Terms
+from sparsemend.session import Session
+
+
+@lru_cache
+def channelwise(operator: Operator) -> Repair:
+    """The repair that matches every channel by an operator."""
+
+    def run(session: Session, network: nn.Module, terms: Terms) -> Outcome:
+        masks = terms.support.masks
+        assert masks is not None, "the formula has checked that"
+        # Pooled statistics cancel a positive scale and a shift in front of a BatchNorm up to its
+        # eps (method, section 4): all that running the operator would add is that eps, weighing
+        # less or more.
+        cancelled = operator.positive and any(part.cancels_scales for part in terms.then)
+        if not operator.matches_mean or cancelled:
+            return Outcome(masks)
+        recalibrated = any(part.restores == "norms" for part in terms.then)
+        layers = covered_layers(network, session.layers, operator, recalibrated=recalibrated)
+        added = repair_channelwise(session, network, layers, operator, terms.scope)
+        return Outcome(masks, tuple(added))
+
+    return Repair(
+        operator.name,
+        run,
+        restores="layers" if operator.matches_mean else "nothing",
+        residual=lambda pruned: operator.residual(pruned.statistics),
+        ending=(lambda _: True) if operator.ending else None,
+    )
+
+
+def covered_layers(
+    network: nn.Module, layers: LayerSet, operator: Operator, *, recalibrated: bool
+) -> list[Layer]:
+    """The layers that an operator repairs.
+
+    Recalibration changes the inputs of every layer behind the first BatchNorm, so a scale that
+    was fitted before it no longer fits, unless the layer's own BatchNorm absorbs the
+    difference. Before a recalibration, the operator therefore leaves the other layers alone.
+    """
+    modules = dict(network.named_modules())
+    first = next((layer.name for layer in layers if layer.is_convolution), None)
+    covered = [layer for layer in layers if operator.covers(layer, layer.name == first)]
+    if not recalibrated:
+        return covered
+    return [x for x in covered if x.norm is not None and isinstance(modules[x.norm], _BatchNorm)]
 
 
 def repair_channelwise(
-    pruned: nn.Module,
-    dense: nn.Module,
-    batches: Sequence[Batch],
+    session: Session,
+    network: nn.Module,
     layers: Sequence[Layer],
     operator: Operator,
     scope: str,
-    progress: bool | None = None,
 ) -> list[str]:
     """Match the pruned network's layers to the dense network's, in place.
 
@@ -41,56 +87,53 @@ def repair_channelwise(
     """
     repeated = [layer for layer in layers if layer.calls > 1]
     added: list[str] = []
-    with evaluation_mode(dense, pruned):
+    with evaluation_mode(session.model, network):
         if scope == "one-shot":
-            return _one_shot(pruned, dense, batches, layers, operator, progress)
+            return _one_shot(session, network, layers, operator)
         if repeated:
-            added += _one_shot(pruned, dense, batches, repeated, operator, progress)
+            added += _one_shot(session, network, repeated, operator)
         once = [layer for layer in layers if layer.calls == 1]
         by_name = {layer.name: layer for layer in once}
         with (
-            progress_bar("repair", len(once), progress) as advance,
-            closing(lockstep(*paired_runs(pruned, dense, batches, once))) as pauses,
+            progress_bar("repair", len(once)) as advance,
+            closing(lockstep(*paired_runs(session, network, once))) as pauses,
         ):
             for pause in pauses:
                 layer = by_name[pause.name]
-                moments = _accumulate(pause, layer, len(batches), None)
-                added += _apply(pruned, layer, operator, moments.statistics())
+                moments = _accumulate(pause, layer, len(session.seen), None)
+                added += _apply(network, layer, operator, moments.statistics())
                 advance()
     return added
 
 
 def _one_shot(
-    pruned: nn.Module,
-    dense: nn.Module,
-    batches: Sequence[Batch],
-    layers: Sequence[Layer],
-    operator: Operator,
-    progress: bool | None,
+    session: Session, network: nn.Module, layers: Sequence[Layer], operator: Operator
 ) -> list[str]:
     moments: dict[str, PairedMoments] = {}
     by_name = {layer.name: layer for layer in layers}
     with (
-        progress_bar("statistics", sum(layer.calls for layer in layers), progress) as advance,
-        closing(lockstep(*paired_runs(pruned, dense, batches, layers))) as pauses,
+        progress_bar("statistics", sum(layer.calls for layer in layers)) as advance,
+        closing(lockstep(*paired_runs(session, network, layers))) as pauses,
     ):
         for pause in pauses:
             seen = moments.get(pause.name)
-            moments[pause.name] = _accumulate(pause, by_name[pause.name], len(batches), seen)
+            layer = by_name[pause.name]
+            moments[pause.name] = _accumulate(pause, layer, len(session.seen), seen)
             advance()
     added: list[str] = []
     for layer in layers:
-        added += _apply(pruned, layer, operator, moments[layer.name].statistics())
+        added += _apply(network, layer, operator, moments[layer.name].statistics())
     return added
 
 
 def paired_runs(
-    pruned: nn.Module, dense: nn.Module, batches: Sequence[Batch], layers: Sequence[Layer]
+    session: Session, network: nn.Module, layers: Sequence[Layer]
 ) -> tuple[list[Any], dict[nn.Module, str]]:
     """Runs 0 … B−1 of the dense network, B … 2B−1 of the pruned one, and their stops."""
-    runs = [lambda m=m, batch=batch: call(m, batch) for m in (dense, pruned) for batch in batches]
+    both = (session.model, network)
+    runs = [lambda m=m, batch=batch: call(m, batch) for m in both for batch in session.seen]
     stops: dict[nn.Module, str] = {}
-    for model in (dense, pruned):
+    for model in both:
         modules = dict(model.named_modules())
         for layer in layers:
             stops |= {modules[path]: layer.name for path in (layer.name, *layer.aliases)}
@@ -127,11 +170,11 @@ def _outputs(module: nn.Module, inputs: Tensor, layer: Layer, index: int) -> Ten
 
 
 def _apply(
-    pruned: nn.Module, layer: Layer, operator: Operator, statistics: OutputStatistics
+    network: nn.Module, layer: Layer, operator: Operator, statistics: OutputStatistics
 ) -> list[str]:
     # Outputs without variance give no scale, and the weights kept there must stay as they are:
     # v / eps would let them explode on other inputs, 0 / eps would erase them.
     alive = statistics.pruned_variance[0] > 0
     scale = operator.scale(statistics)[0].where(alive, statistics.dense_mean.new_ones(()))
     shift = statistics.dense_mean - scale * statistics.pruned_mean[0]
-    return fold(pruned, layer, scale, shift)
+    return fold(network, layer, scale, shift)

@@ -8,19 +8,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
 from sparsemend.layers import Layer, channel_shape, mean_patch, stored_weight, weight_matrix
+from sparsemend.masks import LayerFit, MaskProblem, MaskRule
 from sparsemend.repairs.targets import Targets
-from sparsemend.solvers import Schedule, choose_support, solve_on_support
+from sparsemend.solvers import Schedule, solve_on_support
 
 _DEAD = 1e-12
 
 
 @dataclass(frozen=True)
-class Settings:
+class FitSettings:
     """Constants of the reconstruction; the defaults are what experiments in docs/ support.
 
     Attributes
@@ -56,12 +57,52 @@ class Fit:
     mask: Tensor
 
 
+@dataclass(frozen=True)
+class LayerInputs:
+    """A layer and what it is called with in the repaired network.
+
+    Attributes
+    ----------
+    module
+        The repaired network's module; fitting overwrites its weight on the way.
+    layer
+        Its description.
+    inputs
+        One tensor per batch.
+    """
+
+    module: Any
+    layer: Layer
+    inputs: Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which weights a fit may use.
+
+    Attributes
+    ----------
+    kept
+        Number of weights to keep.
+    mask
+        Support as a matrix [groups, rows, d], or None to choose one of ``kept`` entries.
+    rule
+        How it is chosen.
+    importance
+        How much an error of each normalised channel matters for that, [C]; None for all the same.
+    """
+
+    kept: int
+    mask: Tensor | None
+    rule: MaskRule
+    importance: Tensor | None = None
+
+
 class InputCovariance:
     """Normalised covariance of a layer's inputs, and cross moments with targets."""
 
-    def __init__(
-        self, module: nn.Module, layer: Layer, inputs: Sequence[Tensor], pooled_weight: float
-    ) -> None:
+    def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
+        module, layer, inputs = given.module, given.layer, given.inputs
         self._module, self._layer, self._inputs = module, layer, inputs
         collector = MomentsCollector(layer, inputs[0].device, keep_few=False)
         for x in inputs:
@@ -120,44 +161,33 @@ def _per_input(layer: Layer, output: Tensor) -> Tensor:
 
 
 def fit_layer(
-    module: Any,
-    layer: Layer,
-    inputs: Sequence[Tensor],
+    given: LayerInputs,
     targets: Targets,
-    mask: Tensor | None,
-    kept: int,
-    settings: Settings,
+    choice: Choice,
+    settings: FitSettings,
     *,
     relu: bool = False,
     pooled: bool = False,
-    importance: Tensor | None = None,
 ) -> tuple[Fit, InputCovariance]:
     """Reconstruct one layer from its actual inputs.
 
     Parameters
     ----------
-    module
-        The repaired network's module; its weight and bias are overwritten on the way.
-    layer
-        Its description.
-    inputs
-        Its inputs in the repaired network, one tensor per batch.
+    given
+        The layer and its inputs in the repaired network.
     targets
         What it should output.
-    mask
-        Support as a matrix [groups, rows, d], or None to choose one of ``kept`` entries.
-    kept
-        Number of weights to keep.
+    choice
+        Which weights to use.
     settings
         Constants.
     relu
         Whether only a ReLU sees the output.
     pooled
         Whether the mean over positions counts most.
-    importance
-        How much an error of each normalised channel matters, [C]; None for all the same.
     """
-    covariance = InputCovariance(module, layer, inputs, settings.pooled_weight if pooled else 0.0)
+    module, layer, mask = given.module, given.layer, choice.mask
+    covariance = InputCovariance(given, settings.pooled_weight if pooled else 0.0)
     ridge = settings.ridge
     dense = weight_matrix(module.weight.detach(), layer).to(covariance.matrix.dtype)
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
@@ -165,10 +195,11 @@ def fit_layer(
     rough = covariance.matrix.float()
 
     def select(cross: Tensor, deviation: Tensor) -> Tensor:
-        rows = _row_units(deviation, targets.slope, importance)
+        rows = _row_units(deviation, targets.slope, choice.importance)
         rows = rows.reshape(layer.groups, -1, 1).to(cross.dtype)
-        target, dense = (cross / rows).float(), (start / rows).float()
-        return choose_support(rough, target, dense, kept, ridge, settings.schedule)
+        target, begin = (cross / rows).float(), (start / rows).float()
+        fit = LayerFit(rough, target, begin, ridge, settings.schedule)
+        return choice.rule.mask(MaskProblem(dense, fit=fit), choice.kept)
 
     def solve(cross: Tensor, mean: Tensor, support: Tensor, before: Fit | None = None) -> Fit:
         scale = covariance.scale.unsqueeze(1)
@@ -185,7 +216,7 @@ def fit_layer(
     fit = solve(cross, mean, chosen)
     for refit in range(settings.refits if relu else 0):
         current = _install(module, layer, fit)
-        rectified = partial(_rectified, targets, current, inputs)
+        rectified = partial(_rectified, targets, current, given.inputs)
         cross, mean, deviation = covariance.cross(rectified)
         if mask is None and refit < settings.reselections:
             chosen = select(cross, deviation)

@@ -1,69 +1,109 @@
-"""Repairs are named by a formula: an operator, a recalibration, or ``operator+recalibration``."""
+"""Repairs are named by a formula: one repair, or several in order as in ``variance+batchnorm``."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from dataclasses import dataclass
 
-from sparsemend.errors import SparsemendError
-from sparsemend.operators import OPERATORS, Operator
-from sparsemend.repairs.batchnorm import MODES
+from torch import nn
 
-BEST = "best"
-SCOPES = ("sequential", "one-shot")
+from sparsemend.errors import SparsemendError
+from sparsemend.repairs.registry import find_repair, get_repair, repair_names, repairs
+from sparsemend.repairs.repair import SCOPES, STAGES, Outcome, Repair, Restored, Terms
+from sparsemend.session import Session
 
 
 @dataclass(frozen=True)
-class RepairPlan:
-    """A parsed repair: an operator on every layer, then BatchNorm recalibration.
+class Formula:
+    """Repairs that run one after the other.
 
     Attributes
     ----------
-    operator
-        Channelwise operator, or None.
-    batchnorm
-        ``"exact"``, ``"ema"`` or None.
-    best
-        Whether several repairs are tried and the best is kept; then it has no parts.
+    parts
+        At most one of every stage, in order.
     """
 
-    operator: Operator | None
-    batchnorm: str | None
-    best: bool = False
-
-    @property
-    def reconstructs(self) -> bool:
-        """Whether the kept weights are refitted."""
-        return self.operator is not None and self.operator.refits
+    parts: tuple[Repair, ...]
 
     def __str__(self) -> str:
-        if self.best:
-            return BEST
-        parts = [] if self.operator is None else [self.operator.name]
-        if self.batchnorm is not None:
-            parts.append("batchnorm" if self.batchnorm == "exact" else f"batchnorm-{MODES[1]}")
-        return "+".join(parts)
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def refits(self) -> bool:
+        """Whether the kept weights get other values altogether."""
+        return any(part.refits for part in self.parts)
+
+    @property
+    def chooses_masks(self) -> bool:
+        """Whether it can choose the masks itself."""
+        return self.parts[0].chooses_masks
+
+    @property
+    def judges(self) -> bool:
+        """Whether it tries several endings, and needs inputs to judge them on."""
+        return self.parts[0].stage == "alone"
+
+    @property
+    def restores(self) -> Restored | None:
+        """Where it brings means and variances of channels back; None where that is not known."""
+        found = {part.restores for part in self.parts}
+        if None in found:
+            return None
+        return next((place for place in ("norms", "layers") if place in found), "nothing")
 
     @property
     def diagnosis(self) -> str:
-        """The operator whose residual stands for this repair in a diagnosis.
+        """The repair whose residual stands for this formula in a diagnosis."""
+        acting = [part for part in self.parts if part.restores != "nothing"]
+        return (acting or self.parts)[0].diagnosis
 
-        Recalibrated BatchNorm matches every channel's mean and variance.
+    @property
+    def trial(self) -> Formula:
+        """What a search tries allocations with: for a choice among endings, its main one."""
+        return Formula((get_repair(self.diagnosis),)) if self.judges else self
+
+    def check(self, model: nn.Module, scope: str) -> None:
+        """Refuse what the network or the scope cannot have, before any work."""
+        if scope not in SCOPES:
+            raise SparsemendError("unknown repair scope", scope, ", ".join(SCOPES))
+        for part in self.parts:
+            if scope not in part.scopes:
+                raise SparsemendError(
+                    f"repair {str(self)!r} works layer by layer",
+                    scope,
+                    " or ".join(f"scope {name!r}" for name in part.scopes),
+                )
+            if part.require is not None:
+                part.require(model)
+
+    def run(self, session: Session, network: nn.Module, terms: Terms) -> Outcome:
+        """Run all parts in place.
+
+        Parameters
+        ----------
+        session
+            The dense network and its inputs.
+        network
+            The network to repair; still dense where the support has no masks.
+        terms
+            Support, scope and constants.
         """
-        if self.best:
-            return "reconstruct"
-        if self.operator is not None and (self.operator.name != "none" or not self.batchnorm):
-            return self.operator.name
-        return "variance"
+        if terms.support.masks is None and not self.chooses_masks:
+            raise SparsemendError(f"repair {str(self)!r} needs masks: it does not choose them")
+        added: tuple[str, ...] = ()
+        outcome = Outcome(terms.support.masks or {})
+        for index, part in enumerate(self.parts):
+            then = self.parts[index + 1 :]
+            outcome = part.run(session, network, dataclasses.replace(terms, then=then))
+            added += outcome.added_biases
+            support = dataclasses.replace(terms.support, masks=outcome.masks)
+            terms = dataclasses.replace(terms, support=support)
+        return dataclasses.replace(outcome, added_biases=added)
 
 
-def repair_names() -> tuple[str, ...]:
-    """The parts that a repair may be made of."""
-    return (*OPERATORS, *(f"batchnorm-{mode}" for mode in MODES), BEST)
-
-
-def parse_repair(text: str) -> RepairPlan:
+def parse_repair(text: str) -> Formula:
     """Read ``"variance"``, ``"batchnorm"``, ``"shrinkage+batchnorm(ema)"`` and the like.
 
     ``batchnorm`` alone means mode ``exact``; ``batchnorm-ema`` and ``batchnorm(ema)`` are the
@@ -74,22 +114,33 @@ def parse_repair(text: str) -> RepairPlan:
     SparsemendError
         For an unknown part (names the known ones) or parts in an impossible order.
     """
-    if str(text).strip() == BEST:
-        return RepairPlan(None, None, best=True)
-    operator, recalibration = None, None
-    for part in (piece.strip() for piece in str(text).split("+")):
-        found = re.fullmatch(r"batchnorm(?:[-:(](\w+)\)?)?", part)
-        if found and (found[1] or MODES[0]) in MODES and recalibration is None:
-            recalibration = found[1] or MODES[0]
-        elif part in OPERATORS and operator is None and recalibration is None:
-            operator = OPERATORS[part]
-        else:
-            close = difflib.get_close_matches(part, repair_names(), n=1)
-            raise SparsemendError(
-                "unknown repair",
-                text,
-                f"{BEST}, one of {', '.join(OPERATORS)}, or batchnorm, batchnorm-ema, or both as "
-                "in 'variance+batchnorm'",
-                f"did you mean {close[0]!r}?" if close and close[0] != part else "",
-            )
-    return RepairPlan(operator, recalibration)
+    parts: list[Repair] = []
+    for piece in str(text).split("+"):
+        name = re.sub(r"^(\w+)[:(](\w+)\)?$", r"\1-\2", piece.strip())
+        found = find_repair(name)
+        if found is None or not _may_follow(found, parts):
+            raise _unknown(text, name)
+        parts.append(found)
+    return Formula(tuple(parts))
+
+
+def _may_follow(part: Repair, parts: list[Repair]) -> bool:
+    if not parts:
+        return True
+    if "alone" in (part.stage, parts[0].stage):
+        return False
+    return STAGES.index(part.stage) > STAGES.index(parts[-1].stage)
+
+
+def _unknown(text: str, part: str) -> SparsemendError:
+    names: dict[str, list[str]] = {stage: [] for stage in ("alone", *STAGES)}
+    for repair in repairs().values():
+        names[repair.stage].append(repair.name)
+    close = difflib.get_close_matches(part, repair_names(), n=1)
+    return SparsemendError(
+        "unknown repair",
+        text,
+        f"{', '.join(names['alone'])}, one of {', '.join(names['weights'])}, or "
+        f"{', '.join(names['statistics'])}, or both as in 'variance+batchnorm'",
+        f"did you mean {close[0]!r}?" if close and close[0] != part else "",
+    )

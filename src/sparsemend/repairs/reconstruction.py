@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,55 +18,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsemend.errors import SparsemendWarning
-from sparsemend.execution.batches import Batch, evaluation_mode
+from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
 from sparsemend.layers import (
     Layer,
-    LayerSet,
     Surroundings,
     stored_weight,
     surroundings,
     weight_matrix,
 )
+from sparsemend.masks import Masks
+from sparsemend.masks.gradual import GRADUAL
 from sparsemend.progress import progress_bar
 from sparsemend.repairs.channelwise import paired_runs
-from sparsemend.repairs.fit import Fit, InputCovariance, Settings, fit_layer
+from sparsemend.repairs.fit import Choice, Fit, FitSettings, InputCovariance, LayerInputs, fit_layer
 from sparsemend.repairs.fold import fold
 from sparsemend.repairs.importance import channel_importance
+from sparsemend.repairs.repair import Outcome, Support
 from sparsemend.repairs.targets import Targets, norm_affine
+from sparsemend.session import Session
 from sparsemend.solvers import solve_on_support
-
-Masks = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What reconstruction did besides changing the network in place.
-
-    Attributes
-    ----------
-    masks
-        Layer name → boolean tensor of the stored weight's shape.
-    added_biases
-        Module paths that got a bias parameter.
-    """
-
-    masks: Masks
-    added_biases: tuple[str, ...]
 
 
 def reconstruct(
-    pruned: nn.Module,
-    dense: nn.Module,
-    batches: Sequence[Batch],
-    layers: LayerSet,
-    masks: Mapping[str, Tensor] | None,
-    allocation: Mapping[str, int],
-    settings: Settings | None = None,
-    progress: bool | None = None,
-    *,
+    session: Session,
+    network: nn.Module,
+    support: Support,
+    settings: FitSettings | None = None,
     importance: Mapping[str, Tensor] | None = None,
-) -> Reconstruction:
+) -> Outcome:
     """Reconstruct every layer in place.
 
     Held in memory: of every batch in both networks what the networks need at the layer at
@@ -75,34 +54,25 @@ def reconstruct(
 
     Parameters
     ----------
-    pruned
+    session
+        The dense network and the inputs to repair with.
+    network
         The network to repair. With free masks its weights are still the dense ones.
-    dense
-        The dense network.
-    batches
-        Unlabelled calibration batches.
-    layers
-        From :func:`sparsemend.discover` on a batch.
-    masks
-        Fixed supports, stored shapes; None to choose them jointly with the values.
-    allocation
-        Kept count of every layer.
+    support
+        Counts, and masks or the rule that chooses them jointly with the values.
     settings
         Constants.
-    progress
-        Show a progress bar; default on a terminal.
     importance
         Layer name → weight of each channel's error where the support is free; by default that
-        of the dense network's weights, see ``_importance``.
+        of the dense network's weights, see ``importance.py``.
     """
-    settings = settings or Settings()
-    if importance is None and masks is None:
-        importance = channel_importance(dense, layers)
-    walk = _Walk(pruned, dense, len(batches), layers, masks, allocation, settings, importance or {})
-    runs, stops = paired_runs(pruned, dense, batches, layers)
+    if importance is None and support.masks is None:
+        importance = channel_importance(session.model, session.layers)
+    walk = _Pass(session, network, support, settings or FitSettings(), importance or {})
+    runs, stops = paired_runs(session, network, session.layers)
     with (
-        evaluation_mode(dense, pruned),
-        progress_bar("reconstruct", len(layers), progress) as advance,
+        evaluation_mode(session.model, network),
+        progress_bar("reconstruct", len(session.layers)) as advance,
         closing(lockstep(runs, stops)) as pauses,
     ):
         for pause in pauses:
@@ -110,27 +80,24 @@ def reconstruct(
                 walk.repair(name, pause.calls)
                 advance()
     walk.warn()
-    return Reconstruction(walk.masks, tuple(walk.added))
+    return Outcome(walk.masks, tuple(walk.added))
 
 
-class _Walk:
+class _Pass:
     """State of one pass over the network."""
 
     def __init__(
         self,
-        pruned: nn.Module,
-        dense: nn.Module,
-        batches: int,
-        layers: LayerSet,
-        masks: Mapping[str, Tensor] | None,
-        allocation: Mapping[str, int],
-        settings: Settings,
+        session: Session,
+        network: nn.Module,
+        support: Support,
+        settings: FitSettings,
         importance: Mapping[str, Tensor],
     ) -> None:
-        self._pruned, self._dense, self._batches = pruned, dense, batches
-        self._layers, self._fixed, self._allocation = layers, masks, allocation
+        self._network, self._dense, self._batches = network, session.model, len(session.seen)
+        self._layers, self._support = session.layers, support
         self._settings, self._importance = settings, importance
-        self._around = surroundings(layers)
+        self._around = surroundings(session.layers)
         # Inputs that a later sum will need again: (dense, repaired) per batch.
         self._sources = {s.shortcut.source for s in self._around.values() if s.shortcut}
         self._held: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
@@ -157,25 +124,27 @@ class _Walk:
         inputs = [_batched(layer, calls[self._batches + i][1]) for i in order]
         if name in self._sources:
             self._held[name] = (dense_inputs, inputs)
-        module: Any = self._pruned.get_submodule(name)
+        module: Any = self._network.get_submodule(name)
         reference: Any = self._dense.get_submodule(name)
         outputs = [reference.forward(x).float() for x in dense_inputs]
         affine = norm_affine(self._dense, layer, outputs[0].device)
         if affine is None or layer.calls > 1:
             around = Surroundings(final=around.final)
         targets = self._targets(around, outputs, affine)
-        mask = None if self._fixed is None else weight_matrix(self._fixed[name], layer)
+        fixed = self._support.masks
+        choice = Choice(
+            self._support.counts[name],
+            None if fixed is None else weight_matrix(fixed[name], layer),
+            self._support.rule or GRADUAL,
+            self._importance.get(name),
+        )
         fit, covariance = fit_layer(
-            module,
-            layer,
-            inputs,
+            LayerInputs(module, layer, inputs),
             targets,
-            mask,
-            self._allocation[name],
+            choice,
             self._settings,
             relu=around.relu,
             pooled=around.pooled,
-            importance=self._importance.get(name),
         )
         # A single output has no class probabilities.
         if around.final and layer.kind == "Linear" and outputs[0].dim() == 2 and layer.rows > 1:
@@ -198,7 +167,7 @@ class _Walk:
         if around.shortcut is not None:
             dense_source, source = self._held[around.shortcut.source]
             projection = around.shortcut.projection
-            shortcut = [self._shortcut(self._pruned, projection, x) for x in source]
+            shortcut = [self._shortcut(self._network, projection, x) for x in source]
             joined = [
                 u + self._shortcut(self._dense, projection, x)
                 for u, x in zip(joined, dense_source, strict=True)
@@ -220,7 +189,7 @@ class _Walk:
             module.weight.copy_(stored_weight(fit.weight, layer))
         bias = None if module.bias is None else module.bias.detach().to(fit.shift)
         shift = fit.shift if bias is None else fit.shift - bias
-        self.added += fold(self._pruned, layer, None, shift)
+        self.added += fold(self._network, layer, None, shift)
         self.masks[layer.name] = stored_weight(fit.mask, layer)
         constant = int(covariance.dead.sum())
         if constant:
@@ -260,7 +229,7 @@ def _refit_logits(
     covariance: InputCovariance,
     inputs: Sequence[Tensor],
     logits: Sequence[Tensor],
-    settings: Settings,
+    settings: FitSettings,
 ) -> Fit:
     """Fit the class probabilities rather than the logits, by Böhning's bound.
 

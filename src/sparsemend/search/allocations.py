@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
-from torch import nn
 
 from sparsemend.allocation import Allocation, allocate_layers, rule_names
-from sparsemend.calibration import Calibration, InputMoments
-from sparsemend.diagnosis import Diagnosis, diagnose
+from sparsemend.calibration import InputMoments
+from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import Batch
-from sparsemend.layers import LayerSet, layer_weights
-from sparsemend.masks import JOINT
-from sparsemend.repairs import RepairPlan
+from sparsemend.layers import layer_weights
+from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.recipe import Recipe
+from sparsemend.recipe.defaults import DIAGNOSED_REPAIR
 from sparsemend.search.auto import search_allocation
-from sparsemend.search.budget import Budget
 from sparsemend.search.objective import Objective
 from sparsemend.search.result import AllocationSearch
 from sparsemend.search.sensitivity import sensitivities
+from sparsemend.session import Session
 
-AUTO = "auto"
 # Measuring sensitivities takes about as long as a repair.
 _SENSITIVITY_COST = 1.0
 # The most promising first, so that a small budget tries these.
@@ -33,86 +30,57 @@ _DEMANDING = frozenset({"uniform+", "rr-density"})
 
 
 def find_allocation(
-    dense: nn.Module,
-    batches: Sequence[Batch],
-    heldout: Sequence[Batch],
-    sparsity: float,
-    calibration: Calibration,
-    diagnosis: Diagnosis,
-    mask: str,
-    plan: RepairPlan,
-    scope: str,
-    budget: Budget,
-    progress: bool | None = None,
+    session: Session, recipe: Recipe, diagnosis: Diagnosis | None = None
 ) -> AllocationSearch:
     """Rule ``auto``: the allocation whose repaired network is closest to the dense one.
 
     Parameters
     ----------
-    dense
-        The dense network; unchanged.
-    batches
-        Unlabelled inputs that repairs see.
-    heldout
-        Inputs to judge on, none of them in ``batches``.
-    sparsity
-        Fraction of all prunable weights to remove, in [0, 1).
-    calibration, diagnosis
-        Of the network; the diagnosis is for the rules that need one.
-    mask, plan, scope
-        Mask rule and repair of the trials.
-    budget
-        When to stop.
-    progress
-        Show progress bars; default on a terminal.
+    session
+        The dense network, the inputs that repairs see, and those to judge on.
+    recipe
+        Sparsity, mask rule and repair of the trials, and when to stop.
+    diagnosis
+        For the rules that need one; default :func:`damage_curves`.
     """
-    layers = calibration.layers
-    objective = Objective(dense, batches, heldout, layers, mask, plan, scope, calibration, progress)
+    curves = damage_curves(session, recipe) if diagnosis is None else diagnosis
 
     def further() -> dict[str, tuple[int, ...]]:
-        found = sensitive_allocation(
-            dense, layers, sparsity, diagnosis, heldout[:1], progress=progress
-        )
-        return {"sensitive damage": tuple(found.values())}
+        return {"sensitive damage": tuple(sensitive_allocation(session, recipe, curves).values())}
 
     return search_allocation(
-        layers,
-        plain_allocations(dense, layers, sparsity, diagnosis),
-        objective,
-        budget,
+        session.layers,
+        plain_allocations(session, recipe.sparsity, curves),
+        Objective(session, recipe),
+        recipe.limit,
         further=further,
         further_cost=_SENSITIVITY_COST,
-        progress=progress,
     )
 
 
-def damage_curves(
-    dense: nn.Module,
-    calibration: Calibration,
-    plan: RepairPlan,
-    mask: str,
-    progress: bool | None = None,
-) -> Diagnosis:
+def damage_curves(session: Session, recipe: Recipe) -> Diagnosis:
     """The diagnosis that a search goes by: of the repair used, as far as that is cheap.
 
-    Magnitude masks stand for gradual ones, whose choice costs as much as a repair for every
-    density; where a layer is too wide for d × d moments, ``variance`` and magnitude masks
-    stand for all.
+    Magnitude masks stand for those that are chosen with the fit, whose choice costs as much as
+    a repair for every density; where a layer is too wide for d × d moments, ``variance`` and
+    magnitude masks stand for all.
     """
-    wide = not all(isinstance(m, InputMoments) for m in calibration.moments.values())
-    repair = "variance" if wide else plan.diagnosis
-    mask = "magnitude" if wide or mask == JOINT else mask
-    return diagnose(dense, calibration, repair, mask=mask, progress=progress)
+    moments = session.calibration.moments.values()
+    wide = not all(isinstance(found, InputMoments) for found in moments)
+    repair = DIAGNOSED_REPAIR if wide else recipe.formula.diagnosis
+    rule = MAGNITUDE if wide or recipe.mask_rule.joint else recipe.mask_rule
+    return session_diagnosis(session, repair, rule.name)
 
 
 def plain_allocations(
-    dense: nn.Module, layers: LayerSet, sparsity: float, diagnosis: Diagnosis
+    session: Session, sparsity: float, diagnosis: Diagnosis
 ) -> dict[str, Allocation]:
     """Every plain rule's allocation; the rules that lead most often come first.
 
     A rule that cannot divide this budget among these layers is left out.
     """
-    weights = layer_weights(dense, layers)
+    layers = session.layers
+    weights = layer_weights(session.model, layers)
     names = (*_ORDER, *(name for name in rule_names() if name not in _ORDER))
     found: dict[str, Allocation] = {}
     for name in names:
@@ -124,20 +92,16 @@ def plain_allocations(
     return found
 
 
-def sensitive_allocation(
-    dense: nn.Module,
-    layers: LayerSet,
-    sparsity: float,
-    diagnosis: Diagnosis,
-    batches: Sequence[Batch],
-    progress: bool | None = None,
-) -> Allocation:
+def sensitive_allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis) -> Allocation:
     """Least damage after repair, each layer's weighed by what noise in it does to the output.
 
     Minimises Σ_l s_l · residual_l(density_l) under the budget, s_l from
-    :func:`.sensitivity.sensitivities` on ``batches``.
+    :func:`.sensitivity.sensitivities` on the first batch of the inputs to judge on.
     """
-    measured = sensitivities(dense, batches, layers, progress=progress)
+    layers = session.layers
+    measured = sensitivities(session.model, session.unseen[:1], layers)
     weights = np.array([measured[name] for name in diagnosis.layers])
     weighted = dataclasses.replace(diagnosis, residual=diagnosis.residual * weights[:, None])
-    return allocate_layers(layers, layer_weights(dense, layers), sparsity, "rr", diagnosis=weighted)
+    return allocate_layers(
+        layers, layer_weights(session.model, layers), recipe.sparsity, "rr", diagnosis=weighted
+    )

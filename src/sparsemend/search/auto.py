@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from sparsemend.allocation import Allocation
 from sparsemend.layers import LayerSet
 from sparsemend.progress import Advance, progress_bar
-from sparsemend.search._walk import Walk
-from sparsemend.search.budget import Budget, Meter
+from sparsemend.recipe import AUTO, Budget
+from sparsemend.search.climb import Climb
 from sparsemend.search.directions import Array, Move, counts_of, log_densities, moves
+from sparsemend.search.meter import Meter
 from sparsemend.search.mixtures import Mixture, describe, first_mixtures, halfway, mix
 from sparsemend.search.objective import Objective
 from sparsemend.search.result import AllocationSearch, Trial
@@ -42,7 +43,6 @@ def search_allocation(
     *,
     further: Further = dict,
     further_cost: float = 0.0,
-    progress: bool | None = None,
 ) -> AllocationSearch:
     """Find the allocation with the lowest KL on the inputs that no repair sees.
 
@@ -60,8 +60,6 @@ def search_allocation(
         Further allocations, name → counts, worth trying after rules and mixtures; called then.
     further_cost
         What calling it costs, in repairs.
-    progress
-        Show a progress bar; default on a terminal.
 
     Returns
     -------
@@ -69,7 +67,7 @@ def search_allocation(
         The best allocation and all that was tried. Interrupting the search ends it with the
         best so far.
     """
-    return _Search(layers, plain, objective, Meter(budget), progress).run(further, further_cost)
+    return _Search(layers, plain, objective, Meter(budget)).run(further, further_cost)
 
 
 class _Search:
@@ -79,10 +77,9 @@ class _Search:
         plain: Mapping[str, Allocation],
         objective: Objective,
         meter: Meter,
-        progress: bool | None,
     ) -> None:
         self._layers, self._plain, self._objective = layers, plain, objective
-        self._meter, self._progress = meter, progress
+        self._meter = meter
         first = next(iter(plain.values()))
         self._sizes, self._keep = tuple(first.sizes.values()), first.kept
         self._trials: list[Trial] = []
@@ -90,7 +87,7 @@ class _Search:
 
     def run(self, further: Further, further_cost: float) -> AllocationSearch:
         finished = "budget spent"
-        with progress_bar("search", self._meter.total, self._progress) as advance:
+        with progress_bar("search", self._meter.total) as advance:
             self._advance: Advance = advance
             try:
                 started = self._rules() and self._mix() and self._further(further, further_cost)
@@ -105,7 +102,7 @@ class _Search:
         counts = dict(zip(names, best.counts, strict=True))
         sizes = dict(zip(names, self._sizes, strict=True))
         return AllocationSearch(
-            allocation=Allocation(counts, sizes, "auto"),
+            allocation=Allocation(counts, sizes, AUTO),
             winner=best.name,
             kl=best.kl,
             trials=tuple(self._trials),
@@ -179,7 +176,7 @@ class _Search:
 
     def _climb(self) -> bool:
         """Local search from the best; True when it has come to its end within the budget."""
-        walk = Walk(self._log(self._best.counts), self._best.name)
+        walk = Climb(self._log(self._best.counts), self._best.name)
         value = self._proxy(walk.point)
         while value is not None:
             candidates = moves(self._layers, counts_of(walk.point, self._sizes, self._keep))
@@ -197,7 +194,7 @@ class _Search:
                 value = self._confirm(walk, value)
         return False
 
-    def _line(self, walk: Walk, move: Move, value: float) -> float | None:
+    def _line(self, walk: Climb, move: Move, value: float) -> float | None:
         """Try a step forth and back; the new value, or None when the budget is spent."""
         step = walk.step(move)
         for sign in walk.signs(move):
@@ -212,7 +209,7 @@ class _Search:
         walk.refuse(move)
         return value
 
-    def _confirm(self, walk: Walk, value: float) -> float | None:
+    def _confirm(self, walk: Climb, value: float) -> float | None:
         """Give what the walk has reached the real repair; where it is no better, go back."""
         before = self._best
         if not self._exact(walk.name, counts_of(walk.point, self._sizes, self._keep)):

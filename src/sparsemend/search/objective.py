@@ -5,24 +5,25 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import nn
 
-from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendWarning
 from sparsemend.evaluation import Reference
-from sparsemend.execution.batches import Batch, batch_size, split_inputs
-from sparsemend.layers import LayerSet
-from sparsemend.masks import JOINT, apply_masks, choose_masks
-from sparsemend.repairs import RepairPlan, Settings, Support, parse_repair, run_plan
+from sparsemend.execution.batches import batch_size, split_inputs
+from sparsemend.masks import MaskRule, apply_masks, choose_masks
+from sparsemend.progress import progress_shown
+from sparsemend.recipe import Recipe
+from sparsemend.repairs import FitSettings, Support, Terms
 from sparsemend.search.directions import Array
-from sparsemend.search.slopes import Restored, at_the_margin, density_slopes
+from sparsemend.search.slopes import at_the_margin, density_slopes
+from sparsemend.session import Session
 from sparsemend.solvers import Schedule
 
 # A cheap trial: a part of the calibration inputs, and of the rounds of a reconstruction.
 _PROXY_INPUTS = 0.25
-_PROXY_SETTINGS = Settings(
+_PROXY_SETTINGS = FitSettings(
     refits=1,
     reselections=0,
     logit_refits=10,
@@ -33,79 +34,50 @@ _PROXY_ROUNDS = 0.5
 
 
 def start_support(
-    sparse: nn.Module,
-    dense: nn.Module,
-    counts: Mapping[str, int],
-    mask: str,
-    calibration: Calibration | None = None,
+    session: Session, network: nn.Module, counts: Mapping[str, int], rule: MaskRule
 ) -> Support:
     """Choose the masks and apply them in place, unless the repair is to choose them.
 
     Parameters
     ----------
-    sparse
-        The network to prune; still equal to ``dense``.
-    dense
-        The dense network.
+    session
+        The dense network and its inputs.
+    network
+        The network to prune; still equal to the dense one.
     counts
         Layer name → number of weights to keep.
-    mask
-        Mask rule, or ``gradual``.
-    calibration
-        For mask rules that need it.
+    rule
+        Mask rule.
     """
-    if mask == JOINT:
-        return Support(counts, None)
-    masks = choose_masks(dense, counts, mask, calibration=calibration)
-    apply_masks(sparse, masks)
-    return Support(counts, masks)
+    if rule.joint:
+        return Support(counts, None, rule)
+    calibration = session.calibration if rule.needs == "moments" else None
+    masks = choose_masks(session.model, counts, rule.name, calibration=calibration)
+    apply_masks(network, masks)
+    return Support(counts, masks, rule)
 
 
 class Objective:
     """Prunes and repairs copies of a network and says how far they are from it.
 
+    Held in memory: what the session holds, the dense network's logits for a part of its inputs,
+    and the network of the last real repair.
+
     Parameters
     ----------
-    dense
-        The dense network; unchanged.
-    batches
-        Unlabelled inputs to repair with.
-    heldout
-        Inputs to judge on, none of them in ``batches``. Cheap trials are judged on the rest of
-        ``batches`` instead: hundreds of trials would fit what confirms them.
-    layers
-        Its layers.
-    mask, plan, scope
-        Mask rule and repair. For repair ``best`` trials are reconstructions.
-    calibration
-        For mask rules that need it.
-    progress
-        Show a bar for every repair; default on a terminal.
-
-    Held in memory: the inputs, the dense network's logits for them, and the network of the last
-    real repair.
+    session
+        The dense network and its inputs. Cheap trials are judged on a part of the inputs that
+        repairs see, not on those held out: hundreds of trials would fit what confirms them.
+    recipe
+        Mask rule, repair and scope. For repair ``best`` trials are reconstructions.
     """
 
-    def __init__(
-        self,
-        dense: nn.Module,
-        batches: Sequence[Batch],
-        heldout: Sequence[Batch],
-        layers: LayerSet,
-        mask: str,
-        plan: RepairPlan,
-        scope: str = "sequential",
-        calibration: Calibration | None = None,
-        progress: bool | None = None,
-    ) -> None:
-        self._dense, self._batches = dense, batches
-        self._judge = Reference(dense, heldout)
-        self._layers, self._mask, self._scope = layers, mask, scope
-        self._plan = parse_repair("reconstruct") if plan.best else plan
-        self._calibration, self._progress = calibration, progress
+    def __init__(self, session: Session, recipe: Recipe) -> None:
+        self._session, self._scope = session, recipe.scope
+        self._rule, self._formula = recipe.mask_rule, recipe.formula.trial
         self._last: tuple[dict[str, int], nn.Module] | None = None
-        self._few, rest = split_inputs(batches, lambda n: max(1, round(_PROXY_INPUTS * n)))
-        self._quick_judge = Reference(dense, rest) if rest else self._judge
+        few, rest = split_inputs(session.seen, lambda n: max(1, round(_PROXY_INPUTS * n)))
+        self._quick = session.on(few, rest or session.unseen)
 
     # A forward and a backward pass, of the dense network a forward one, two rankings of weights.
     slope_cost = 1.0
@@ -113,79 +85,52 @@ class Objective:
     @property
     def proxy_cost(self) -> float:
         """Cost of :meth:`proxy` as a share of that of :meth:`exact`."""
-        rounds = _PROXY_ROUNDS if self._plan.reconstructs else 1.0
-        inputs = [sum(map(batch_size, batches)) for batches in (self._few, self._batches)]
-        return rounds * inputs[0] / inputs[1]
+        rounds = _PROXY_ROUNDS if self._formula.refits else 1.0
+        few, all_ = (sum(map(batch_size, s.seen)) for s in (self._quick, self._session))
+        return rounds * few / all_
 
     def exact(self, counts: Mapping[str, int]) -> float:
         """KL after the real repair, in nats; infinite where outputs are no numbers."""
-        return _kl(self._judge, self._network(counts))
+        return _kl(self._session.reference, self._network(counts))
 
     def proxy(self, counts: Mapping[str, int]) -> float:
         """KL after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
-        model = self._repaired(counts, self._few, _PROXY_SETTINGS, False)
-        return _kl(self._quick_judge, model)
+        with progress_shown(False):
+            model = self._repaired(counts, self._quick, _PROXY_SETTINGS)
+        return _kl(self._quick.reference, model)
 
     def slopes(self, counts: Mapping[str, int]) -> Array | None:
         """d KL / d log density of every layer after the real repair, on the inputs it repairs with.
 
         Costs :attr:`slope_cost` repairs where these counts had the last real repair. None where
-        weights are refitted: dense values then do not say what a further weight would bring.
+        weights are refitted, as dense values then do not say what a further weight would bring,
+        and where it is not known which means and variances the repair restores.
         """
-        if self._plan.reconstructs or self._mask == JOINT:
+        restored = self._formula.restores
+        if self._formula.refits or self._rule.joint or restored is None:
             return None
-        marginal, ratios = at_the_margin(
-            self._dense, self._layers, counts, self._mask, self._calibration
-        )
-        return density_slopes(
-            self._network(counts),
-            self._dense,
-            self._batches,
-            self._layers,
-            marginal,
-            ratios,
-            restored=_restored(self._plan),
-        )
+        marginal = at_the_margin(self._session, counts, self._rule)
+        return density_slopes(self._session, self._network(counts), marginal, restored=restored)
 
     def _network(self, counts: Mapping[str, int]) -> nn.Module:
         """After the real repair; the last one is kept."""
         key = dict(counts)
         if self._last is None or self._last[0] != key:
             self._last = None  # before the next is made: one at a time
-            self._last = key, self._repaired(counts, self._batches, None, self._progress)
+            self._last = key, self._repaired(counts, self._session, None)
         return self._last[1]
 
     def _repaired(
-        self,
-        counts: Mapping[str, int],
-        batches: Sequence[Batch],
-        settings: Settings | None,
-        progress: bool | None,
+        self, counts: Mapping[str, int], session: Session, settings: FitSettings | None
     ) -> nn.Module:
-        model = copy.deepcopy(self._dense)
-        support = start_support(model, self._dense, counts, self._mask, self._calibration)
+        model = copy.deepcopy(session.model)
+        support = start_support(self._session, model, counts, self._rule)
+        terms = Terms(support, self._scope, settings)
         with warnings.catch_warnings():
             # What there is to say of the winner, its own repair says; of the others, nobody.
             warnings.simplefilter("ignore", SparsemendWarning)
-            run_plan(
-                model,
-                self._dense,
-                batches,
-                self._layers,
-                self._plan,
-                self._scope,
-                support,
-                progress,
-                settings,
-            )
+            self._formula.run(session, model, terms)
         return model
-
-
-def _restored(plan: RepairPlan) -> Restored:
-    """Where a repair brings means and variances back, whatever the weights are."""
-    if plan.batchnorm:
-        return "norms"
-    return "nothing" if plan.operator is None or plan.operator.name == "none" else "layers"
 
 
 def _kl(judge: Reference, model: nn.Module) -> float:

@@ -25,7 +25,6 @@ def sensitivities(
     *,
     noise: float = NOISE,
     seed: int = 0,
-    progress: bool | None = None,
 ) -> dict[str, float]:
     """Layer name → KL(dense ‖ noisy) per relative variance of noise in its pre-activations.
 
@@ -45,8 +44,6 @@ def sensitivities(
         Relative variance of the noise, in (0, 1).
     seed
         Of the noise.
-    progress
-        Show a progress bar; default on a terminal.
 
     Returns
     -------
@@ -57,7 +54,7 @@ def sensitivities(
     noisy = copy.deepcopy(dense)
     modules: dict[str, Any] = dict(noisy.named_modules())
     found: dict[str, float] = {}
-    with progress_bar("sensitivity", len(layers), progress) as advance:
+    with progress_bar("sensitivity", len(layers)) as advance:
         for layer in layers:
             hook = _disturbing(layer, noise, torch.Generator().manual_seed(seed))
             paths = (layer.name, *layer.aliases)

@@ -11,21 +11,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration import Calibration
 from sparsemend.evaluation import divergence, logits
-from sparsemend.execution.batches import Batch, batch_size, call, evaluation_mode
-from sparsemend.layers import LayerSet, channel_last, channel_shape, layer_weights
-from sparsemend.masks import Masks, choose_masks
-from sparsemend.repairs import running_norms
+from sparsemend.execution.batches import batch_size, call, evaluation_mode
+from sparsemend.layers import channel_last, channel_shape, layer_weights
+from sparsemend.masks import MaskRule, Masks, choose_masks
+from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.repairs import Restored, running_norms
 from sparsemend.search.directions import Array
-
-Restored = Literal["nothing", "norms", "layers"]
+from sparsemend.session import Session
 
 # Counts between which weights are at the margin: these times and divided by it.
 MARGIN = 1.5
@@ -54,44 +54,50 @@ def margins(
     return below, above
 
 
+@dataclass(frozen=True)
+class Marginal:
+    """The weights that a change of density would bring or take.
+
+    Attributes
+    ----------
+    weights
+        Layer name → boolean tensor of the stored shape.
+    ratios
+        Larger over smaller count of every layer, [L].
+    """
+
+    weights: Masks
+    ratios: list[float]
+
+
 def at_the_margin(
-    dense: nn.Module,
-    layers: LayerSet,
-    counts: Mapping[str, int],
-    mask: str = "magnitude",
-    calibration: Calibration | None = None,
-) -> tuple[Masks, list[float]]:
-    """Layer → which of its weights are at the margin; larger over smaller count, [L].
+    session: Session, counts: Mapping[str, int], rule: MaskRule = MAGNITUDE
+) -> Marginal:
+    """Which weights of every layer are at the margin.
 
     Parameters
     ----------
-    dense
-        The dense network; unchanged.
-    layers
-        Its layers, in execution order.
+    session
+        The dense network and its inputs.
     counts
-        Layer → kept count, in the same order.
-    mask, calibration
-        Mask rule, and what it may need.
+        Layer → kept count, in execution order.
+    rule
+        Mask rule with nested masks.
     """
-    ends = margins(tuple(counts.values()), [layer.size for layer in layers])
+    ends = margins(tuple(counts.values()), [layer.size for layer in session.layers])
+    calibration = session.calibration if rule.needs == "moments" else None
     least, most = (
-        choose_masks(dense, dict(zip(counts, end, strict=True)), mask, calibration=calibration)
+        choose_masks(
+            session.model, dict(zip(counts, end, strict=True)), rule.name, calibration=calibration
+        )
         for end in ends
     )
     ratios = [more / less for less, more in zip(*ends, strict=True)]
-    return {name: most[name] & ~least[name] for name in counts}, ratios
+    return Marginal({name: most[name] & ~least[name] for name in counts}, ratios)
 
 
 def density_slopes(
-    model: nn.Module,
-    dense: nn.Module,
-    batches: Sequence[Batch],
-    layers: LayerSet,
-    marginal: Mapping[str, Tensor],
-    ratios: Sequence[float],
-    *,
-    restored: Restored = "nothing",
+    session: Session, model: nn.Module, marginal: Marginal, *, restored: Restored = "nothing"
 ) -> Array | None:
     """d KL(dense ‖ repaired) / d log density of every layer, in nats, [L].
 
@@ -99,16 +105,12 @@ def density_slopes(
 
     Parameters
     ----------
+    session
+        The dense network and the inputs to measure with: those that repairs see.
     model
         The repaired network; unchanged. A copy of it is held, and of one batch at a time the
         activations of all layers, as for a step of training.
-    dense
-        The dense network; unchanged.
-    batches
-        Unlabelled inputs to measure with.
-    layers
-        The layers, in execution order.
-    marginal, ratios
+    marginal
         From :func:`at_the_margin`.
     restored
         Where the repair would restore means and variances of channels after a change of weights,
@@ -121,6 +123,7 @@ def density_slopes(
     Array or None
         None where the network has no gradient, or it is not finite.
     """
+    dense, layers, ratios = session.model, session.layers, marginal.ratios
     model = copy.deepcopy(model).requires_grad_(False)
     modules: dict[str, Any] = dict(model.named_modules())
     weights = layer_weights(dense, layers)
@@ -134,7 +137,7 @@ def density_slopes(
                 for path in (layer.name, *layer.aliases):
                     modules[path].register_forward_hook(_restoring(channel_shape(layer)))
         count = 0
-        for batch in batches:
+        for batch in session.seen:
             if restored == "norms" and batch_size(batch) < 2:
                 continue
             expected = logits(call(dense, batch))
@@ -147,7 +150,7 @@ def density_slopes(
     found = np.zeros(len(layers))
     for position, (layer, parameter) in enumerate(zip(layers, parameters, strict=True)):
         if parameter.grad is not None and ratios[position] > 1:
-            chosen = marginal[layer.name]
+            chosen = marginal.weights[layer.name]
             products = weights[layer.name][chosen].double() * parameter.grad[chosen].double()
             found[position] = float(products.sum()) / (count * math.log(ratios[position]))
     return found if count and np.isfinite(found).all() else None

@@ -16,19 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from sparsemend.allocation import needs_diagnosis
-from sparsemend.calibration import Calibration, calibrate
-from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import evaluate, logits
 from sparsemend.execution.batches import Batch, call, evaluation_mode
-from sparsemend.masks import NEEDS_CALIBRATION, apply_masks
-from sparsemend.repairs import parse_repair
-from sparsemend.search import AUTO, damage_curves
+from sparsemend.masks import apply_masks
+from sparsemend.progress import progress_shown
+from sparsemend.session import Session
 from sparsemend.sweeps.fingerprint import inputs_fingerprint, mask_fingerprint
 from sparsemend.sweeps.inputs import Network
-from sparsemend.sweeps.records import Cell, Failure, Record, Settings, Task
-from sparsemend.verbs.compress import compress
+from sparsemend.sweeps.records import Failure, Record, Settings, Task
+from sparsemend.verbs.compress import run_recipe
 from sparsemend.verbs.compression import CompressionResult
 
 Outcomes = Generator[Record | Failure, None, None]
@@ -59,7 +56,7 @@ class Bench:
     def compute(self, task: Task) -> Record | Failure:
         """The record of a cell, or why there is none."""
         try:
-            with warnings.catch_warnings():
+            with progress_shown(False), warnings.catch_warnings():
                 # Whole channels die at high sparsities; in a grid of them that is no news.
                 warnings.simplefilter("ignore", SparsemendWarning)
                 return self._compute(task)
@@ -78,22 +75,7 @@ class Bench:
             self._shared = None  # freed before the next is made
             self._shared = _Shared(network, cell.seed, task.settings)
         shared, judge = self._shared, self._judge
-        diagnoses = cell.rule == AUTO or needs_diagnosis(cell.rule)
-        needs_moments = diagnoses or cell.mask in NEEDS_CALIBRATION
-        result = compress(
-            network.model,
-            shared.seen,
-            cell.sparsity,
-            cell.rule,
-            cell.mask,
-            cell.repair,
-            scope=task.settings.scope,
-            budget=task.settings.budget or None,
-            heldout=shared.unseen,
-            calibration=shared.calibration if needs_moments else None,
-            diagnosis=shared.diagnosis(cell) if diagnoses else None,
-            progress=False,
-        )
+        result = run_recipe(shared.session, task.recipe)
         if not math.isfinite(result.agreement.kl):
             raise SparsemendError("the repaired network's outputs are not finite")
         return Record(
@@ -120,44 +102,24 @@ def in_process(networks: Sequence[Network], tasks: Sequence[Task]) -> Outcomes:
 
 
 class _Shared:
-    """The inputs of one seed, and what is known of the dense network from them."""
+    """The session of one seed, and what its inputs say of the dense network."""
 
     def __init__(self, network: Network, seed: int, settings: Settings) -> None:
-        self._network, self._seed, self._settings = network, seed, settings
-        self.seen, self.unseen = network.inputs.draw(seed)
-        if inputs_fingerprint(self.seen, self.unseen) != settings.inputs:
+        self._key = (network.name, seed, settings.inputs)
+        seen, unseen = network.inputs.draw(seed)
+        if inputs_fingerprint(seen, unseen) != settings.inputs:
             raise SparsemendError(
                 f"the calibration inputs of seed {seed} are not those drawn before",
                 fix="the function of the seed must return the same inputs every time",
             )
-        self._diagnoses: dict[tuple[bool, str, str], Diagnosis] = {}
+        self.session = Session(network.model, seen, unseen)
 
     def fits(self, task: Task) -> bool:
-        mine = (self._network.name, self._seed, self._settings.inputs)
-        return mine == (task.cell.network, task.cell.seed, task.settings.inputs)
-
-    @cached_property
-    def calibration(self) -> Calibration:
-        return calibrate(self._network.model, self.seen, progress=False)
-
-    def diagnosis(self, cell: Cell) -> Diagnosis:
-        """As :func:`sparsemend.compress` diagnoses for a rule, mask and repair."""
-        plan, searching = parse_repair(cell.repair), cell.rule == AUTO
-        key = (searching, plan.diagnosis, cell.mask)
-        if key not in self._diagnoses:
-            model = self._network.model
-            self._diagnoses[key] = (
-                damage_curves(model, self.calibration, plan, cell.mask, progress=False)
-                if searching
-                else diagnose(
-                    model, self.calibration, plan.diagnosis, mask=cell.mask, progress=False
-                )
-            )
-        return self._diagnoses[key]
+        return self._key == (task.cell.network, task.cell.seed, task.settings.inputs)
 
     @cached_property
     def num_classes(self) -> int:
-        return count_classes(self._network.model, self.seen[0])
+        return count_classes(self.session.model, self.session.seen[0])
 
 
 class _Judge:
@@ -184,7 +146,7 @@ class _Judge:
 
     def accuracy(self, model: nn.Module) -> float | None:
         batches = self._labelled()
-        return None if batches is None else evaluate(model, batches, progress=False).top1
+        return None if batches is None else evaluate(model, batches).top1
 
     def _labelled(self) -> Iterable[Any] | None:
         """The labelled batches, held in memory where they are small."""

@@ -24,7 +24,6 @@ def run_sweep(
     compute: Compute = in_process,
     *,
     budget: float | str | None = None,
-    progress: bool | None = None,
 ) -> SweepResult:
     """Compute the cells of a grid that the store does not have.
 
@@ -40,8 +39,6 @@ def run_sweep(
         Where to compute.
     budget
         Of the searches among them.
-    progress
-        Show a progress bar; default on a terminal.
 
     Returns
     -------
@@ -56,7 +53,7 @@ def run_sweep(
         # Closed also when the driver is interrupted, so that no worker goes on.
         with (
             contextlib.closing(compute(networks, pending)) as outcomes,
-            progress_bar("sweep", len(pending), progress) as advance,
+            progress_bar("sweep", len(pending)) as advance,
         ):
             for outcome in outcomes:
                 opened.add(outcome)

@@ -12,7 +12,7 @@ from sparsemend.checks import check_int
 from sparsemend.data import ImageData
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, Batches, materialise
-from sparsemend.search import hold_out
+from sparsemend.session import hold_out
 
 SeedInputs = Callable[[int], Batches]
 

@@ -13,7 +13,7 @@ from sparsemend.allocation import parse_forced
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, batch_size
 from sparsemend.layers import discover, select_layers
-from sparsemend.search import AUTO, parse_budget
+from sparsemend.recipe import AUTO, Recipe, parse_budget
 from sparsemend.sweeps.fingerprint import (
     inputs_fingerprint,
     labelled_fingerprint,
@@ -22,7 +22,6 @@ from sparsemend.sweeps.fingerprint import (
 from sparsemend.sweeps.grid import Grid
 from sparsemend.sweeps.inputs import Network
 from sparsemend.sweeps.records import Cell, Record, Settings, Task
-from sparsemend.verbs.compress import check_choices
 
 
 def plan_tasks(
@@ -61,10 +60,9 @@ def check_cells(model: nn.Module, cells: Iterable[Cell], scope: str) -> list[Cel
     """The cells with their masks spelled out, once each; refuses what compress would refuse."""
     checked = []
     for cell in cells:
-        _, mask = check_choices(
-            model, cell.sparsity, cell.rule, cell.mask or None, cell.repair, scope
-        )
-        checked.append(dataclasses.replace(cell, mask=mask))
+        recipe = Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, scope)
+        recipe.check(model)
+        checked.append(dataclasses.replace(cell, mask=recipe.mask_rule.name, repair=recipe.repair))
     return list(dict.fromkeys(checked))
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sparsemend.recipe import Recipe
+
 Measure = Literal["accuracy", "agreement"]
 
 
@@ -74,6 +76,14 @@ class Task:
 
     cell: Cell
     settings: Settings
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is done to the network."""
+        cell, settings = self.cell, self.settings
+        return Recipe(
+            cell.sparsity, cell.rule, cell.mask, cell.repair, settings.scope, settings.budget
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sparsemend.checks import check_int
 from sparsemend.data import ImageData
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batches
+from sparsemend.progress import progress_shown
 from sparsemend.sweeps import GivenInputs, ImageInputs, Network, SweepResult
 from sparsemend.sweeps.bench import Compute, in_process
 from sparsemend.sweeps.driver import preview_sweep, run_sweep
@@ -123,7 +124,8 @@ def sweep(
     compute = _computer(workers, ray)
     if dry_run:
         return preview_sweep(networks, grid, scope, path, budget=budget)
-    return run_sweep(networks, grid, scope, path, compute, budget=budget, progress=progress)
+    with progress_shown(progress):
+        return run_sweep(networks, grid, scope, path, compute, budget=budget)
 
 
 def _computer(workers: int, ray: str | None) -> Compute:

@@ -18,7 +18,7 @@ from sparsemend.allocation import (
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.layers import Layer, LayerSet, discover, select_layers
-from sparsemend.search import AUTO
+from sparsemend.recipe import AUTO
 
 
 def allocate(

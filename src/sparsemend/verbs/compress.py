@@ -4,43 +4,34 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
-from sparsemend.allocation import check_rule, kept_total, needs_diagnosis
-from sparsemend.calibration import Calibration, calibrate
-from sparsemend.diagnosis import Diagnosis, diagnose
-from sparsemend.errors import SparsemendError
-from sparsemend.evaluation import agreement
-from sparsemend.execution.batches import Batches, materialise
-from sparsemend.layers import discover
-from sparsemend.masks import JOINT, NEEDS_CALIBRATION, get_mask_rule
-from sparsemend.repairs import RepairPlan, check_plan, parse_repair, run_plan
-from sparsemend.search import (
-    AUTO,
-    damage_curves,
-    find_allocation,
-    hold_out,
-    parse_budget,
-    repair_best,
-    start_support,
-)
+from sparsemend.allocation import Allocation
+from sparsemend.calibration import Calibration
+from sparsemend.diagnosis import Diagnosis, session_diagnosis
+from sparsemend.execution.batches import Batches
+from sparsemend.progress import progress_shown
+from sparsemend.recipe import Recipe
+from sparsemend.recipe.defaults import REPAIR, RULE, SCOPE
+from sparsemend.repairs import Terms
+from sparsemend.search import damage_curves, find_allocation, start_support
+from sparsemend.session import Session
 from sparsemend.verbs.allocate import allocate
 from sparsemend.verbs.compression import CompressionResult
-from sparsemend.verbs.repair import adopt
 
 
 def compress(
     model: nn.Module,
     batches: Batches,
     sparsity: float,
-    rule: str = AUTO,
+    rule: str | Allocation = RULE,
     mask: str | None = None,
-    repair: str = "best",
+    repair: str = REPAIR,
     *,
-    scope: str = "sequential",
+    scope: str = SCOPE,
     heldout: Batches | None = None,
     budget: float | str | None = None,
     calibration: Calibration | None = None,
@@ -60,7 +51,8 @@ def compress(
         Fraction of all prunable weights to remove, in [0, 1).
     rule
         Allocation rule, see :func:`sparsemend.allocate`; or ``"auto"``: a search, started from
-        all of these, for the allocation whose repaired network is closest to the dense one.
+        all of these, for the allocation whose repaired network is closest to the dense one; or
+        an allocation of this sparsity.
     mask
         ``"magnitude"`` or ``"activation"`` (see :func:`sparsemend.prune`), or ``"gradual"``:
         chosen jointly with the reconstruction. Default: gradual with a repair that
@@ -94,121 +86,93 @@ def compress(
     SparsemendError
         For bad input; see the functions named above.
     """
-    plan, mask = check_choices(model, sparsity, rule, mask, repair, scope)
-    searching, limit = rule == AUTO, parse_budget(budget)
-    if budget is not None and not searching:
-        raise SparsemendError(
-            f"rule {rule!r} does not search, so it has no budget", budget, "rule 'auto'"
+    recipe = Recipe(sparsity, rule, mask, repair, scope, budget)
+    recipe.check(model)
+    with progress_shown(progress):
+        session = Session.open(
+            # In place, the dense network is a copy.
+            copy.deepcopy(model) if inplace else model,
+            batches,
+            heldout,
+            calibration=calibration,
+            judging=recipe.judges,
         )
-    held = materialise(batches)
-    unseen = materialise(heldout, "heldout") if heldout is not None else None
-    if (plan.best or searching) and unseen is None:
-        held, unseen = hold_out(held)
-    judges = held if unseen is None else unseen
-    seconds: dict[str, float] = {}
+        return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
 
-    diagnosing = needs_diagnosis(rule) and diagnosis is None
-    if calibration is None and (searching or diagnosing or mask in NEEDS_CALIBRATION):
+
+def run_recipe(
+    session: Session,
+    recipe: Recipe,
+    *,
+    diagnosis: Diagnosis | None = None,
+    into: nn.Module | None = None,
+) -> CompressionResult:
+    """Make a network sparse as a recipe says.
+
+    Parameters
+    ----------
+    session
+        The dense network and its inputs.
+    recipe
+        What to do.
+    diagnosis
+        Of the session's network, for rules that read one; default one for the repair.
+    into
+        A network equal to the dense one, to be changed in place; default a copy.
+    """
+    seconds: dict[str, float] = {}
+    diagnosing = recipe.needs_diagnosis and diagnosis is None
+    reads_moments = recipe.searches or diagnosing or recipe.mask_rule.needs == "moments"
+    if reads_moments and not session.calibrated:
         with _timed(seconds, "calibrate"):
-            calibration = calibrate(model, held, progress=progress)
+            _ = session.calibration
     search = None
-    if searching:
-        assert calibration is not None
+    if recipe.searches:
         if diagnosis is None:
             with _timed(seconds, "diagnose"):
-                diagnosis = damage_curves(model, calibration, plan, mask, progress)
+                diagnosis = damage_curves(session, recipe)
         with _timed(seconds, "search"):
-            search = find_allocation(
-                model,
-                held,
-                judges,
-                sparsity,
-                calibration,
-                diagnosis,
-                mask,
-                plan,
-                scope,
-                limit,
-                progress,
-            )
-    elif diagnosing and calibration is not None:
-        with _timed(seconds, "diagnose"):
-            diagnosis = diagnose(model, calibration, plan.diagnosis, mask=mask, progress=progress)
-    layers = calibration.layers if calibration is not None else discover(model, held[0])
-    if search is not None:
+            search = find_allocation(session, recipe, diagnosis)
         allocation = search.allocation
     else:
+        if diagnosing:
+            with _timed(seconds, "diagnose"):
+                repair, mask = recipe.formula.diagnosis, recipe.mask_rule.name
+                diagnosis = session_diagnosis(session, repair, mask)
         with _timed(seconds, "allocate"):
-            allocation = allocate(model, sparsity, rule, diagnosis=diagnosis, layers=layers)
-    copied = copy.deepcopy(model)
-    dense, sparse = (copied, model) if inplace else (model, copied)
+            allocation = _allocation(session, recipe, diagnosis)
+    network = copy.deepcopy(session.model) if into is None else into
     with _timed(seconds, "prune"):
-        support = start_support(sparse, dense, allocation, mask, calibration)
-    tried: Mapping[str, float] = {}
+        support = start_support(session, network, allocation, recipe.mask_rule)
     with _timed(seconds, "repair"):
-        if plan.best:
-            best = repair_best(sparse, dense, held, judges, layers, support, progress)
-            outcome, tried, repair = best.outcome, best.tried, best.repair
-            if inplace:
-                adopt(sparse, best.model)
-            else:
-                sparse = best.model
-        else:
-            outcome = run_plan(sparse, dense, held, layers, plan, scope, support, progress)
-            repair = str(plan)
+        outcome = recipe.formula.run(session, network, Terms(support, recipe.scope))
     with _timed(seconds, "compare"):
-        closeness = agreement(sparse, dense, judges)
+        closeness = session.reference.agreement(network)
     return CompressionResult(
-        model=sparse,
+        model=network,
         masks=outcome.masks,
         allocation=allocation,
-        rule=rule,
-        mask=mask,
-        repair=repair,
-        scope=scope,
+        rule=recipe.rule_name,
+        mask=recipe.mask_rule.name,
+        repair=outcome.repair or str(recipe.formula),
+        scope=recipe.scope,
         agreement=closeness,
-        heldout=judges is not held,
-        diagnosis=diagnosis if searching or needs_diagnosis(rule) else None,
+        heldout=session.heldout,
+        diagnosis=diagnosis if recipe.searches or recipe.needs_diagnosis else None,
         search=search,
         added_biases=outcome.added_biases,
-        tried=tried,
+        tried=outcome.tried,
         seconds=seconds,
     )
 
 
-def check_choices(
-    model: nn.Module, sparsity: float, rule: str, mask: str | None, repair: str, scope: str
-) -> tuple[RepairPlan, str]:
-    """Refuse what :func:`compress` cannot do, before any work.
-
-    Returns
-    -------
-    The parsed repair, and the mask rule that is meant.
-    """
-    plan = parse_repair(repair)
-    if rule != AUTO:
-        check_rule(rule)
-    kept_total(sparsity, 1)
-    mask = _check_mask(mask, plan)
-    check_plan(model, plan, scope)
-    return plan, mask
-
-
-def _check_mask(mask: str | None, plan: RepairPlan) -> str:
-    """The mask rule that is meant, or an error where it cannot go with the repair."""
-    refits = plan.reconstructs or plan.best
-    if mask is None:
-        return JOINT if refits else "magnitude"
-    if mask == JOINT and not refits:
-        raise SparsemendError(
-            f"mask {JOINT!r} is chosen jointly with the reconstructed values, but repair is",
-            str(plan),
-            "'reconstruct', 'reconstruct+batchnorm' or 'best'",
-            "choose one of these, or mask 'magnitude'",
-        )
-    if mask != JOINT:
-        get_mask_rule(mask)
-    return mask
+def _allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis | None) -> Allocation:
+    """The recipe's own, or that of its rule."""
+    if isinstance(recipe.rule, Allocation):
+        return recipe.rule
+    return allocate(
+        session.model, recipe.sparsity, recipe.rule, diagnosis=diagnosis, layers=session.layers
+    )
 
 
 @contextmanager

@@ -5,24 +5,24 @@ from __future__ import annotations
 import copy
 import warnings
 
-import torch
 from torch import nn
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.execution.batches import Batches, materialise
-from sparsemend.layers import discover
+from sparsemend.execution.batches import Batches
 from sparsemend.masks import find_masks
-from sparsemend.repairs import Support, check_plan, parse_repair, run_plan
-from sparsemend.search import hold_out, repair_best
+from sparsemend.progress import progress_shown
+from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, SCOPE
+from sparsemend.repairs import Support, Terms, parse_repair
+from sparsemend.session import Session
 
 
 def repair(
     pruned: nn.Module,
     dense: nn.Module,
     batches: Batches,
-    repair: str = "variance",
+    repair: str = DIAGNOSED_REPAIR,
     *,
-    scope: str = "sequential",
+    scope: str = SCOPE,
     inplace: bool = False,
     progress: bool | None = None,
 ) -> nn.Module:
@@ -65,48 +65,22 @@ def repair(
         For an unknown repair or scope, batches that are empty, labelled or not finite, or
         networks that do not belong together.
     """
-    plan = parse_repair(repair)
-    check_plan(pruned, plan, scope)
-    held = materialise(batches)
-    layers = discover(pruned, held[0])
-    _check_pair(pruned, dense)
-    masks = find_masks(pruned, layers)
-    support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
-    if plan.best:
-        fit, unseen = hold_out(held)
-        best = repair_best(pruned, dense, fit, unseen, layers, support, progress)
-        repaired, added = best.model, best.outcome.added_biases
-        if inplace:
-            adopt(pruned, repaired)
-            repaired = pruned
-    else:
+    formula = parse_repair(repair)
+    formula.check(pruned, scope)
+    with progress_shown(progress):
+        session = Session.open(dense, batches, judging=formula.judges)
+        _check_pair(pruned, dense)
+        masks = find_masks(pruned, session.layers)
+        support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
         repaired = pruned if inplace else copy.deepcopy(pruned)
-        outcome = run_plan(repaired, dense, held, layers, plan, scope, support, progress)
-        added = outcome.added_biases
-    if added:
+        outcome = formula.run(session, repaired, Terms(support, scope))
+    if outcome.added_biases:
         warnings.warn(
-            f"layers that got a bias parameter: {', '.join(added)}",
+            f"layers that got a bias parameter: {', '.join(outcome.added_biases)}",
             SparsemendWarning,
             stacklevel=2,
         )
     return repaired
-
-
-def adopt(model: nn.Module, source: nn.Module) -> None:
-    """Copy every parameter and buffer of ``source`` into ``model``, adding biases it lacks."""
-    modules = dict(model.named_modules())
-    with torch.no_grad():
-        for path, module in source.named_modules():
-            own = modules[path]
-            for name, value in module._parameters.items():
-                present = own._parameters.get(name)
-                if present is not None and value is not None:
-                    present.copy_(value)
-                elif value is not None:
-                    own.register_parameter(name, value)
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    own._buffers[name].copy_(buffer)
 
 
 def _check_pair(pruned: nn.Module, dense: nn.Module) -> None:

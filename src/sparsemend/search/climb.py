@@ -9,7 +9,7 @@ _FIRST = 0.5
 _GROW, _SHRINK, _SMALLEST = 1.5, 0.5, 0.08
 
 
-class Walk:
+class Climb:
     """A point, the last confirmed one, and a step for every move."""
 
     def __init__(self, point: Array, name: str) -> None:

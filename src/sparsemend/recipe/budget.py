@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from dataclasses import dataclass
 
 from sparsemend.errors import SparsemendError
@@ -52,40 +51,3 @@ def parse_budget(value: float | str | None) -> Budget:
     if unit is None:
         return Budget(repairs=float(found[1]))
     return Budget(repairs=math.inf, seconds=float(found[1]) * unit)
-
-
-class Meter:
-    """Counts what a search has spent; the clock starts when it is made."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget, self._spent, self._start = budget, 0.0, time.monotonic()
-
-    @property
-    def spent(self) -> float:
-        """In repairs."""
-        return self._spent
-
-    @property
-    def seconds(self) -> float:
-        """Time since it was made."""
-        return time.monotonic() - self._start
-
-    @property
-    def total(self) -> float:
-        """What there is to spend: repairs, or seconds where these are the limit."""
-        return self._budget.repairs if math.isfinite(self._budget.repairs) else self._budget.seconds
-
-    @property
-    def done(self) -> float:
-        """What of :attr:`total` is spent."""
-        counted = math.isfinite(self._budget.repairs)
-        return self._spent if counted else self.seconds
-
-    def affords(self, repairs: float) -> bool:
-        """Whether a trial of this cost may start."""
-        # A sum of shares such as 0.1 may miss the whole number that it stands for.
-        within = self._spent + repairs <= self._budget.repairs * (1 + 1e-9)
-        return within and self.seconds < self._budget.seconds
-
-    def charge(self, repairs: float) -> None:
-        self._spent += repairs

@@ -1,0 +1,181 @@
+"""What a mask rule is, and what it may look at: one layer, and how many of its weights to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sparsemend.calibration import LayerMoments
+from sparsemend.errors import SparsemendError
+from sparsemend.solvers import Schedule
+from sparsemend.solvers.ranking import (
+    descending_rank,
+    entries_by_score,
+    entry_numbers,
+    keep_mask,
+)
+
+Needs = Literal["weights", "moments", "fit"]
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """Least squares for a whole layer, in columns and rows of unit variance.
+
+    Attributes
+    ----------
+    covariance
+        Of the inputs, with a diagonal of ones, [groups, d, d].
+    target
+        Covariance of inputs and targets, [groups, rows, d].
+    start
+        The dense weights in the same units, [groups, rows, d].
+    ridge
+        Added to the diagonal.
+    schedule
+        How much work a choice by operator splitting may be.
+    """
+
+    covariance: Tensor
+    target: Tensor
+    start: Tensor
+    ridge: float
+    schedule: Schedule | None = None
+
+
+@dataclass(frozen=True)
+class MaskProblem:
+    """One layer whose weights are to be chosen.
+
+    Attributes
+    ----------
+    weight
+        Dense weights, [groups, rows, d].
+    moments
+        Of the layer's dense inputs; None where there was no calibration.
+    fit
+        What the layer is to be reconstructed to; None where it is not.
+    """
+
+    weight: Tensor
+    moments: LayerMoments | None = None
+    fit: LayerFit | None = None
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How the weights of a layer are chosen that survive.
+
+    Exactly one of ``score``, ``rank`` and ``choose`` says it. Rules with a score or a rank give
+    nested masks: what is kept at one count is kept at every larger one.
+
+    Attributes
+    ----------
+    name
+        In the registry, on the command line and in stores.
+    needs
+        ``"weights"`` alone; ``"moments"``, the calibration moments of the layer's dense inputs as
+        well; or ``"fit"``, the least-squares problem of the whole layer: such a rule chooses
+        jointly with a repair that refits weights, on the inputs of the network repaired so far.
+    score
+        Problem → a score per weight [groups, rows, d]; the largest are kept, ties by index.
+    rank
+        Problem → a rank per weight, 0 first, every number once.
+    choose
+        (problem, count) → boolean mask [groups, rows, d] of exactly ``count`` weights.
+    """
+
+    name: str
+    needs: Needs = "weights"
+    score: Callable[[MaskProblem], Tensor] | None = None
+    rank: Callable[[MaskProblem], Tensor] | None = None
+    choose: Callable[[MaskProblem, int], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if sum(way is not None for way in (self.score, self.rank, self.choose)) != 1:
+            raise SparsemendError(
+                f"mask rule {self.name!r} is not defined", allowed="one of score, rank and choose"
+            )
+
+    @property
+    def joint(self) -> bool:
+        """Whether it chooses together with the values that reconstruct the layer."""
+        return self.needs == "fit"
+
+    def mask(self, problem: MaskProblem, kept: int) -> Tensor:
+        """Boolean mask [groups, rows, d] of exactly ``kept`` weights."""
+        return next(iter(self.masks(problem, [kept])))
+
+    def masks(self, problem: MaskProblem, kept: Sequence[int]) -> list[Tensor]:
+        """One mask for each of several counts.
+
+        Raises
+        ------
+        SparsemendError
+            If the problem lacks what the rule needs, or a mask has another number of weights.
+        """
+        self._check(problem)
+        if self.choose is not None:
+            chosen = [self.choose(problem, count) for count in kept]
+            for mask, count in zip(chosen, kept, strict=True):
+                self._check_count(mask, problem, count)
+            return chosen
+        ranks = self.ranks(problem)
+        return [keep_mask(ranks, count) for count in kept]
+
+    def ranks(self, problem: MaskProblem) -> Tensor:
+        """Rank of every weight, 0 for the first to be kept, of a rule with nested masks."""
+        self._check(problem)
+        if self.rank is not None:
+            return self.rank(problem)
+        assert self.score is not None, "only masks that are nested have ranks"
+        return descending_rank(self.score(problem))
+
+    @property
+    def nested(self) -> bool:
+        """Whether what is kept at one count is kept at every larger one."""
+        return self.choose is None
+
+    def entries(self, problem: MaskProblem, kept: Sequence[int]) -> Tensor:
+        """Which of the nested masks is the first to hold each weight.
+
+        Parameters
+        ----------
+        problem
+            The layer.
+        kept
+            K ascending counts.
+
+        Returns
+        -------
+        Tensor
+            Numbers from 0 to K in the shape of the weight; K where no mask holds the weight.
+        """
+        if self.score is not None:
+            self._check(problem)
+            return entries_by_score(self.score(problem), kept)
+        return entry_numbers(self.ranks(problem), kept)
+
+    def _check(self, problem: MaskProblem) -> None:
+        if self.needs == "moments" and problem.moments is None:
+            raise SparsemendError(
+                f"mask {self.name!r} needs the inputs' second moments",
+                fix="pass calibration=sparsemend.calibrate(model, batches)",
+            )
+        if self.joint and problem.fit is None:
+            raise SparsemendError(
+                f"mask {self.name!r} is chosen jointly with the reconstructed values",
+                allowed="a layer with a fit",
+            )
+
+    def _check_count(self, mask: Tensor, problem: MaskProblem, kept: int) -> None:
+        found = int(mask.sum())
+        if mask.dtype != torch.bool or mask.shape != problem.weight.shape or found != kept:
+            raise SparsemendError(
+                f"mask rule {self.name!r} chose {mask.dtype} {list(mask.shape)} with {found} kept",
+                allowed=f"a boolean mask {list(problem.weight.shape)} with {kept} kept",
+            )

@@ -1,0 +1,7 @@
+"""What is to be done: the recipe of a compression, its defaults and its options."""
+
+from sparsemend.recipe.budget import Budget, parse_budget
+from sparsemend.recipe.defaults import AUTO
+from sparsemend.recipe.recipe import Recipe
+
+__all__ = ["AUTO", "Budget", "Recipe", "parse_budget"]

@@ -1,0 +1,17 @@
+"""What is meant where nothing is said; every keyword, flag and file reads these."""
+
+# Rule ``auto`` is no rule of weights or shapes alone, but a search that repairs.
+AUTO = "auto"
+
+RULE = AUTO
+REPAIR = "best"
+SCOPE = "sequential"
+# The repair of Relative Repairability, and the mask and weights of channels of a diagnosis.
+DIAGNOSED_REPAIR = "variance"
+WEIGHTING = "relative"
+
+CALIBRATION_SIZE = 512
+HELDOUT_SIZE = 256
+BATCH_SIZE = 128
+EVALUATION_BATCH_SIZE = 256
+SEED = 0

@@ -1,0 +1,153 @@
+"""What is to be done to a network: sparsity, allocation rule, mask rule, repair and budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from sparsemend.allocation import Allocation, check_rule, kept_total, needs_diagnosis
+from sparsemend.errors import SparsemendError
+from sparsemend.masks import MaskRule, default_mask, get_mask_rule
+from sparsemend.recipe.budget import Budget, parse_budget
+from sparsemend.recipe.defaults import AUTO, REPAIR, RULE, SCOPE
+from sparsemend.repairs import SCOPES, Formula, parse_repair
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to make a network sparse; read and checked when it is made.
+
+    Attributes
+    ----------
+    sparsity
+        Fraction of all prunable weights to remove, in [0, 1).
+    rule
+        Name of an allocation rule, ``"auto"`` for a search, or an allocation of that sparsity.
+    mask
+        Name of a mask rule; empty or None for the default of the repair, which it then becomes.
+    repair
+        Formula of a repair; other spellings become the canonical one.
+    scope
+        ``"sequential"`` or ``"one-shot"``.
+    budget
+        Of rule ``auto``: a number of repairs or a time, as text; empty for all other rules.
+
+    Raises
+    ------
+    SparsemendError
+        For anything unknown, or what does not go together.
+
+    Examples
+    --------
+    >>> recipe = Recipe(0.9, "erk", repair="variance+batchnorm(ema)")
+    >>> recipe.mask, recipe.repair
+    ('magnitude', 'variance+batchnorm-ema')
+    """
+
+    sparsity: float
+    rule: str | Allocation = RULE
+    mask: str | None = None
+    repair: str = REPAIR
+    scope: str = SCOPE
+    budget: float | str | None = None
+
+    def __post_init__(self) -> None:
+        formula = parse_repair(self.repair)
+        if isinstance(self.rule, str) and self.rule != AUTO:
+            check_rule(self.rule)
+        kept_total(self.sparsity, 1)
+        self._check_allocation()
+        rule = _read_mask(self.mask or None, formula)
+        if self.scope not in SCOPES:
+            raise SparsemendError("unknown repair scope", self.scope, ", ".join(SCOPES))
+        for name, value in (
+            ("repair", str(formula)),
+            ("mask", rule.name),
+            ("budget", self._read_budget()),
+        ):
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def formula(self) -> Formula:
+        """The repair."""
+        return parse_repair(self.repair)
+
+    @property
+    def mask_rule(self) -> MaskRule:
+        """The mask rule."""
+        assert self.mask is not None, "spelled out when the recipe was made"
+        return get_mask_rule(self.mask)
+
+    @property
+    def limit(self) -> Budget:
+        """How long a search may take."""
+        return parse_budget(_given(self.budget))
+
+    @property
+    def searches(self) -> bool:
+        """Whether the allocation is searched for."""
+        return self.rule == AUTO
+
+    @property
+    def judges(self) -> bool:
+        """Whether something is chosen by closeness on inputs that no repair sees."""
+        return self.searches or self.formula.judges
+
+    @property
+    def rule_name(self) -> str:
+        """Name of the rule, also of that which made a given allocation."""
+        return self.rule.rule if isinstance(self.rule, Allocation) else self.rule
+
+    @property
+    def needs_diagnosis(self) -> bool:
+        """Whether the rule reads a diagnosis."""
+        return isinstance(self.rule, str) and not self.searches and needs_diagnosis(self.rule)
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse what a network cannot have, before any work."""
+        self.formula.check(model, self.scope)
+
+    def _check_allocation(self) -> None:
+        if not isinstance(self.rule, Allocation):
+            return
+        wanted = kept_total(self.sparsity, self.rule.total)
+        if self.rule.kept != wanted:
+            raise SparsemendError(
+                "the allocation is of another sparsity",
+                f"{self.rule.kept} weights kept",
+                f"{wanted} of {self.rule.total}, as sparsity {self.sparsity:g} asks for",
+                f"pass sparsity={self.rule.sparsity!r}",
+            )
+
+    def _read_budget(self) -> str:
+        given = _given(self.budget)
+        limit = parse_budget(given)
+        if given is not None and not self.searches:
+            raise SparsemendError(
+                f"rule {self.rule_name!r} does not search, so it has no budget",
+                given,
+                f"rule {AUTO!r}",
+            )
+        return str(limit) if self.searches else ""
+
+
+def _given(budget: float | str | None) -> float | str | None:
+    """The budget that was given; as text it is empty where there is none."""
+    return None if budget == "" else budget
+
+
+def _read_mask(name: str | None, formula: Formula) -> MaskRule:
+    """The mask rule that is meant, or an error where it cannot go with the repair."""
+    if name is None:
+        return default_mask(formula.chooses_masks)
+    rule = get_mask_rule(name)
+    if rule.joint and not formula.chooses_masks:
+        raise SparsemendError(
+            f"mask {name!r} is chosen jointly with the reconstructed values, but repair is",
+            str(formula),
+            "'reconstruct', 'reconstruct+batchnorm' or 'best'",
+            "choose one of these, or mask 'magnitude'",
+        )
+    return rule

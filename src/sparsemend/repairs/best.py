@@ -1,0 +1,113 @@
+"""Repair ``best``: try the sensible endings and keep the closest to the dense network.
+
+Recalibrating BatchNorm after a reconstruction can help or hurt (least squares shrinks the
+variance on purpose), and at mild sparsities a light repair can win. The judge is
+KL(dense ‖ repaired) on inputs that no repair saw (method, section 5).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from sparsemend.repairs.adopt import adopt
+from sparsemend.repairs.repair import Outcome, Repair, Situation, Support, Terms
+from sparsemend.session import Session
+
+
+def make_best(endings: Callable[[], Sequence[Repair]]) -> Repair:
+    """The repair that tries others.
+
+    Parameters
+    ----------
+    endings
+        Gives all repairs; those are tried that say that they are an ending.
+    """
+
+    def run(session: Session, network: nn.Module, terms: Terms) -> Outcome:
+        """Try every ending on a copy, and let the network become the closest.
+
+        Those that refit weights come first; behind the first of these, repairs that finish one.
+        Where masks are free, only those that choose masks.
+
+        Held in memory: a few copies of the network.
+        """
+        trials = _Trials(session, network, terms)
+        known = [repair for repair in endings() if repair.ending is not None]
+        finishing = [repair for repair in endings() if repair.finishes]
+        for repair in sorted(known, key=lambda repair: not repair.refits):
+            if not trials.suits(repair, terms.support):
+                continue
+            trials.run(repair)
+            if repair.refits and finishing:
+                trials.finish(repair, finishing)
+                finishing = []
+        return trials.take(network)
+
+    return Repair(
+        "best",
+        run,
+        stage="alone",
+        scopes=("sequential",),
+        chooses_masks=True,
+        refits=True,
+        diagnosed_as="reconstruct",
+    )
+
+
+class _Trials:
+    """Runs repairs on copies and keeps the one that is closest to the dense network."""
+
+    def __init__(self, session: Session, network: nn.Module, terms: Terms) -> None:
+        self._session, self._network, self._terms = session, network, terms
+        self._tried: dict[str, float] = {}
+        self._refitted: dict[str, tuple[nn.Module, Outcome]] = {}
+        self._best: tuple[float, nn.Module, Outcome] | None = None
+
+    def suits(self, repair: Repair, support: Support) -> bool:
+        """Whether a repair can be an ending on a support, and wants to."""
+        if support.masks is None and not repair.chooses_masks:
+            return False
+        situation = Situation(self._session, support, self._tried)
+        return repair.ending is None or repair.ending(situation)
+
+    def run(self, repair: Repair) -> None:
+        """Try a repair on the pruned network."""
+        model = copy.deepcopy(self._network)
+        earlier = {name: network for name, (network, _) in self._refitted.items()}
+        terms = dataclasses.replace(self._terms, earlier=earlier)
+        outcome = repair.run(self._session, model, terms)
+        if repair.refits:
+            self._refitted[repair.name] = model, outcome
+        self._judge(repair.name, model, outcome)
+
+    def finish(self, refit: Repair, finishing: Sequence[Repair]) -> None:
+        """Try repairs behind one that has refitted the weights."""
+        start, before = self._refitted[refit.name]
+        support = dataclasses.replace(self._terms.support, masks=before.masks)
+        terms = dataclasses.replace(self._terms, support=support)
+        for repair in finishing:
+            if self.suits(repair, support):
+                model = copy.deepcopy(start)
+                outcome = repair.run(self._session, model, terms)
+                added = (*before.added_biases, *outcome.added_biases)
+                name = f"{refit.name}+{repair.name}"
+                self._judge(name, model, dataclasses.replace(outcome, added_biases=added))
+
+    def take(self, network: nn.Module) -> Outcome:
+        """Let the network become the best, and say what that was."""
+        assert self._best is not None, "the main ending is always tried"
+        _, model, outcome = self._best
+        adopt(network, model)
+        return dataclasses.replace(outcome, tried=dict(self._tried))
+
+    def _judge(self, formula: str, model: nn.Module, outcome: Outcome) -> None:
+        kl = self._session.reference.agreement(model).kl
+        self._tried[formula] = kl
+        # A network whose outputs are NaN is better than none, and worse than any other.
+        if self._best is None or kl < self._best[0] or math.isnan(self._best[0]):
+            self._best = kl, model, dataclasses.replace(outcome, repair=formula)

@@ -1,0 +1,45 @@
+"""What a search has spent of its budget."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from sparsemend.recipe import Budget
+
+
+class Meter:
+    """Counts what a search has spent; the clock starts when it is made."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget, self._spent, self._start = budget, 0.0, time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """In repairs."""
+        return self._spent
+
+    @property
+    def seconds(self) -> float:
+        """Time since it was made."""
+        return time.monotonic() - self._start
+
+    @property
+    def total(self) -> float:
+        """What there is to spend: repairs, or seconds where these are the limit."""
+        return self._budget.repairs if math.isfinite(self._budget.repairs) else self._budget.seconds
+
+    @property
+    def done(self) -> float:
+        """What of :attr:`total` is spent."""
+        counted = math.isfinite(self._budget.repairs)
+        return self._spent if counted else self.seconds
+
+    def affords(self, repairs: float) -> bool:
+        """Whether a trial of this cost may start."""
+        # A sum of shares such as 0.1 may miss the whole number that it stands for.
+        within = self._spent + repairs <= self._budget.repairs * (1 + 1e-9)
+        return within and self.seconds < self._budget.seconds
+
+    def charge(self, repairs: float) -> None:
+        self._spent += repairs

@@ -1,0 +1,131 @@
+"""A dense network with its inputs, and whatever is computed once from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from sparsemend.calibration import Calibration, calibrate
+from sparsemend.evaluation import Reference
+from sparsemend.execution.batches import Batch, Batches, materialise
+from sparsemend.layers import LayerSet, discover
+from sparsemend.session.holdout import hold_out
+
+Found = TypeVar("Found")
+
+
+class Session:
+    """The dense network, the inputs that repairs see, and those held out from them.
+
+    Stages pass this to each other and, besides, only their results. What is asked of it is
+    computed when it is first asked for, and kept.
+
+    Held in memory: both sets of inputs and, once asked for, the calibration moments and the dense
+    network's outputs on the inputs held out.
+
+    Parameters
+    ----------
+    model
+        The dense network; never changed.
+    seen
+        Unlabelled batches that repairs may see.
+    unseen
+        Batches that no repair sees, to judge on; without them ``seen`` serves.
+    calibration
+        Of the same network and inputs, where there is one already.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        seen: list[Batch],
+        unseen: list[Batch] | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.model, self.seen = model, seen
+        self.unseen = seen if unseen is None else unseen
+        self._given = calibration
+        self._found: dict[Hashable, object] = {}
+
+    @classmethod
+    def open(
+        cls,
+        model: nn.Module,
+        batches: Batches,
+        heldout: Batches | None = None,
+        *,
+        calibration: Calibration | None = None,
+        judging: bool = False,
+    ) -> Session:
+        """A session on inputs of any form, checked and held in memory.
+
+        Parameters
+        ----------
+        model
+            The dense network.
+        batches, heldout
+            Inputs to repair with, and to judge on.
+        calibration
+            As of the session.
+        judging
+            Whether choices will be made on inputs that no repair sees: without ``heldout``, the
+            last fifth of the batches is then set aside.
+
+        Raises
+        ------
+        SparsemendError
+            If batches are empty, labelled or not finite.
+        """
+        seen = materialise(batches)
+        unseen = None if heldout is None else materialise(heldout, "heldout")
+        if judging and unseen is None:
+            seen, unseen = hold_out(seen)
+        return cls(model, seen, unseen, calibration)
+
+    @property
+    def heldout(self) -> bool:
+        """Whether there are inputs that no repair sees."""
+        return self.unseen is not self.seen
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the calibration is there already."""
+        return self._given is not None or "calibration" in self.__dict__
+
+    @cached_property
+    def layers(self) -> LayerSet:
+        """The prunable layers in execution order, with the traced graph."""
+        return self.calibration.layers if self.calibrated else discover(self.model, self.seen[0])
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Moments of every layer's inputs, over the inputs that repairs see."""
+        return calibrate(self.model, self.seen) if self._given is None else self._given
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The dense network's outputs on the inputs to judge on."""
+        return Reference(self.model, self.unseen)
+
+    def once(self, key: Hashable, make: Callable[[], Found]) -> Found:
+        """What ``make`` returned when it was first called for this key."""
+        if key not in self._found:
+            self._found[key] = make()
+        found: Found = self._found[key]  # type: ignore[assignment]
+        return found
+
+    def on(self, seen: list[Batch], unseen: list[Batch] | None = None) -> Session:
+        """The same network and layers on other inputs; those held out stay unless given."""
+        other = Session(self.model, seen, self.unseen if unseen is None else unseen)
+        other.__dict__["layers"] = self.layers
+        return other
