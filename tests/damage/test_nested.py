@@ -11,7 +11,9 @@ from sparsemend.calibration import HeldInputs, InputMoments, calibrate
 from sparsemend.damage import output_statistics
 from sparsemend.damage.nested import nested_statistics
 from sparsemend.layers import discover, unfold, weight_matrix
-from sparsemend.masks import descending_rank, keep_mask, nested_entries
+from sparsemend.masks import MaskProblem
+from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.solvers.ranking import descending_rank, keep_mask
 
 FIELDS = ("dense_mean", "dense_variance", "pruned_variance", "error_mean", "error_variance")
 
@@ -26,7 +28,7 @@ def summed(layer, module, batches):
 
 
 def entries(dense, kept):
-    return nested_entries("magnitude", dense, None, kept)
+    return MAGNITUDE.entries(MaskProblem(dense), kept)
 
 
 def assert_nested(dense, kept, moments, expected_from, rtol):

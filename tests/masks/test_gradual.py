@@ -9,8 +9,9 @@ from torch import nn
 from sparsemend import SparsemendError, calibrate, diagnose, prune
 from sparsemend.calibration import InputMoments
 from sparsemend.damage.refit import refitted_damage
-from sparsemend.masks import get_mask_rule, gradual, keep_mask, mask_names
-from sparsemend.masks.magnitude import magnitude
+from sparsemend.masks import MaskProblem, dense_fit, get_lone_mask_rule, mask_names
+from sparsemend.masks.gradual import GRADUAL
+from sparsemend.masks.magnitude import MAGNITUDE
 
 
 def layer(groups=1, rows=6, width=12, seed=0, positions=200):
@@ -22,6 +23,10 @@ def layer(groups=1, rows=6, width=12, seed=0, positions=200):
     moments = InputMoments.empty(groups, width, torch.device("cpu"))
     moments.update(x @ (torch.eye(width) + mix) + 0.5)
     return dense, moments
+
+
+def gradual(dense, covariance, kept):
+    return GRADUAL.mask(MaskProblem(dense, fit=dense_fit(dense, covariance)), kept)
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,7 +52,7 @@ def test_reconstructs_better_than_the_largest_weights(density):
         dense, moments = layer(seed=seed)
         kept = round(density * dense.numel())
         ours.append(residual(dense, gradual(dense, moments.covariance, kept), moments))
-        theirs.append(residual(dense, keep_mask(magnitude(dense, None), kept), moments))
+        theirs.append(residual(dense, MAGNITUDE.mask(MaskProblem(dense), kept), moments))
     assert sum(ours) < sum(theirs)
 
 
@@ -104,7 +109,7 @@ def test_pruning_alone_cannot_choose_them():
     net = nn.Sequential(nn.Linear(4, 3))
     before = net[0].weight.detach().clone()
     with pytest.raises(SparsemendError, match=text):
-        get_mask_rule("gradual")
+        get_lone_mask_rule("gradual")
     for inplace in (False, True):
         with pytest.raises(SparsemendError, match=text):
             prune(net, {"0": 5}, mask="gradual", inplace=inplace)

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -7,7 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsemend.errors import SparsemendError
-from sparsemend.masks import MASKS, NEEDS_CALIBRATION, get_mask_rule, keep_mask, mask_names
+from sparsemend.masks import MASKS, MaskProblem, MaskRule, get_mask_rule, mask_names
+from sparsemend.solvers.ranking import keep_mask
+
+NESTED = [name for name, rule in MASKS.items() if rule.nested]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """All that the rules here read of the inputs."""
+
+    column_square: torch.Tensor
+
+
+def ranks(name, weight, square):
+    return MASKS[name].ranks(MaskProblem(weight, Moments(square)))
 
 
 @st.composite
@@ -20,12 +35,12 @@ def layers(draw):
 
 
 def every_mask(name, weight, square):
-    rank = MASKS[name](weight, square)
+    rank = ranks(name, weight, square)
     assert rank.shape == weight.shape
     return [keep_mask(rank, kept).numpy() for kept in range(weight.numel() + 1)]
 
 
-@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("name", NESTED)
 @given(layers())
 def test_counts_are_exact_and_masks_nested(name, case):
     masks = every_mask(name, *case)
@@ -60,22 +75,21 @@ def test_columns_without_input_go_first():
     assert every_mask("activation", weight, square)[2].tolist() == [[[False, True, True]]]
 
 
-@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("name", NESTED)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_types_and_signs_do_not_matter(name, dtype):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(2, 3, 5, generator=generator).to(dtype)
     square = torch.rand(2, 5, generator=generator, dtype=torch.float64)
     before = weight.clone()
-    rank = MASKS[name](weight, square)
+    rank = ranks(name, weight, square)
     assert torch.equal(weight, before)
-    assert torch.equal(rank, MASKS[name](-weight, square))
+    assert torch.equal(rank, ranks(name, -weight, square))
 
 
 def test_activation_needs_moments():
-    assert {"activation"} == NEEDS_CALIBRATION
     with pytest.raises(SparsemendError) as caught:
-        MASKS["activation"](torch.ones(1, 2, 2), None)
+        MASKS["activation"].ranks(MaskProblem(torch.ones(1, 2, 2)))
     assert str(caught.value) == (
         "mask 'activation' needs the inputs' second moments; pass "
         "calibration=sparsemend.calibrate(model, batches)"
@@ -88,3 +102,17 @@ def test_unknown_masks_are_refused():
         get_mask_rule("random")
     known = ", ".join(mask_names())
     assert str(caught.value) == f"unknown mask: got 'random'; allowed: {known}"
+
+
+def test_a_rule_says_in_one_way_what_it_chooses():
+    for ways in ({}, {"score": abs, "rank": abs}):
+        with pytest.raises(SparsemendError, match="mask rule 'new' is not defined"):
+            MaskRule("new", **ways)
+
+
+def test_a_rule_that_chooses_another_number_is_refused():
+    rule = MaskRule("odd", choose=lambda problem, _: problem.weight > 0)
+    problem = MaskProblem(torch.tensor([[[1.0, -1.0, 2.0]]]))
+    assert rule.mask(problem, 2).tolist() == [[[True, False, True]]]
+    with pytest.raises(SparsemendError, match=r"mask rule 'odd' chose .* with 2 kept; allowed"):
+        rule.mask(problem, 1)

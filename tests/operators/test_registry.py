@@ -2,20 +2,23 @@ import pytest
 
 from sparsemend.errors import SparsemendError
 from sparsemend.layers import Layer
-from sparsemend.operators import OPERATORS, get_operator
+from sparsemend.operators import OPERATORS
+from sparsemend.repairs import get_repair, repairs
 
 
 def test_operators_go_by_their_own_names():
     assert {"none", "mean", "variance", "layerwise", "shrinkage", "affine"} <= set(OPERATORS)
-    assert all(get_operator(name).name == name for name in OPERATORS)
+    assert all(OPERATORS[name].name == get_repair(name).name == name for name in OPERATORS)
     assert [name for name, op in OPERATORS.items() if not op.matches_mean] == ["none"]
 
 
 def test_unknown_operators_are_refused():
     with pytest.raises(SparsemendError) as caught:
-        get_operator("varience")
-    known = ", ".join(OPERATORS)
-    assert str(caught.value) == f"unknown repair operator: got 'varience'; allowed: {known}"
+        get_repair("varience")
+    known = ", ".join(repairs())
+    assert str(caught.value) == (
+        f"unknown repair: got 'varience'; allowed: {known}; did you mean 'variance'?"
+    )
 
 
 @pytest.mark.parametrize("name", OPERATORS)

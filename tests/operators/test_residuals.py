@@ -10,7 +10,7 @@ from sparsemend.operators import OPERATORS
 from .samples import channels, from_channels, residuals, scales, statistics_of
 
 # Operators that scale and shift, as against those that refit the kept weights.
-CHANNELWISE = {name: op for name, op in OPERATORS.items() if not op.refits}
+CHANNELWISE = dict(OPERATORS)
 MATCHING = [name for name in CHANNELWISE if name != "none"]
 
 

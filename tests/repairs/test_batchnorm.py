@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import sparsemend as sm
 from sparsemend import SparsemendError, recalibrate, repair
 from sparsemend.masks import apply_masks, choose_masks
-from sparsemend.repairs import parse_repair
-from sparsemend.repairs.channelwise import repair_channelwise
-from sparsemend.repairs.run import covered_layers
+from sparsemend.operators import OPERATORS
+from sparsemend.repairs.channelwise import covered_layers, repair_channelwise
+from sparsemend.session import Session
 
 from .networks import conv_bn, images, moments, perceptron, prune_half, same_state
 
@@ -220,10 +220,9 @@ def one_after_the_other(pruned, dense, batches, operator, scope):
 
     The formula ``operator+batchnorm`` skips what the recalibration cancels; this does not.
     """
-    model, plan = copy.deepcopy(pruned), parse_repair(f"{operator}+batchnorm")
-    layers = sm.discover(model, batches[0])
-    chosen = covered_layers(model, layers, plan)
-    repair_channelwise(model, dense, batches, chosen, plan.operator, scope)
+    model, session, operator = copy.deepcopy(pruned), Session(dense, batches), OPERATORS[operator]
+    chosen = covered_layers(model, session.layers, operator, recalibrated=True)
+    repair_channelwise(session, model, chosen, operator, scope)
     sm.recalibrate(model, batches)
     return model
 

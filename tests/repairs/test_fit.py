@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from sparsemend.layers import discover, unfold, weight_matrix
-from sparsemend.repairs import Settings
-from sparsemend.repairs.fit import InputCovariance, _row_units, fit_layer
+from sparsemend.masks.gradual import GRADUAL
+from sparsemend.repairs import FitSettings
+from sparsemend.repairs.fit import Choice, InputCovariance, LayerInputs, _row_units, fit_layer
 from sparsemend.repairs.targets import Targets
 
 MODULES = {
@@ -53,7 +54,7 @@ def test_moments_are_those_of_unfolded_inputs(kind):
     module, layer, inputs = case(kind)
     with torch.no_grad():
         targets = [torch.randn_like(module(x)) + 1 for x in inputs]
-    covariance = InputCovariance(module, layer, inputs, 0.0)
+    covariance = InputCovariance(LayerInputs(module, layer, inputs), 0.0)
     cross, mean, deviation = covariance.cross(targets.__getitem__)
     x, z = columns_and_targets(module, layer, inputs, targets)
     mu = x.mean(dim=1, keepdim=True)
@@ -75,7 +76,7 @@ def test_the_pooled_term_is_that_of_means_over_positions(kind):
     with torch.no_grad():
         targets = [torch.randn_like(module(x)) + 1 for x in inputs]
     weight = 0.7
-    covariance = InputCovariance(module, layer, inputs, weight)
+    covariance = InputCovariance(LayerInputs(module, layer, inputs), weight)
     cross, _, _ = covariance.cross(targets.__getitem__)
     x, z = columns_and_targets(module, layer, inputs, targets)
     x, z = x - x.mean(dim=1, keepdim=True), z - z.mean(dim=1, keepdim=True)
@@ -100,9 +101,8 @@ def test_all_weights_kept_are_found_again(kind, pooled):
     bias = torch.zeros(layer.rows) if module.bias is None else module.bias.detach().clone()
     pooled = pooled and layer.is_convolution
     for mask in (torch.ones(dense.shape, dtype=torch.bool), None):
-        fit, _ = fit_layer(
-            module, layer, inputs, targets, mask, layer.size, Settings(ridge=1e-10), pooled=pooled
-        )
+        given, choice = LayerInputs(module, layer, inputs), Choice(layer.size, mask, GRADUAL)
+        fit, _ = fit_layer(given, targets, choice, FitSettings(ridge=1e-10), pooled=pooled)
         assert fit.mask.all()
         torch.testing.assert_close(fit.weight, dense, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(fit.shift, bias.double(), rtol=1e-5, atol=1e-6)
@@ -114,7 +114,12 @@ def test_a_fixed_mask_gets_the_least_squares_values(kind):
     targets = dense_targets(module, inputs)
     mask = torch.rand(layer.groups, layer.rows // layer.groups, layer.fan_in) < 0.4
     ridge = 1e-9
-    fit, _ = fit_layer(module, layer, inputs, targets, mask, 0, Settings(ridge=ridge))
+    fit, _ = fit_layer(
+        LayerInputs(module, layer, inputs),
+        targets,
+        Choice(0, mask, GRADUAL),
+        FitSettings(ridge=ridge),
+    )
     x, z = columns_and_targets(module, layer, inputs, targets.dense)
     ones = torch.ones(*x.shape[:2], 1, dtype=x.dtype)
     shift = fit.shift.unflatten(0, (layer.groups, -1))
@@ -137,7 +142,13 @@ def test_free_masks_have_the_count(kind, relu):
     for kept in (0, 1, layer.size // 3, layer.size):
         with torch.no_grad():
             module.weight.copy_(start)
-        fit, _ = fit_layer(module, layer, inputs, targets, None, kept, Settings(), relu=relu)
+        fit, _ = fit_layer(
+            LayerInputs(module, layer, inputs),
+            targets,
+            Choice(kept, None, GRADUAL),
+            FitSettings(),
+            relu=relu,
+        )
         assert int(fit.mask.sum()) == kept
         assert fit.weight.isfinite().all()
         assert fit.shift.isfinite().all()
@@ -156,7 +167,13 @@ def test_constant_inputs_have_no_variance_to_fit(value, relu):
         dense = [module(x) for x in inputs]
     one = torch.ones(())
     targets = Targets(dense, dense, None, one, one * 0, one.bool())
-    fit, covariance = fit_layer(module, layer, inputs, targets, None, 9, Settings(), relu=relu)
+    fit, covariance = fit_layer(
+        LayerInputs(module, layer, inputs),
+        targets,
+        Choice(9, None, GRADUAL),
+        FitSettings(),
+        relu=relu,
+    )
     assert covariance.dead.all()
     assert int(fit.mask.sum()) == 9
     assert fit.weight.isfinite().all()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sparsemend import discover, models
-from sparsemend.repairs import channel_importance
+from sparsemend.repairs.importance import channel_importance
 
 from .networks import CHANNELS, conv_bn, randomise
 

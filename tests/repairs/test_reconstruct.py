@@ -9,8 +9,9 @@ from torch import nn
 import sparsemend as sm
 from sparsemend import SparsemendError, SparsemendWarning
 from sparsemend.layers import discover
-from sparsemend.repairs import Settings, parse_repair, reconstruct, run_plan
-from sparsemend.repairs.run import Support
+from sparsemend.repairs import FitSettings, Support, Terms, parse_repair
+from sparsemend.repairs.reconstruction import reconstruct
+from sparsemend.session import Session
 
 from .networks import conv_bn, images, perceptron, randomise, same_state
 
@@ -41,9 +42,8 @@ def rebuilt(dense, batches, density, free=True, settings=None):
             for name, mask in masks.items():
                 model.get_submodule(name).weight.masked_fill_(~mask, 0)
     before = copy.deepcopy(dense)
-    done = reconstruct(
-        model, dense, batches, layers, masks, counts(layers, density), settings, progress=False
-    )
+    support = Support(counts(layers, density), masks)
+    done = reconstruct(Session(dense, batches), model, support, settings)
     assert same_state(dense, before)
     if masks is not None:
         assert all(torch.equal(done.masks[name], mask) for name, mask in masks.items())
@@ -235,7 +235,7 @@ def test_every_kind_of_network(kind, free):
 @pytest.mark.filterwarnings(ILL)
 def test_nothing_pruned_is_the_dense_network(kind, free):
     dense, batches = network(kind).double(), list(images(120, dtype=torch.float64).split(50))
-    model, _, _ = rebuilt(dense, batches, 1.0, free, Settings(ridge=1e-9))
+    model, _, _ = rebuilt(dense, batches, 1.0, free, FitSettings(ridge=1e-9))
     with torch.no_grad():
         for batch in (*batches, images(20, seed=7, dtype=torch.float64)):
             torch.testing.assert_close(model(batch), dense(batch), rtol=1e-3, atol=1e-3)
@@ -313,7 +313,7 @@ def test_the_order_of_the_projection_does_not_matter():
             model.get_submodule(name).weight.masked_fill_(~mask, 0)
     late_layers = discover(late, batches[0])
     assert late_layers.names != layers.names
-    reconstruct(model, late, batches, late_layers, masks, counts(layers, 0.4), progress=False)
+    reconstruct(Session(late, batches), model, Support(counts(layers, 0.4), masks))
     torch.testing.assert_close(model.state_dict(), early.state_dict(), rtol=1e-4, atol=1e-5)
 
 
@@ -336,7 +336,7 @@ def test_a_single_output_is_plain_least_squares():
     dense = nn.Sequential(nn.Linear(10, 1))
     fits = []
     for refits in (0, 20):
-        model, _, _ = rebuilt(dense, [x], 1.0, settings=Settings(logit_refits=refits))
+        model, _, _ = rebuilt(dense, [x], 1.0, settings=FitSettings(logit_refits=refits))
         fits.append(model[0].weight.detach())
     torch.testing.assert_close(*fits)
 
@@ -453,11 +453,13 @@ def test_the_public_repair_keeps_zeros_and_arguments():
 
 
 @pytest.mark.filterwarnings(ILL)
-def test_a_plan_without_masks_must_reconstruct():
+def test_a_formula_without_masks_must_reconstruct():
     dense, x = conv_bn(), images(120)
     layers = discover(dense, x)
     free = Support(counts(layers, 0.5), None)
     model = copy.deepcopy(dense)
     plan = parse_repair("reconstruct+batchnorm")
-    outcome = run_plan(model, dense, [x], layers, plan, "sequential", free)
+    outcome = plan.run(Session(dense, [x]), model, Terms(free))
     assert {name: int(mask.sum()) for name, mask in outcome.masks.items()} == free.counts
+    with pytest.raises(SparsemendError, match="repair 'variance' needs masks"):
+        parse_repair("variance").run(Session(dense, [x]), model, Terms(free))

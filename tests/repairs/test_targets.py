@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsemend.layers import discover
-from sparsemend.repairs.fit import Settings, fit_layer
+from sparsemend.masks.gradual import GRADUAL
+from sparsemend.repairs.fit import Choice, FitSettings, LayerInputs, fit_layer
 from sparsemend.repairs.targets import Targets, channel_shape, norm_affine
 
 from .networks import randomise
@@ -155,9 +156,10 @@ def test_refitting_never_raises_the_bound_on_what_passes_the_relu(
     for refits in (0, 1, 2, 4):
         with torch.no_grad():
             module.weight.copy_(before)
-        constants = Settings(ridge=1e-9, refits=refits)
+        constants = FitSettings(ridge=1e-9, refits=refits)
+        choice = Choice(int(mask.sum()), mask, GRADUAL)
         fit, _ = fit_layer(
-            module, layer, inputs, targets, mask, int(mask.sum()), constants, relu=True
+            LayerInputs(module, layer, inputs), targets, choice, constants, relu=True
         )
         assert torch.equal(fit.mask, mask)
         assert not fit.weight[~mask].any()

@@ -16,9 +16,10 @@ from torch import nn
 import sparsemend as sm
 from sparsemend import SparsemendError
 from sparsemend.layers import discover
-from sparsemend.repairs import parse_repair
+from sparsemend.recipe import Recipe
 from sparsemend.search import allocations, damage_curves
 from sparsemend.search.allocations import plain_allocations, sensitive_allocation
+from sparsemend.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
 RULES = set(sm.rule_names())
@@ -203,9 +204,10 @@ def test_layers_that_are_too_wide_for_their_moments():
     model, batches = data("conv-bn-linear")
     wide = sm.calibrate(model, batches[:-1], max_fan_in=60)
     for repair, mask in (("reconstruct", "gradual"), ("affine", "activation")):
-        curves = damage_curves(model, wide, parse_repair(repair), mask)
+        recipe = Recipe(0.6, mask=mask, repair=repair)
+        curves = damage_curves(Session(model, batches, calibration=wide), recipe)
         assert (curves.repair, curves.mask) == ("variance", "magnitude")
-    if_narrow = damage_curves(model, sm.calibrate(model, batches), parse_repair("best"), "gradual")
+    if_narrow = damage_curves(Session(model, batches), Recipe(0.6))
     assert (if_narrow.repair, if_narrow.mask) == ("reconstruct", "magnitude")
     for repair, mask in (("variance", "magnitude"), ("reconstruct", "gradual")):
         result = sm.compress(
@@ -227,13 +229,13 @@ def test_a_calibration_that_finds_a_layer_too_wide(monkeypatch):
 
 def test_plain_allocations_are_those_of_the_rules():
     model, batches = data("conv-bn-linear")
-    calibration = sm.calibrate(model, batches)
-    diagnosis = sm.diagnose(model, calibration)
-    found = plain_allocations(model, calibration.layers, 0.6, diagnosis)
+    session = Session(model, batches)
+    diagnosis = sm.diagnose(model, session.calibration)
+    found = plain_allocations(session, 0.6, diagnosis)
     assert set(found) == RULES
     assert next(iter(found)) == "global"
     for rule, allocation in found.items():
-        expected = sm.allocate(model, 0.6, rule, diagnosis=diagnosis, layers=calibration.layers)
+        expected = sm.allocate(model, 0.6, rule, diagnosis=diagnosis, layers=session.layers)
         assert dict(allocation) == dict(expected)
 
 
@@ -246,32 +248,31 @@ def test_a_rule_of_ones_own_is_tried_too(monkeypatch):
 
 def test_damage_weighs_more_where_the_output_suffers(monkeypatch):
     model, batches = data("conv-bn-linear")
-    calibration = sm.calibrate(model, batches)
-    diagnosis = sm.diagnose(model, calibration)
-    layers = calibration.layers
+    session, recipe = Session(model, batches), Recipe(0.6)
+    diagnosis = sm.diagnose(model, session.calibration)
+    layers = session.layers
     measured = dict.fromkeys(layers.names, 1.0)
     monkeypatch.setattr(allocations, "sensitivities", lambda *_, **__: measured)
-    equal = sensitive_allocation(model, layers, 0.6, diagnosis, batches)
+    equal = sensitive_allocation(session, recipe, diagnosis)
     assert dict(equal) == dict(sm.allocate(model, 0.6, "rr", diagnosis=diagnosis, layers=layers))
     first = layers[0].name
     measured[first] = 100.0
-    more = sensitive_allocation(model, layers, 0.6, diagnosis, batches)
+    more = sensitive_allocation(session, recipe, diagnosis)
     assert more[first] > equal[first]
     # Rounding may leave a layer that does not matter a hair below zero.
     measured[first] = -1e-19
-    assert sensitive_allocation(model, layers, 0.6, diagnosis, batches)[first] == 1
+    assert sensitive_allocation(session, recipe, diagnosis)[first] == 1
     assert np.isfinite(diagnosis.residual).all()
 
 
 def test_a_diagnosis_in_another_order_means_the_same():
     model, batches = data("conv-bn-linear")
-    calibration = sm.calibrate(model, batches)
-    one = sm.diagnose(model, calibration)
+    session = Session(model, batches)
+    one = sm.diagnose(model, session.calibration)
     other = dataclasses.replace(
         one, **{key: getattr(one, key)[::-1] for key in ("layers", "raw", "residual", "rr")}
     )
-    layers = calibration.layers
-    found = [sensitive_allocation(model, layers, 0.6, d, batches[:1]) for d in (one, other)]
+    found = [sensitive_allocation(session, Recipe(0.6), d) for d in (one, other)]
     assert found[0] == found[1]
 
 
@@ -341,17 +342,13 @@ def marked(batches, size):
 
 
 WATCHED = {
-    "sparsemend.verbs.compress.calibrate": "fit",
-    "sparsemend.verbs.compress.run_plan": "fit",
-    "sparsemend.verbs.compress.agreement": "judge",
-    "sparsemend.search.objective.run_plan": "fit",
+    "sparsemend.session.session.calibrate": "fit",
+    "sparsemend.repairs.reconstruct.reconstruct": "fit",
+    "sparsemend.repairs.channelwise.repair_channelwise": "fit",
+    "sparsemend.repairs.batchnorm.recalibrate": "fit",
     "sparsemend.search.objective.density_slopes": "fit",
-    "sparsemend.search.objective.Reference.__init__": "judge",
+    "sparsemend.evaluation.Reference.__init__": "judge",
     "sparsemend.evaluation.Reference.agreement": "judge",
-    "sparsemend.search.best.run_plan": "fit",
-    "sparsemend.search.best.reconstruct": "fit",
-    "sparsemend.search.best.recalibrate": "fit",
-    "sparsemend.search.best.agreement": "judge",
 }
 
 

@@ -20,7 +20,8 @@ from tests.search.fakes import (
     slopes_of,
 )
 
-from sparsemend.search import Budget
+from sparsemend.progress import progress_shown
+from sparsemend.recipe import Budget
 from sparsemend.search.auto import search_allocation
 from sparsemend.search.directions import counts_of, log_densities
 
@@ -34,7 +35,7 @@ COUNTS = {name: tuple(allocation.values()) for name, allocation in PLAIN.items()
 
 def search(objective, repairs=math.inf, seconds=math.inf, layers=LAYERS, plain=PLAIN, **options):
     budget = Budget(repairs, seconds)
-    return search_allocation(layers, plain, objective, budget, progress=False, **options)
+    return search_allocation(layers, plain, objective, budget, **options)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -304,7 +305,8 @@ def test_a_time_is_kept(monkeypatch):
 def test_progress_shows_the_best_so_far(capsys):
     function, _ = bowl(LAYERS, KEEP)
     budget = Budget(10)
-    found = search_allocation(LAYERS, PLAIN, Fake(function), budget, progress=True)
+    with progress_shown(True):
+        found = search_allocation(LAYERS, PLAIN, Fake(function), budget)
     assert f"search, KL {found.kl:.4f}" in capsys.readouterr().err
 
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from sparsemend import SparsemendError
-from sparsemend.search import Budget, parse_budget
-from sparsemend.recipe.budget import Meter
+from sparsemend.recipe import Budget, parse_budget
+from sparsemend.search.meter import Meter
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_repairs_are_counted_in_shares():
 def test_a_time_runs(monkeypatch):
     clock = SimpleNamespace(now=100.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("sparsemend.search.budget.time", clock)
+    monkeypatch.setattr("sparsemend.search.meter.time", clock)
     meter = Meter(Budget(math.inf, 60))
     assert (meter.total, meter.done) == (60, 0)
     meter.charge(1000)
@@ -76,7 +76,7 @@ def test_a_time_runs(monkeypatch):
 def test_both_limits_hold(monkeypatch):
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("sparsemend.search.budget.time", clock)
+    monkeypatch.setattr("sparsemend.search.meter.time", clock)
     meter = Meter(Budget(2, 60))
     assert meter.affords(2)
     assert not meter.affords(2.1)

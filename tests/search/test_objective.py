@@ -12,26 +12,19 @@ from torch import nn
 import sparsemend as sm
 from sparsemend import SparsemendWarning
 from sparsemend.layers import discover
-from sparsemend.repairs import parse_repair
+from sparsemend.masks import get_mask_rule
+from sparsemend.recipe import Recipe
+from sparsemend.repairs import Formula
 from sparsemend.search.objective import Objective, start_support
+from sparsemend.session import Session
 
 
 def make(repair="variance", mask="magnitude", batches=4, size=24, model=None, **options):
     model = conv_bn() if model is None else model
     inputs = [images(size, seed) for seed in range(batches)]
     heldout = [images(30, 100), images(30, 101)]
-    calibration = sm.calibrate(model, inputs)
-    objective = Objective(
-        model,
-        inputs,
-        heldout,
-        calibration.layers,
-        mask,
-        parse_repair(repair),
-        calibration=calibration,
-        progress=False,
-        **options,
-    )
+    recipe = Recipe(0.6, "erk", mask, repair, **options)
+    objective = Objective(Session(model, inputs, heldout), recipe)
     return model, inputs, heldout, objective
 
 
@@ -111,10 +104,10 @@ def test_a_cheap_trial_is_judged_on_the_calibration_inputs_that_it_does_not_repa
 def test_a_cheap_trial_sees_a_part_of_the_inputs(batches, monkeypatch):
     seen = []
 
-    def repairing(model, dense, inputs, *_):  # noqa: ARG001
-        seen.append(torch.cat(list(inputs)))
+    def repairing(formula, session, *_):  # noqa: ARG001
+        seen.append(torch.cat(session.seen))
 
-    monkeypatch.setattr("sparsemend.search.objective.run_plan", repairing)
+    monkeypatch.setattr(Formula, "run", repairing)
     model, inputs, _, objective = make(batches=batches)
     counts = sm.allocate(model, 0.6, layers=discover(model, inputs[0]))
     objective.exact(counts)
@@ -125,10 +118,10 @@ def test_a_cheap_trial_sees_a_part_of_the_inputs(batches, monkeypatch):
 
 
 def test_outputs_that_are_no_numbers_are_infinitely_far(monkeypatch):
-    def breaking(model, *_):
+    def breaking(formula, session, model, _):  # noqa: ARG001
         nn.init.constant_(list(model.parameters())[-1], math.nan)
 
-    monkeypatch.setattr("sparsemend.search.objective.run_plan", breaking)
+    monkeypatch.setattr(Formula, "run", breaking)
     model, inputs, _, objective = make()
     counts = sm.allocate(model, 0.6, layers=discover(model, inputs[0]))
     assert objective.exact(counts) == objective.proxy(counts) == math.inf
@@ -148,14 +141,14 @@ def test_trials_do_not_warn(recwarn):
 
 def test_masks_are_applied_unless_the_repair_chooses_them():
     model = conv_bn()
-    layers = discover(model, images())
-    counts = sm.allocate(model, 0.6, layers=layers)
+    session = Session(model, [images()])
+    counts = sm.allocate(model, 0.6, layers=session.layers)
     free, fixed = copy.deepcopy(model), copy.deepcopy(model)
-    support = start_support(free, model, counts, "gradual")
+    support = start_support(session, free, counts, get_mask_rule("gradual"))
     assert support.masks is None
     assert support.counts is counts
     assert same_state(free, model)
-    support = start_support(fixed, model, counts, "magnitude")
+    support = start_support(session, fixed, counts, get_mask_rule("magnitude"))
     assert same_state(fixed, sm.prune(model, counts))
     assert {name: int(mask.sum()) for name, mask in support.masks.items()} == dict(counts)
 
@@ -171,9 +164,8 @@ def test_masks_are_applied_unless_the_repair_chooses_them():
 )
 def test_slopes_are_of_the_network_that_had_the_last_repair(repair, mask, monkeypatch):
     repaired = []
-    module = "sparsemend.search.objective"
-    run = sm.search.objective.run_plan
-    monkeypatch.setattr(f"{module}.run_plan", lambda *a: (repaired.append(a[0]), run(*a)))
+    run = Formula.run
+    monkeypatch.setattr(Formula, "run", lambda *a: (repaired.append(a[2]), run(*a)))
     model, inputs, _, objective = make(repair, mask)
     before = copy.deepcopy(model)
     layers = discover(model, inputs[0])

@@ -12,7 +12,8 @@ from torch import nn
 
 from sparsemend.evaluation import divergence
 from sparsemend.layers import discover, layer_weights
-from sparsemend.search.slopes import density_slopes, downhill, margins
+from sparsemend.search.slopes import Marginal, density_slopes, downhill, margins
+from sparsemend.session import Session
 
 
 def damaged(dense, seed=0):
@@ -111,7 +112,9 @@ def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, resto
     dense.get_submodule("1").train()
     before = copy.deepcopy(model), copy.deepcopy(dense)
     flags = [m.training for net in (model, dense) for m in net.modules()]
-    found = density_slopes(model, dense, batches, layers, marginal, ratios, restored=restored)
+    found = density_slopes(
+        Session(dense, batches), model, Marginal(marginal, ratios), restored=restored
+    )
     assert [m.training for net in (model, dense) for m in net.modules()] == flags
     assert same_state(model, before[0])
     assert same_state(dense, before[1])
@@ -130,7 +133,9 @@ def measure(dense, batches, restored="norms", ratio=2.0):
     model, marginal = damaged(dense)
     layers = discover(dense, images(2))
     ratios = [ratio] * len(layers)
-    return density_slopes(model, dense, batches, layers, marginal, ratios, restored=restored)
+    return density_slopes(
+        Session(dense, batches), model, Marginal(marginal, ratios), restored=restored
+    )
 
 
 def test_single_inputs_have_no_statistics():

@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
-from sparsemend.masks import descending_rank, keep_mask
-from sparsemend.solvers.ranking import entries_by_score, entry_numbers
+from sparsemend.solvers.ranking import descending_rank, entries_by_score, entry_numbers, keep_mask
 
 SCORES = stnp.arrays(
     "float32", stnp.array_shapes(max_dims=3, max_side=5), elements=st.integers(0, 4)

@@ -32,7 +32,7 @@ class Recipe:
     scope
         ``"sequential"`` or ``"one-shot"``.
     budget
-        Of rule ``auto``: a number of repairs or a time, as text; empty for all other rules.
+        Of rule ``auto``: a number of repairs or a time, as text; None for all other rules.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class Recipe:
     @property
     def limit(self) -> Budget:
         """How long a search may take."""
-        return parse_budget(_given(self.budget))
+        return parse_budget(self.budget)
 
     @property
     def searches(self) -> bool:
@@ -121,21 +121,15 @@ class Recipe:
                 f"pass sparsity={self.rule.sparsity!r}",
             )
 
-    def _read_budget(self) -> str:
-        given = _given(self.budget)
-        limit = parse_budget(given)
-        if given is not None and not self.searches:
+    def _read_budget(self) -> str | None:
+        limit = parse_budget(self.budget)
+        if self.budget is not None and not self.searches:
             raise SparsemendError(
                 f"rule {self.rule_name!r} does not search, so it has no budget",
-                given,
+                self.budget,
                 f"rule {AUTO!r}",
             )
-        return str(limit) if self.searches else ""
-
-
-def _given(budget: float | str | None) -> float | str | None:
-    """The budget that was given; as text it is empty where there is none."""
-    return None if budget == "" else budget
+        return str(limit) if self.searches else None
 
 
 def _read_mask(name: str | None, formula: Formula) -> MaskRule:

@@ -81,9 +81,8 @@ class Task:
     def recipe(self) -> Recipe:
         """What is done to the network."""
         cell, settings = self.cell, self.settings
-        return Recipe(
-            cell.sparsity, cell.rule, cell.mask, cell.repair, settings.scope, settings.budget
-        )
+        budget = settings.budget or None
+        return Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, settings.scope, budget)
 
 
 @dataclass(frozen=True)

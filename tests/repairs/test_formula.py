@@ -20,9 +20,9 @@ from sparsemend.repairs import parse_repair, repair_names
     ],
 )
 def test_formulas(text, operator, batchnorm):
-    plan = parse_repair(text)
-    assert (None if plan.operator is None else plan.operator.name) == operator
-    assert plan.batchnorm == batchnorm
+    names = [part.name for part in parse_repair(text).parts]
+    recalibration = {None: None, "exact": "batchnorm", "ema": "batchnorm-ema"}[batchnorm]
+    assert names == [name for name in (operator, recalibration) if name is not None]
 
 
 @pytest.mark.parametrize("recalibration", ["", "batchnorm", "batchnorm-ema"])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sparsemend.search._walk import Walk
+from sparsemend.search.climb import Climb
 from sparsemend.search.directions import Move
 
 MOVES = [Move(*key, np.ones(2)) for key in (("group", "x"), ("layer", "x"), ("layer", "y"))]
@@ -10,7 +10,7 @@ START, HERE, THERE = np.zeros(2), np.ones(2), np.full(2, 2.0)
 
 @pytest.mark.parametrize("move", MOVES)
 def test_steps_grow_with_success_and_shrink_without(move):
-    walk = Walk(START, "erk")
+    walk = Climb(START, "erk")
     first = walk.step(move)
     assert walk.signs(move) == (1, -1)
     walk.accept(move, -1.0, HERE)
@@ -23,7 +23,7 @@ def test_steps_grow_with_success_and_shrink_without(move):
 
 
 def test_moves_of_one_name_and_other_kinds_are_apart():
-    walk = Walk(START, "erk")
+    walk = Climb(START, "erk")
     steps = [walk.step(move) for move in MOVES]
     assert all(walk.may_help(move) for move in MOVES)
     walk.refuse(MOVES[0])
@@ -32,7 +32,7 @@ def test_moves_of_one_name_and_other_kinds_are_apart():
 
 
 def test_a_walk_goes_back_to_what_was_confirmed_with_smaller_steps():
-    walk = Walk(START, "erk")
+    walk = Climb(START, "erk")
     walk.step(MOVES[0])
     walk.accept(MOVES[0], 1.0, HERE)
     assert (walk.name, walk.unconfirmed) == ("erk after 1 move", 1)

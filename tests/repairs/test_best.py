@@ -8,10 +8,11 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend import SparsemendError
+from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import mirrored
 from sparsemend.layers import discover
-from sparsemend.repairs import Support
-from sparsemend.search import hold_out, repair_best
+from sparsemend.repairs import Support, Terms, get_repair
+from sparsemend.session import Session, hold_out
 
 pytestmark = pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
 
@@ -91,27 +92,27 @@ def test_the_winner_is_never_worse_than_any_ending(free, norm):
     counts = sm.allocate(dense, 2 / 3, "uniform", layers=layers)
     pruned = copy.deepcopy(dense) if free else sm.prune(dense, counts)
     masks = None if free else sm.find_masks(pruned, layers)
-    before = copy.deepcopy((pruned, dense))
-    best = repair_best(pruned, dense, fit, unseen, layers, Support(counts, masks), progress=False)
-    same_values(before[0], pruned)
-    same_values(before[1], dense)
+    before = copy.deepcopy(dense)
+    model = copy.deepcopy(pruned)
+    best = get_repair("best").run(Session(dense, fit, unseen), model, Terms(Support(counts, masks)))
+    same_values(before, dense)
     endings = {"reconstruct", *(["reconstruct+batchnorm"] if norm else [])}
     endings |= set() if free else {"variance", *(["batchnorm"] if norm else [])}
     closer = min("reconstruct", "reconstruct-mirrored", key=best.tried.__getitem__)
     others = {"reconstruct-mirrored", *([f"{closer}-again"] if free else [])}
     assert set(best.tried) == endings | others
     # Both the winner's and the others' closeness, recomputed.
-    assert best.agreement == sm.agreement(best.model, dense, unseen)
-    assert best.agreement.kl == best.tried[best.repair] == min(best.tried.values())
+    found = sm.agreement(model, dense, unseen)
+    assert found.kl == best.tried[best.repair] == min(best.tried.values())
     for name in endings:
         if free:
             alone = sm.compress(dense, fit, 2 / 3, "uniform", repair=name).model
         else:
             alone = sm.repair(pruned, dense, fit, name)
         assert sm.agreement(alone, dense, unseen).kl == best.tried[name]
-    for name, mask in best.outcome.masks.items():
+    for name, mask in best.masks.items():
         assert int(mask.sum()) == counts[name]
-        assert not best.model.get_submodule(name).weight[~mask].any()
+        assert not model.get_submodule(name).weight[~mask].any()
 
 
 def test_every_ending_of_a_trained_network_recomputed(digits):
@@ -152,16 +153,19 @@ def seen_while(monkeypatch, dense, job):
     """Batches that the networks were called with while repairing, and while judging."""
     phases = {"repair": set(), "judge": set()}
 
-    def judged(model, reference, batches):
-        phases["repair"] |= set(dense.log)
-        dense.log.clear()
-        found = sm.agreement(model, reference, batches)
-        phases["judge"] |= set(dense.log)
-        dense.log.clear()
-        return found
+    def judging(inner):
+        def judged(*args):
+            phases["repair"] |= set(dense.log)
+            dense.log.clear()
+            found = inner(*args)
+            phases["judge"] |= set(dense.log)
+            dense.log.clear()
+            return found
 
-    monkeypatch.setattr("sparsemend.search.best.agreement", judged)
-    monkeypatch.setattr("sparsemend.verbs.compress.agreement", judged)
+        return judged
+
+    for name in ("__init__", "agreement"):
+        monkeypatch.setattr(Reference, name, judging(getattr(Reference, name)))
     dense.log.clear()
     job()
     phases["repair"] |= set(dense.log)
