@@ -11,7 +11,7 @@ from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.files import atomic_write
-from sparsemend.reports.compare import FROM_SHAPES, other_rules
+from sparsemend.reports.compare import other_rules, rules_of_shapes
 from sparsemend.reports.contents import Compression, Contents
 from sparsemend.reports.drawing.figure import Figure
 from sparsemend.reports.drawing.images import write_images
@@ -153,7 +153,7 @@ def _add(contents: Contents, name: str, source: Source) -> Contents:
             return _with_diagnosis(contents, name, source)
         case CompressionResult():
             contents = _with_compression(contents, Compression.of(source))
-            others = other_rules(source.model, source.allocation, FROM_SHAPES)
+            others = other_rules(source.model, source.allocation, rules_of_shapes())
             contents = replace(contents, allocations=(*contents.allocations, *others))
             if source.diagnosis is not None:
                 contents = _with_diagnosis(contents, name, source.diagnosis)
