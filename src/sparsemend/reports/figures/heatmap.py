@@ -22,7 +22,7 @@ from sparsemend.reports.drawing.figure import (
     Table,
 )
 from sparsemend.reports.drawing.palette import STEPS, diverging_step
-from sparsemend.reports.drawing.scale import Categories, Columns, Linear, nice_end
+from sparsemend.reports.drawing.scale import Categories, Columns, Linear, end_above, nice_end
 from sparsemend.reports.drawing.text import number, numbered, percent
 
 # The scale's end: at least 2, so that it is even around 1, and at most this.
@@ -132,7 +132,7 @@ def _key(top: float) -> Panel:
 def _damage(diagnosis: Diagnosis, k: int, rows: Categories, height: float) -> Panel:
     """Raw and remaining damage of every layer at one density, as dots on a line."""
     raw, left = diagnosis.raw[:, k].tolist(), diagnosis.residual[:, k].tolist()
-    end = nice_end(max(*raw, *left, 0.1))
+    end = end_above((*raw, *left), 0.1)
     marks: list[Group] = []
     for r, (layer, before, after) in enumerate(zip(diagnosis.layers, raw, left, strict=True)):
         colour = "red" if after > before else "blue"
