@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,34 +16,10 @@ from sparsemend.reports.contents import Compression, Contents
 from sparsemend.reports.drawing.figure import Figure
 from sparsemend.reports.drawing.images import write_images
 from sparsemend.reports.drawing.page import page
-from sparsemend.reports.figures import (
-    ablation,
-    accuracy,
-    allocations,
-    curves,
-    heatmap,
-    labelfree,
-    matrix,
-    outcome,
-    recovery,
-)
+from sparsemend.reports.figures.registry import FIGURES
 from sparsemend.reports.words import sentences
 from sparsemend.sweeps import AblationResult, Record, SweepResult
 from sparsemend.verbs.compression import CompressionResult
-
-# In the order of the page: what answers the reader's first question comes first.
-FIGURES: dict[str, Callable[[Contents], Iterator[Figure]]] = {
-    "recovery": recovery.figures,
-    "outcome": outcome.figures,
-    "rules and repairs": matrix.figures,
-    "repairability": heatmap.figures,
-    "allocations": allocations.figures,
-    "accuracy": accuracy.figures,
-    "without labels": labelfree.figures,
-    "ablation": ablation.figures,
-    "damage": curves.figures,
-}
-
 
 Source = Diagnosis | CompressionResult | Compression | Allocation | SweepResult | AblationResult
 

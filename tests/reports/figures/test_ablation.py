@@ -2,8 +2,9 @@ from tests.reports.marks import grouped, marks, panels
 from tests.reports.samples import FORCED, SPARSITIES, make_ablation, make_records
 
 from sparsemend.reports import Contents
+from sparsemend.reports.ablations import find_ablations, gains
 from sparsemend.reports.drawing.figure import Dot, Label
-from sparsemend.reports.figures.ablation import figures, find_ablations, forced, gains
+from sparsemend.reports.figures.ablation import figures, forced
 
 
 def ablation():

@@ -4,7 +4,8 @@ from tests.reports.samples import MIDPOINTS, make_transitions
 
 from sparsemend.reports import Contents
 from sparsemend.reports.drawing.figure import Dot, Label
-from sparsemend.reports.figures.labelfree import figures, label_free, midpoint_pairs
+from sparsemend.reports.figures.labelfree import figures, label_free
+from sparsemend.reports.series import midpoint_pairs
 
 
 def test_both_midpoints_of_every_rule():

@@ -99,7 +99,7 @@ def css_variables() -> str:
 
 
 def diverging_step(value: float, top: float) -> str:
-    """The role of a ratio: 0 and below at one end, 1 in the middle, ``top`` and beyond at the other."""
+    """The role of a ratio: to 0 at one end, 1 in the middle, from ``top`` on at the other end."""
     share = max(value, 0.0) / 2 if value <= 1 else 0.5 + min((value - 1) / (top - 1), 1) / 2
     return f"d{round(share * (STEPS - 1))}"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.reports.contents import Contents
+from sparsemend.reports.contents import Contents, shown_density
 from sparsemend.reports.drawing.figure import (
     Axis,
     Box,
@@ -27,7 +27,6 @@ from sparsemend.reports.drawing.text import number, numbered, percent
 
 # The scale's end: at least 2, so that it is even around 1, and at most this.
 _LARGEST_TOP = 4.0
-_SHOWN_DENSITY = 0.1
 _WIDTH = 540.0
 
 
@@ -36,11 +35,6 @@ def figures(contents: Contents) -> Iterator[Figure]:
     for index, (name, diagnosis) in enumerate(contents.diagnoses.items()):
         key = numbered("repairability", index, len(contents.diagnoses))
         yield repairability(diagnosis, name, key)
-
-
-def shown_density(diagnosis: Diagnosis) -> int:
-    """Index of the density at which damage is shown: the nearest to 10 %."""
-    return int(np.abs(diagnosis.densities - _SHOWN_DENSITY).argmin())
 
 
 def scale_top(diagnosis: Diagnosis) -> float:

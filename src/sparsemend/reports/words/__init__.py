@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sparsemend.reports.ablations import find_ablations, gains
 from sparsemend.reports.contents import Contents
-from sparsemend.reports.figures.ablation import find_ablations, gains
 from sparsemend.reports.words.compression import of_compression
 from sparsemend.reports.words.diagnosis import of_diagnosis
 from sparsemend.reports.words.sweep import of_sweep

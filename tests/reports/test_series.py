@@ -9,13 +9,12 @@ from tests.reports.samples import (
     make_transitions,
 )
 
-from sparsemend.reports.figures._series import (
+from sparsemend.reports.series import (
     Point,
     by_midpoint,
     curves,
     measure_of,
     setting_title,
-    spread_text,
     stays_above,
     transitions_of,
 )
@@ -50,11 +49,6 @@ def test_what_is_not_known_is_left_out():
 def test_one_seed_has_no_deviation():
     found = curves(make_records(seeds=(7,)), lambda r: r.agreement)
     assert all(p.std == 0 and p.count == 1 for c in found[KEY].values() for p in c)
-
-
-def test_text_of_a_point():
-    assert spread_text(Point(0.9, 0.5, 0, 1)) == "50\u00a0%"
-    assert spread_text(Point(0.9, 0.5, 0.01, 3)) == "50\u00a0% ± 1\u00a0% over 3 seeds"
 
 
 def test_titles_name_the_mask_where_it_tells_settings_apart():
