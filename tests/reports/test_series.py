@@ -13,7 +13,9 @@ from sparsemend.reports.series import (
     Point,
     by_midpoint,
     curves,
+    has_curves,
     measure_of,
+    midpoint_pairs,
     setting_title,
     stays_above,
     transitions_of,
@@ -70,3 +72,17 @@ def test_staying_above():
     assert stays_above((Point(0.5, 0.9, 0, 1), Point(0.9, 0.5, 0, 1)), 0.5)
     assert not stays_above((Point(0.9, 0.49, 0, 1),), 0.5)
     assert not stays_above((), 0.5)
+
+
+def test_few_sparsities_make_no_curve():
+    assert has_curves(make_records(sparsities=SPARSITIES[:4]))
+    assert not has_curves(make_records(sparsities=SPARSITIES[:3]))
+    assert not has_curves(())
+
+
+def test_pairs_of_midpoints_are_known_both_ways():
+    pairs = midpoint_pairs(make_transitions(erk=None))
+    assert len(pairs) == len(MIDPOINTS) - 1
+    for one, two in pairs:
+        assert (one.measure, two.measure) == ("accuracy", "agreement")
+        assert one.rule == two.rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sparsemend.reports.drawing.figure import Area, Dot, Group, Line, Mark
-from sparsemend.reports.drawing.text import number, percent
+from sparsemend.reports.drawing.text import percent
 from sparsemend.reports.series import Curve, Point
 
 # Pixels of a panel, and beside it for the labels at its right edge.
@@ -34,9 +34,8 @@ def curve_marks(rule: str, curve: Curve, colour: str, shape: str, what: str) -> 
     yield Group(rule, tuple(dots))
 
 
-def spread_text(point: Point, *, as_percent: bool = True) -> str:
-    """Mean ± standard deviation, and the number of seeds where there are several."""
-    show = percent if as_percent else number
+def spread_text(point: Point) -> str:
+    """Mean ± standard deviation in percent, and the number of seeds where there are several."""
     if point.count == 1:
-        return show(point.mean)
-    return f"{show(point.mean)} ± {show(point.std, 2)} over {point.count} seeds"
+        return percent(point.mean)
+    return f"{percent(point.mean)} ± {percent(point.std, 2)} over {point.count} seeds"
