@@ -1,4 +1,3 @@
-import inspect
 import itertools
 
 import pytest
@@ -6,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsemend.allocation import RULES, allocate_layers, kept_total, rule_names
+from sparsemend.allocation import RULES, Rule, allocate_layers, kept_total
 from sparsemend.errors import SparsemendError
 
 from .networks import (
@@ -119,13 +118,8 @@ def test_layers_that_cannot_be_allocated():
 
 def test_a_rule_of_ones_own_is_held_to_the_budget(monkeypatch):
     layers = make_layers([(2, 5), (2, 5)])
-    monkeypatch.setitem(RULES, "mine", lambda problem, *, first=1: (first, problem.keep - 1))
+    mine = Rule("mine", lambda problem, *, first=1: (first, problem.keep - 1), needs="shapes")
+    monkeypatch.setitem(RULES, "mine", mine)
     assert dict(allocate_layers(layers, {}, 0.5, "mine")) == {"layer0": 1, "layer1": 9}
     with pytest.raises(SparsemendError, match=r"'mine' do not add up: got 11; .* exactly 10"):
         allocate_layers(layers, {}, 0.5, "mine", first=2)
-
-
-def test_registry():
-    assert rule_names() == tuple(RULES)
-    for rule in RULES.values():
-        assert inspect.getdoc(rule)

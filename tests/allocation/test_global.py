@@ -6,7 +6,7 @@ from sparsemend.allocation import RULES
 
 from .networks import flat_layers, make_problem
 
-global_magnitude = RULES["global"]
+global_magnitude = RULES["global"].counts
 
 
 def counts_by_sorting(weights, keep):

@@ -13,7 +13,7 @@ from sparsemend.allocation.lamp import lamp_scores
 
 from .networks import flat_layers, make_problem
 
-lamp = RULES["lamp"]
+lamp = RULES["lamp"].counts
 
 
 def exact_scores(weights):

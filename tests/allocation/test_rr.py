@@ -13,7 +13,7 @@ from sparsemend.errors import SparsemendError
 
 from .networks import Curves, make_layers, make_problem, networks, random_curves
 
-rr = RULES["rr"]
+rr = RULES["rr"].counts
 
 
 def curves_of(residual):

@@ -12,7 +12,7 @@ from sparsemend.errors import SparsemendError
 
 from .networks import Curves, make_layers, make_problem, random_curves
 
-rr_density = RULES["rr-density"]
+rr_density = RULES["rr-density"].counts
 LAYERS = make_layers([(100, 100), (100, 200), (50, 40, 3, 3)])
 
 

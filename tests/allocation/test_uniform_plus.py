@@ -5,7 +5,7 @@ from sparsemend.errors import SparsemendError
 
 from .networks import cifar_resnet18, make_layers, make_problem
 
-uniform_plus = RULES["uniform+"]
+uniform_plus = RULES["uniform+"].counts
 
 
 def test_first_convolution_is_dense_and_last_layer_a_fifth():

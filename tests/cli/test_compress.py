@@ -153,6 +153,56 @@ def test_the_report_shows_every_rule_beside_the_chosen_one(run_json, tmp_path):
     assert {"before-and-after", "allocations"} <= set(shown["figures"])
 
 
+# As in MobileNetV2, the classifier holds a third of the weights: uniform+ keeps a fifth of them.
+WIDE = """
+import torch
+from torch import nn
+def network():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 64, 3), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 100)).eval()
+"""
+# A residual branch that died, or was initialised to zero: its RR is not defined.
+DEAD = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3, padding=1)
+        self.c = nn.Linear(16, 10)
+        nn.init.zeros_(self.b.weight)
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.c((x + self.b(x)).relu().mean((2, 3)))
+def network():
+    torch.manual_seed(0)
+    return Net().eval()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "sparsity", "flags", "left_out"),
+    [
+        ("wide_classifier", WIDE, 0.9, ("--rule", "erk"), "uniform+"),
+        ("dead_branch", DEAD, 0.5, ("--rule", "rr"), "rr-density"),
+        ("dead_branch", DEAD, 0.5, ("--rule", "auto", "--budget", 6), "rr-density"),
+    ],
+)
+def test_a_report_leaves_out_rules_that_refuse(
+    run_json, tmp_path, name, code, sparsity, flags, left_out
+):
+    (tmp_path / f"{name}.py").write_text(code)
+    values = run_json(
+        *("compress", "--model", f"{name}:network", "--data", "digits", *SIZES),
+        *("--sparsity", sparsity, *flags, "--repair", "variance", "--out", "s.safetensors"),
+    )
+    assert (tmp_path / values["out"]).exists()
+    text = (tmp_path / values["report"]).read_text(encoding="utf-8")
+    columns = {rule: f"\n{rule}," in text for rule in ("uniform", "lamp", left_out)}
+    assert columns == {"uniform": True, "lamp": True, left_out: False}
+
+
 def test_without_a_report(run, run_json, tmp_path):
     values = run_json(*VARIANCE, "--out", "s.safetensors", "--no-report")
     assert values["report"] is None

@@ -59,3 +59,10 @@ def test_as_a_program(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("rule erk, sparsity 0.9")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["allocate", "compress", "sweep"])
+def test_help_names_every_rule(run, command):
+    text = run(command, "--help").stdout
+    for name in sparsemend.rule_names():
+        assert re.search(rf"[ \n]{re.escape(name)}[,.; ]", text), name

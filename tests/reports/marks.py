@@ -1,12 +1,17 @@
-"""Looking into figures and pages."""
+"""Looking into figures, pages and summaries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from typing import Any
 
 from sparsemend.reports.drawing.figure import Figure, Group, Panel
+
+
+def plain(words: Iterable[str]) -> str:
+    """Sentences a line each, with ordinary spaces."""
+    return "\n".join(words).replace("\u00a0", " ")
 
 
 def marks(panel: Panel, kind: type | None = None) -> Iterator[Any]:

@@ -1,8 +1,14 @@
+import dataclasses
+
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
 import sparsemend as sm
-from sparsemend.reports import other_rules
+from sparsemend.allocation import RULES, Rule
+from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.reports.compare import other_rules, rules_of_shapes
 
 
 def network():
@@ -36,3 +42,54 @@ def test_only_the_layers_that_were_pruned():
     chosen = sm.allocate(model, 0.8, "global", layers=part)
     (erk,) = other_rules(model, chosen, ("erk",))
     assert list(erk) == ["0", "4"]
+
+
+def test_rules_that_refuse_are_left_out():
+    model = network()
+    chosen = sm.allocate(model, 0.94, "erk")
+    with pytest.raises(SparsemendError, match="the largest feasible sparsity"):
+        sm.allocate(model, 0.94, "uniform+")
+    assert [a.rule for a in other_rules(model, chosen)] == ["uniform", "global", "lamp"]
+    diagnosis = sm.diagnose(model, sm.calibrate(model, torch.randn(32, 1, 8, 8)))
+    undefined = dataclasses.replace(diagnosis, rr=np.full_like(diagnosis.rr, np.nan))
+    rules = [a.rule for a in other_rules(model, chosen, diagnosis=undefined)]
+    assert rules == ["uniform", "global", "lamp", "rr"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(SparsemendError("it is not a share", 2), "got 2"), (IndexError("no 3"), "IndexError: no 3")],
+)
+def test_a_rule_that_fails_is_left_out_with_a_warning(monkeypatch, error, text):
+    def fail(_):
+        raise error
+
+    monkeypatch.setitem(RULES, "mine", Rule("mine", fail, needs="shapes"))
+    model = network()
+    with pytest.warns(SparsemendWarning, match=f"rule 'mine' is not compared: .*{text}"):
+        found = other_rules(model, sm.allocate(model, 0.8, "erk"))
+    assert [a.rule for a in found] == ["uniform", "uniform+", "global", "lamp"]
+
+
+def test_layers_of_another_network_are_not_compared():
+    chosen = sm.allocate(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), 0.5, "erk")
+    with pytest.warns(SparsemendWarning, match="no rule is compared: no prunable layer"):
+        assert other_rules(network(), chosen) == ()
+
+
+def test_an_unknown_rule_is_refused():
+    model = network()
+    with pytest.raises(SparsemendError, match="unknown allocation rule"):
+        other_rules(model, sm.allocate(model, 0.8), ["snip"])
+
+
+def test_rules_of_shapes_need_nothing_else():
+    model = network()
+    chosen = sm.allocate(model, 0.8, "global")
+    for module in model.modules():
+        if hasattr(module, "weight"):
+            nn.init.zeros_(module.weight)
+    names = rules_of_shapes()
+    assert "erk" in names
+    before = [dict(a) for a in other_rules(network(), chosen, names)]
+    assert [dict(a) for a in other_rules(model, chosen, names)] == before

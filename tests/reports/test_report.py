@@ -133,3 +133,14 @@ def test_flat_sweeps_can_be_shown(sparsities, top1):
 def test_a_network_of_a_hundred_layers_stays_small():
     names = [f"encoder.layers.{k}.attention.output" for k in range(100)]
     assert len(sm.report(make_diagnosis(names)).html().encode()) < 1_000_000
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0])
+@pytest.mark.parametrize("quantity", ["raw", "residual", "rr"])
+@pytest.mark.parametrize("where", [1, slice(None)])
+def test_a_diagnosis_with_values_that_are_no_numbers(quantity, value, where):
+    diagnosis = make_diagnosis()
+    getattr(diagnosis, quantity)[where] = value
+    text = sm.report(diagnosis).html()
+    drawn = "".join(re.findall("<svg.*?</svg>", text))
+    assert not re.search('[ "ML](nan|-?inf)[ "LZ]', drawn)

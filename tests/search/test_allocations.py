@@ -240,7 +240,8 @@ def test_plain_allocations_are_those_of_the_rules():
 
 
 def test_a_rule_of_ones_own_is_tried_too(monkeypatch):
-    monkeypatch.setitem(sm.allocation.RULES, "mine", sm.allocation.RULES["uniform"])
+    mine = dataclasses.replace(sm.allocation.RULES["uniform"], name="mine")
+    monkeypatch.setitem(sm.allocation.RULES, "mine", mine)
     model, batches = data("linear")
     result = sm.compress(model, batches, 0.6, repair="variance", budget=8)
     assert "mine" in result.search.plain

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from sparsemend.allocation.budget import round_to_budget, water_fill
 from sparsemend.allocation.problem import Problem
+from sparsemend.allocation.rule import Rule
 from sparsemend.layers.layer import Layer
 
 
@@ -28,3 +29,6 @@ def erk(problem: Problem) -> tuple[int, ...]:
     prior = [erk_prior(layer) for layer in problem.layers]
     densities = water_fill(prior, problem.sizes, problem.keep)
     return round_to_budget(densities, problem.sizes, problem.keep)
+
+
+ERK = Rule("erk", erk, needs="shapes", colour="orange", rank=1)

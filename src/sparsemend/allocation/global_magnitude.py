@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparsemend.allocation.problem import Problem
+from sparsemend.allocation.rule import Rule
 from sparsemend.allocation.threshold import threshold_counts
 
 
@@ -17,3 +18,6 @@ def global_magnitude(problem: Problem) -> tuple[int, ...]:
     Kept count of each layer, in execution order.
     """
     return threshold_counts(problem.magnitudes, problem.sizes, problem.keep)
+
+
+GLOBAL = Rule("global", global_magnitude, needs="weights", colour="blue", rank=0)

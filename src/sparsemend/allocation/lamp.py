@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsemend.allocation.problem import Array, Problem
+from sparsemend.allocation.rule import Rule
 from sparsemend.allocation.threshold import threshold_counts
 
 Magnitudes = npt.NDArray[np.floating]
@@ -65,3 +66,6 @@ def _descending(magnitudes: Tensor) -> Magnitudes:
     values: Magnitudes = magnitudes.cpu().numpy()
     values.sort()
     return values[::-1]
+
+
+LAMP = Rule("lamp", lamp, needs="weights", colour="green", rank=2)

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from sparsemend.allocation.problem import Array, Problem
+from sparsemend.allocation.rule import Rule
 from sparsemend.calibration import kept_count
 from sparsemend.errors import SparsemendError
 
@@ -89,3 +90,6 @@ def lower_hull(points: Sequence[Point]) -> list[Point]:
             hull.pop()
         hull.append((x, y))
     return hull
+
+
+RR = Rule("rr", rr, needs="diagnosis", colour="red", rank=5)

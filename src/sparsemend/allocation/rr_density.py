@@ -10,6 +10,7 @@ import numpy as np
 from sparsemend.allocation.budget import round_to_budget, water_fill
 from sparsemend.allocation.erk import erk_prior
 from sparsemend.allocation.problem import Array, Problem
+from sparsemend.allocation.rule import Rule
 from sparsemend.errors import SparsemendError
 
 
@@ -65,3 +66,9 @@ def _at(density: float, densities: Array, curve: Array) -> float | None:
     if not known.any():
         return None
     return float(np.interp(density, densities[known], curve[known]))
+
+
+# A layer that does nothing has no RR.
+RR_DENSITY = Rule(
+    "rr-density", rr_density, needs="diagnosis", may_refuse=True, colour="purple", rank=6
+)

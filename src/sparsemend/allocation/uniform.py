@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsemend.allocation.budget import round_to_budget
 from sparsemend.allocation.problem import Problem
+from sparsemend.allocation.rule import Rule
 
 
 def uniform(problem: Problem) -> tuple[int, ...]:
@@ -14,3 +15,6 @@ def uniform(problem: Problem) -> tuple[int, ...]:
     Kept count of each layer, in execution order.
     """
     return round_to_budget([1.0] * len(problem.layers), problem.sizes, problem.keep)
+
+
+UNIFORM = Rule("uniform", uniform, needs="shapes", colour="grey", rank=4)

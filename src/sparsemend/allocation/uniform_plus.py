@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsemend.allocation.budget import round_to_budget
 from sparsemend.allocation.problem import Problem
+from sparsemend.allocation.rule import Rule
 
 
 def uniform_plus(problem: Problem) -> tuple[int, ...]:
@@ -28,3 +29,9 @@ def uniform_plus(problem: Problem) -> tuple[int, ...]:
     if first is not None:
         minimum[first] = problem.sizes[first]
     return round_to_budget([1.0] * len(minimum), problem.sizes, problem.keep, minimum)
+
+
+# Its dense layers alone may exceed the budget.
+UNIFORM_PLUS = Rule(
+    "uniform+", uniform_plus, needs="shapes", may_refuse=True, colour="brown", rank=3
+)

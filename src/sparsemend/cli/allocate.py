@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 import sparsemend as sm
-from sparsemend.allocation import needs_diagnosis
+from sparsemend.allocation import RULES, needs_diagnosis
 from sparsemend.cli import _options as opt
 from sparsemend.cli._output import friendly_errors, print_json
+
+_DIAGNOSED = " and ".join(name for name, rule in RULES.items() if rule.needs == "diagnosis")
 
 
 def allocate(
@@ -18,7 +20,7 @@ def allocate(
     sparsity: opt.Sparsity,
     rule: Annotated[str, typer.Option(help=f"One of {', '.join(sm.rule_names())}.")] = "global",
     diagnosis: Annotated[
-        Path | None, typer.Option(help="From sparsemend diagnose, for rr and rr-density.")
+        Path | None, typer.Option(help=f"From sparsemend diagnose, for {_DIAGNOSED}.")
     ] = None,
     weights: opt.Weights = None,
     data: Annotated[

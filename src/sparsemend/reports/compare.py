@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 from torch import nn
 
-from sparsemend.allocation import NEEDS_DIAGNOSIS, RULES, Allocation, allocate_layers
+from sparsemend.allocation import RULES, Allocation, allocate_layers, check_rule
 from sparsemend.diagnosis import Diagnosis
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.layers import discover
 
-# These look at shapes alone, so they can be computed for a network that is sparse already.
-FROM_SHAPES = ("uniform", "erk")
+
+def rules_of_shapes() -> tuple[str, ...]:
+    """Rules that divide any budget by shapes alone, so that a sparse network will do for them."""
+    return tuple(
+        name for name, rule in RULES.items() if rule.needs == "shapes" and not rule.may_refuse
+    )
 
 
 def other_rules(
@@ -24,25 +30,60 @@ def other_rules(
 ) -> tuple[Allocation, ...]:
     """Allocations of the same budget over the same layers by other rules.
 
+    A rule that cannot divide this budget among these layers is left out: the comparison stands
+    beside a result that does not depend on it.
+
     Parameters
     ----------
     model
-        The dense network; a sparse one will do for :data:`FROM_SHAPES`.
+        The dense network; a sparse one will do for :func:`rules_of_shapes`.
     allocation
         Whose layers and sparsity to take.
     rules
         Default: every rule, those that need a diagnosis where there is one.
     diagnosis
         Of the same layers.
+
+    Raises
+    ------
+    SparsemendError
+        If one of ``rules`` is unknown.
+
+    Warns
+    -----
+    SparsemendWarning
+        Where a rule fails that should not, or the layers are not those of the model.
     """
     if rules is None:
-        rules = [rule for rule in RULES if rule not in NEEDS_DIAGNOSIS or diagnosis is not None]
-    found = discover(model)
-    layers = [dataclasses.replace(found[name], order=i) for i, name in enumerate(allocation)]
+        rules = [
+            name
+            for name, rule in RULES.items()
+            if rule.needs != "diagnosis" or diagnosis is not None
+        ]
+    for name in rules:
+        check_rule(name)
+    try:
+        found = discover(model)
+        layers = [dataclasses.replace(found[name], order=i) for i, name in enumerate(allocation)]
+    except SparsemendError as error:
+        _warn("no rule is compared", error)
+        return ()
     modules = dict(model.named_modules())
     weights = {layer.name: modules[layer.name].weight.detach() for layer in layers}
-    return tuple(
-        allocate_layers(layers, weights, allocation.sparsity, rule, diagnosis=diagnosis)
-        for rule in rules
-        if rule != allocation.rule
-    )
+    others = []
+    for name in rules:
+        if name == allocation.rule:
+            continue
+        try:
+            others.append(
+                allocate_layers(layers, weights, allocation.sparsity, name, diagnosis=diagnosis)
+            )
+        except Exception as error:  # a rule of the user's own may fail in any way
+            if not (isinstance(error, SparsemendError) and RULES[name].may_refuse):
+                _warn(f"rule {name!r} is not compared", error)
+    return tuple(others)
+
+
+def _warn(what: str, error: Exception) -> None:
+    text = str(error) if isinstance(error, SparsemendError) else f"{type(error).__name__}: {error}"
+    warnings.warn(f"{what}: {text}", SparsemendWarning, stacklevel=3)

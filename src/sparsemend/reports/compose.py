@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,39 +11,15 @@ from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.files import atomic_write
-from sparsemend.reports.compare import FROM_SHAPES, other_rules
+from sparsemend.reports.compare import other_rules, rules_of_shapes
 from sparsemend.reports.contents import Compression, Contents
 from sparsemend.reports.drawing.figure import Figure
 from sparsemend.reports.drawing.images import write_images
 from sparsemend.reports.drawing.page import page
-from sparsemend.reports.figures import (
-    ablation,
-    accuracy,
-    allocations,
-    curves,
-    heatmap,
-    labelfree,
-    matrix,
-    outcome,
-    recovery,
-)
+from sparsemend.reports.figures.registry import FIGURES
 from sparsemend.reports.words import sentences
 from sparsemend.sweeps import AblationResult, Record, SweepResult
 from sparsemend.verbs.compression import CompressionResult
-
-# In the order of the page: what answers the reader's first question comes first.
-FIGURES: dict[str, Callable[[Contents], Iterator[Figure]]] = {
-    "recovery": recovery.figures,
-    "outcome": outcome.figures,
-    "rules and repairs": matrix.figures,
-    "repairability": heatmap.figures,
-    "allocations": allocations.figures,
-    "accuracy": accuracy.figures,
-    "without labels": labelfree.figures,
-    "ablation": ablation.figures,
-    "damage": curves.figures,
-}
-
 
 Source = Diagnosis | CompressionResult | Compression | Allocation | SweepResult | AblationResult
 
@@ -153,7 +129,7 @@ def _add(contents: Contents, name: str, source: Source) -> Contents:
             return _with_diagnosis(contents, name, source)
         case CompressionResult():
             contents = _with_compression(contents, Compression.of(source))
-            others = other_rules(source.model, source.allocation, FROM_SHAPES)
+            others = other_rules(source.model, source.allocation, rules_of_shapes())
             contents = replace(contents, allocations=(*contents.allocations, *others))
             if source.diagnosis is not None:
                 contents = _with_diagnosis(contents, name, source.diagnosis)

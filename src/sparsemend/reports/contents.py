@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.sweeps.records import Lead, Record, Transition
 from sparsemend.verbs.compression import CompressionResult
+
+# The density at which layers are compared in numbers and words is the nearest to this.
+_SHOWN_DENSITY = 0.1
 
 
 @dataclass(frozen=True)
@@ -113,3 +118,8 @@ class Contents:
     records: tuple[Record, ...] = ()
     transitions: tuple[Transition, ...] = ()
     leads: tuple[Lead, ...] = ()
+
+
+def shown_density(diagnosis: Diagnosis) -> int:
+    """Index of the density at which damage is shown: the nearest to 10 %."""
+    return int(np.abs(diagnosis.densities - _SHOWN_DENSITY).argmin())

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from sparsemend.allocation import Allocation, allocate_layers, rule_names
+from sparsemend.allocation import RULES, Allocation, allocate_layers
 from sparsemend.calibration import InputMoments
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError
@@ -22,11 +22,6 @@ from sparsemend.session import Session
 
 # Measuring sensitivities takes about as long as a repair.
 _SENSITIVITY_COST = 1.0
-# The most promising first, so that a small budget tries these.
-_ORDER = ("global", "erk", "lamp", "uniform+", "uniform", "rr", "rr-density")
-# uniform+ keeps some layers dense, which not every budget allows; a layer that does nothing has
-# no RR.
-_DEMANDING = frozenset({"uniform+", "rr-density"})
 
 
 def find_allocation(
@@ -81,13 +76,12 @@ def plain_allocations(
     """
     layers = session.layers
     weights = layer_weights(session.model, layers)
-    names = (*_ORDER, *(name for name in rule_names() if name not in _ORDER))
     found: dict[str, Allocation] = {}
-    for name in names:
+    for name, rule in sorted(RULES.items(), key=lambda item: item[1].rank):
         try:
             found[name] = allocate_layers(layers, weights, sparsity, name, diagnosis=diagnosis)
         except SparsemendError:
-            if name not in _DEMANDING:
+            if not rule.may_refuse:
                 raise
     return found
 

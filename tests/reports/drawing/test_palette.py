@@ -1,7 +1,9 @@
+import math
 import re
 
 import pytest
 
+from sparsemend.allocation import RULES, Rule
 from sparsemend.reports.drawing.palette import (
     DARK,
     LIGHT,
@@ -63,6 +65,10 @@ def test_paints():
     assert variable("blue") == "var(--blue)"
 
 
+def test_below_the_scale_is_its_end():
+    assert diverging_step(-0.5, 2.0) == diverging_step(-math.inf, 2.0) == "d0"
+
+
 def test_rules_keep_their_colour_and_others_get_one():
     style = series_style(["erk", "mine", "rr", "yours"])
     assert style["erk"][0] == series_style(["global", "erk"])["erk"][0]
@@ -70,3 +76,14 @@ def test_rules_keep_their_colour_and_others_get_one():
     assert len({shape for _, shape in style.values()}) == 4
     many = series_style([f"rule {i}" for i in range(30)])
     assert all(colour in LIGHT for colour, _ in many.values())
+
+
+def test_colours_are_those_of_the_records(monkeypatch):
+    for name, rule in RULES.items():
+        assert series_style(["x", name])[name][0] == rule.colour
+    assert series_style(["x", "auto"])["auto"][0] == "ink"
+    for colour in ("sky", "", "mauve", "ground"):
+        monkeypatch.setitem(RULES, "mine", Rule("mine", len, needs="shapes", colour=colour))
+        mine, other = (style[0] for style in series_style(["mine", "other"]).values())
+        assert mine != other
+        assert (mine == colour) == (colour == "sky")

@@ -12,6 +12,7 @@ from sparsemend.reports.drawing.scale import (
     Logarithmic,
     Remaining,
     Root,
+    end_above,
     fraction_scale,
     nice_end,
     nice_step,
@@ -139,3 +140,8 @@ def test_fractions_have_an_axis_that_holds_them(highest):
 def test_accuracies_end_at_all_of_them():
     assert fraction_scale(0.989).high == 1
     assert fraction_scale(0.69).high == pytest.approx(0.8)
+
+
+def test_an_axis_ends_above_its_finite_values():
+    assert end_above([1.0, math.inf, 3.9, math.nan], 0.1) == nice_end(3.9) == 4.0
+    assert end_above([0.0, -1.0], 0.1) == end_above([math.nan], 0.1) == nice_end(0.1)

@@ -61,6 +61,19 @@ def test_lines_break_where_a_value_is_missing():
     assert (path.count("M"), path.count("L")) == (2, 2)
 
 
+def test_areas_break_where_a_value_is_missing():
+    area = Area((0, 1, 2, 3, 4), (0, 0, math.nan, 0, 0), (1, 1, 1, 1, math.inf), "blue")
+    (path,) = re.findall(r'<path d="([^"]*)" fill="var\(--blue\)"', svg(plate_of(area)))
+    assert (path.count("M"), path.count("L"), path.count("Z")) == (2, 4, 2)
+
+
+@pytest.mark.parametrize("missing", [math.nan, math.inf, -math.inf])
+def test_marks_without_a_place_are_not_drawn(missing):
+    kept = Dot(1, 0.5, "blue")
+    lost = (Dot(missing, 0, "blue"), Box(0, 1, 0, missing, "red"), Label(0, missing, "text"))
+    assert svg(plate_of(kept, *lost)) == svg(plate_of(kept))
+
+
 @pytest.mark.parametrize("shape", ["circle", "square", "diamond", "triangle", "bar"])
 def test_shapes_are_drawn(shape):
     drawing = parse(svg(plate_of(Dot(5, 0.5, "red", shape, hollow=True, tip="t"))))

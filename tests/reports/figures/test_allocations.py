@@ -45,6 +45,13 @@ def test_other_layers_and_empty_ones_are_left_out():
     assert set(grouped(erk)) == {"a", "b", "z"}
 
 
+def test_nothing_kept_is_left_out():
+    nothing = make_allocation("mine", 0, 0, 0)
+    (figure,) = figures(Contents(allocations=(nothing, ONE)))
+    assert [panel.title for panel in panels(figure)] == ["erk"]
+    assert list(figures(Contents(allocations=(nothing,)))) == []
+
+
 def test_nothing_to_show():
     assert list(figures(Contents())) == []
 

@@ -6,9 +6,10 @@ from tests.reports.marks import grouped, marks, panels
 from tests.reports.samples import make_diagnosis
 
 from sparsemend.reports import Contents
+from sparsemend.reports.contents import shown_density
 from sparsemend.reports.drawing.figure import Box, Dot, Label
 from sparsemend.reports.drawing.palette import diverging_step
-from sparsemend.reports.figures.heatmap import figures, repairability, scale_top, shown_density
+from sparsemend.reports.figures.heatmap import figures, repairability, scale_top
 
 
 def parts(diagnosis):

@@ -1,8 +1,12 @@
+import math
+
+import pytest
 from tests.reports.marks import grouped, panels
 from tests.reports.samples import make_compression
 
 from sparsemend.reports import Contents
 from sparsemend.reports.drawing.figure import Box
+from sparsemend.reports.drawing.text import number
 from sparsemend.reports.figures.outcome import figures
 
 
@@ -34,6 +38,15 @@ def test_bars_are_as_long_as_their_values():
 def test_the_ending_that_was_taken_stands_out():
     colours = {name: bar.colour for name, bar in bars(drawn()["tried"]).items()}
     assert colours == {"reconstruct": "blue", "batchnorm": "grey"}
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_endings_without_a_finite_divergence(value):
+    for tried in ({"a": value, "b": 0.5}, {"b": 0.5, "a": value}):
+        found = bars(drawn(tried=tried)["tried"])
+        assert (found["a"].x1, found["a"].colour, found["a"].tip) == (0, "grey", number(value))
+        assert (found["b"].x1, found["b"].colour) == (0.5, "blue")
+    assert len(bars(drawn(tried={"a": value, "b": value})["tried"])) == 2
 
 
 def test_only_what_is_known():

@@ -29,7 +29,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Area:
-    """What lies between two curves over the same x."""
+    """What lies between two curves over the same x; it breaks where a point is not finite."""
 
     x: tuple[float, ...]
     low: tuple[float, ...]

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from sparsemend.allocation import RULES
+from sparsemend.recipe import AUTO
+
 Paint = Callable[[str], str]
 
 # Steps of the diverging scale; its middle step stands for the neutral value exactly.
 STEPS = 41
 
-# Rules keep their colour in every figure. Okabe and Ito's set, darkened for text on white.
+# Okabe and Ito's set, darkened for text on white.
 _LIGHT = {
     "ground": "#ffffff",
     "ink": "#16202c",
@@ -49,16 +52,10 @@ _DARK = {
 _DIVERGING_LIGHT = ("#0b4f8a", "#4f97c9", "#f4f4f2", "#e58c4f", "#9c3206")
 _DIVERGING_DARK = ("#5db4f5", "#336f9e", "#2a3037", "#a85a28", "#ff9a57")
 
-_RULES = {
-    "auto": "ink",
-    "global": "blue",
-    "erk": "orange",
-    "rr": "red",
-    "lamp": "green",
-    "rr-density": "purple",
-    "uniform": "grey",
-    "uniform+": "brown",
-}
+# For series, in the order in which those without a colour of their own take them.
+_SERIES = ("ink", "blue", "orange", "red", "green", "purple", "grey", "brown", "sky")
+# Rules have theirs in their records; the search among them is no rule.
+_AUTO_COLOUR = "ink"
 _SHAPES = ("circle", "square", "diamond", "triangle")
 
 
@@ -102,16 +99,17 @@ def css_variables() -> str:
 
 
 def diverging_step(value: float, top: float) -> str:
-    """The role of a ratio: 0 at one end, 1 in the middle, ``top`` and beyond at the other end."""
-    share = value / 2 if value <= 1 else 0.5 + min((value - 1) / (top - 1), 1) / 2
+    """The role of a ratio: to 0 at one end, 1 in the middle, from ``top`` on at the other end."""
+    share = max(value, 0.0) / 2 if value <= 1 else 0.5 + min((value - 1) / (top - 1), 1) / 2
     return f"d{round(share * (STEPS - 1))}"
 
 
 def series_style(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Name → (colour, shape): known rules keep theirs, others take what is left, in order."""
     names = list(dict.fromkeys(names))
-    taken = {_RULES[name] for name in names if name in _RULES}
-    free = [c for c in (*_RULES.values(), "sky") if c not in taken] or ["sky"]
-    others = (n for n in names if n not in _RULES)
-    colours = {**_RULES, **{n: free[i % len(free)] for i, n in enumerate(others)}}
+    colours = {AUTO: _AUTO_COLOUR, **{name: rule.colour for name, rule in RULES.items()}}
+    colours = {name: c for name in names if (c := colours.get(name)) in _SERIES}
+    free = [c for c in _SERIES if c not in colours.values()] or [_SERIES[-1]]
+    others = (name for name in names if name not in colours)
+    colours |= {name: free[i % len(free)] for i, name in enumerate(others)}
     return {n: (colours[n], _SHAPES[i % len(_SHAPES)]) for i, n in enumerate(names)}

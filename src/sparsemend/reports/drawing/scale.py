@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -193,6 +193,11 @@ def nice_end(value: float, count: int = 5) -> float:
     """The round value at or above ``value`` (above 0) that ends an axis from 0."""
     step = nice_step(value, count)
     return float(f"{math.ceil(value / step - 1e-9) * step:.12g}")
+
+
+def end_above(values: Iterable[float], least: float) -> float:
+    """The round end of an axis from 0 over all finite values, at least ``least`` (above 0)."""
+    return nice_end(max((least, *(value for value in values if math.isfinite(value)))))
 
 
 def fraction_scale(highest: float) -> Linear:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from sparsemend.reports.drawing.figure import Area, Box, Dot, Label, Line, Mark, Plate
 from sparsemend.reports.drawing.layout import SIZE, TITLE, Frame, Layout, layout, left_of
@@ -104,19 +105,27 @@ def _axes(frame: Frame, paint: Paint) -> Iterator[str]:
         yield _text(x, y, panel.y.title, paint("mute"), "middle", more=turn)
 
 
+def _finite(*values: float) -> bool:
+    return all(map(math.isfinite, values))
+
+
 def _mark(mark: Mark, frame: Frame, paint: Paint) -> Iterator[str]:
+    """Nothing where a place is not finite."""
     match mark:
         case Line():
             yield _line(mark, frame, paint)
         case Area():
             yield _area(mark, frame, paint)
         case Box():
-            yield _box(mark, frame, paint)
+            if _finite(mark.x0, mark.x1, mark.y0, mark.y1):
+                yield _box(mark, frame, paint)
         case Dot():
-            yield _dot(mark, frame, paint)
+            if _finite(mark.x, mark.y):
+                yield _dot(mark, frame, paint)
         case Label():
-            x, y = frame.x(mark.x) + mark.dx, frame.y(mark.y) + mark.dy + 4
-            yield _text(x, y, mark.text, paint(mark.colour), mark.anchor, bold=mark.bold)
+            if _finite(mark.x, mark.y):
+                x, y = frame.x(mark.x) + mark.dx, frame.y(mark.y) + mark.dy + 4
+                yield _text(x, y, mark.text, paint(mark.colour), mark.anchor, bold=mark.bold)
         case _:
             yield f"<g><title>{escape(mark.tip)}</title>"
             for part in mark.marks:
@@ -127,7 +136,7 @@ def _mark(mark: Mark, frame: Frame, paint: Paint) -> Iterator[str]:
 def _line(mark: Line, frame: Frame, paint: Paint) -> str:
     parts, pen = [], "M"
     for x, y in mark.points:
-        if not (math.isfinite(x) and math.isfinite(y)):
+        if not _finite(x, y):
             pen = "M"
             continue
         parts.append(f"{pen}{_n(frame.x(x))} {_n(frame.y(y))}")
@@ -140,11 +149,16 @@ def _line(mark: Line, frame: Frame, paint: Paint) -> str:
 
 
 def _area(mark: Area, frame: Frame, paint: Paint) -> str:
-    there = [f"{_n(frame.x(x))} {_n(frame.y(y))}" for x, y in zip(mark.x, mark.high, strict=True)]
-    back = [f"{_n(frame.x(x))} {_n(frame.y(y))}" for x, y in zip(mark.x, mark.low, strict=True)]
-    outline = "L".join([*there, *reversed(back)])
+    outlines = []
+    points = zip(mark.x, mark.low, mark.high, strict=True)
+    for finite, stretch in groupby(points, lambda point: _finite(*point)):
+        if finite:
+            x, low, high = zip(*stretch, strict=True)
+            there, back = zip(x, high, strict=True), zip(reversed(x), reversed(low), strict=True)
+            corners = (f"{_n(frame.x(x))} {_n(frame.y(y))}" for x, y in (*there, *back))
+            outlines.append(f"M{'L'.join(corners)}Z")
     opacity = f'fill-opacity="{_n(mark.opacity)}"'
-    return f'<path d="M{outline}Z" fill="{paint(mark.colour)}" {opacity}/>'
+    return f'<path d="{"".join(outlines)}" fill="{paint(mark.colour)}" {opacity}/>'
 
 
 def _box(mark: Box, frame: Frame, paint: Paint) -> str:

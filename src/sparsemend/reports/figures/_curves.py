@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from sparsemend.reports.drawing.figure import Area, Dot, Group, Line, Mark
 from sparsemend.reports.drawing.text import percent
-from sparsemend.reports.figures._series import Curve, curves, spread_text
-from sparsemend.sweeps import Record
+from sparsemend.reports.series import Curve, Point
 
 # Pixels of a panel, and beside it for the labels at its right edge.
 WIDTH, RIGHT = 320.0, 100.0
-# Fewer sparsities make no curve; the matrix of rules and repairs shows them better.
-_FEWEST = 4
-
-
-def has_curves(records: Sequence[Record]) -> bool:
-    """Whether some rule was run at enough sparsities to draw a curve."""
-    found = curves(records, lambda record: record.agreement)
-    return any(len(curve) >= _FEWEST for rules in found.values() for curve in rules.values())
 
 
 def curve_marks(rule: str, curve: Curve, colour: str, shape: str, what: str) -> Iterator[Mark]:
@@ -41,3 +32,10 @@ def curve_marks(rule: str, curve: Curve, colour: str, shape: str, what: str) -> 
         for p in curve
     )
     yield Group(rule, tuple(dots))
+
+
+def spread_text(point: Point) -> str:
+    """Mean ± standard deviation in percent, and the number of seeds where there are several."""
+    if point.count == 1:
+        return percent(point.mean)
+    return f"{percent(point.mean)} ± {percent(point.std, 2)} over {point.count} seeds"

@@ -19,8 +19,8 @@ from sparsemend.reports.drawing.figure import (
 from sparsemend.reports.drawing.palette import series_style
 from sparsemend.reports.drawing.scale import Linear, Remaining, fraction_scale, sparsity_scale
 from sparsemend.reports.drawing.text import percent, shorten
-from sparsemend.reports.figures._curves import RIGHT, WIDTH, curve_marks, has_curves
-from sparsemend.reports.figures._series import Curve, curves, setting, setting_title
+from sparsemend.reports.figures._curves import RIGHT, WIDTH, curve_marks
+from sparsemend.reports.series import Curve, curves, has_curves, setting, setting_title
 from sparsemend.sweeps import Record
 
 _HEIGHT = 200.0

@@ -50,9 +50,11 @@ class Division:
 
 def figures(contents: Contents) -> Iterator[Figure]:
     """One figure of allocations where there are some, and one for every network of a sweep."""
-    given = [Division.of(allocation) for allocation in contents.allocations]
+    allocations = contents.allocations
     if contents.compression is not None:
-        given.insert(0, Division.of(contents.compression.allocation))
+        allocations = (contents.compression.allocation, *allocations)
+    # A network of which nothing is kept has no place on a logarithmic axis.
+    given = [Division.of(allocation) for allocation in allocations if allocation.kept]
     found = [("", given)] if given else []
     found += [pair for pair in of_sweep(contents.records) if pair[1]]
     for index, (name, divisions) in enumerate(found):

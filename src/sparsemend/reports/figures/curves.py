@@ -18,7 +18,7 @@ from sparsemend.reports.drawing.figure import (
     Plate,
     Table,
 )
-from sparsemend.reports.drawing.scale import Logarithmic, Root, nice_end
+from sparsemend.reports.drawing.scale import Logarithmic, Root, end_above
 from sparsemend.reports.drawing.text import number, numbered, percent, shorten
 
 _SIZE = (150.0, 84.0)
@@ -36,7 +36,7 @@ def figures(contents: Contents) -> Iterator[Figure]:
 
 def damage_curves(diagnosis: Diagnosis, name: str = "", key: str = "damage") -> Figure:
     """Small multiples that share both axes, so that layers can be compared."""
-    end = nice_end(max(float(diagnosis.raw.max()), float(diagnosis.residual.max()), 0.1))
+    end = end_above((*diagnosis.raw.flat, *diagnosis.residual.flat), 0.1)
     densities = diagnosis.densities.tolist()
     x = Logarithmic(densities[0], densities[-1], sparse=True)
     return Figure(

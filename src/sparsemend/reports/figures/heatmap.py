@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.reports.contents import Contents
+from sparsemend.reports.contents import Contents, shown_density
 from sparsemend.reports.drawing.figure import (
     Axis,
     Box,
@@ -22,12 +22,11 @@ from sparsemend.reports.drawing.figure import (
     Table,
 )
 from sparsemend.reports.drawing.palette import STEPS, diverging_step
-from sparsemend.reports.drawing.scale import Categories, Columns, Linear, nice_end
+from sparsemend.reports.drawing.scale import Categories, Columns, Linear, end_above, nice_end
 from sparsemend.reports.drawing.text import number, numbered, percent
 
 # The scale's end: at least 2, so that it is even around 1, and at most this.
 _LARGEST_TOP = 4.0
-_SHOWN_DENSITY = 0.1
 _WIDTH = 540.0
 
 
@@ -36,11 +35,6 @@ def figures(contents: Contents) -> Iterator[Figure]:
     for index, (name, diagnosis) in enumerate(contents.diagnoses.items()):
         key = numbered("repairability", index, len(contents.diagnoses))
         yield repairability(diagnosis, name, key)
-
-
-def shown_density(diagnosis: Diagnosis) -> int:
-    """Index of the density at which damage is shown: the nearest to 10 %."""
-    return int(np.abs(diagnosis.densities - _SHOWN_DENSITY).argmin())
 
 
 def scale_top(diagnosis: Diagnosis) -> float:
@@ -132,7 +126,7 @@ def _key(top: float) -> Panel:
 def _damage(diagnosis: Diagnosis, k: int, rows: Categories, height: float) -> Panel:
     """Raw and remaining damage of every layer at one density, as dots on a line."""
     raw, left = diagnosis.raw[:, k].tolist(), diagnosis.residual[:, k].tolist()
-    end = nice_end(max(*raw, *left, 0.1))
+    end = end_above((*raw, *left), 0.1)
     marks: list[Group] = []
     for r, (layer, before, after) in enumerate(zip(diagnosis.layers, raw, left, strict=True)):
         colour = "red" if after > before else "blue"

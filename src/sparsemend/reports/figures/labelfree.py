@@ -21,10 +21,7 @@ from sparsemend.reports.drawing.palette import series_style
 from sparsemend.reports.drawing.scale import Categories, sparsity_scale
 from sparsemend.reports.drawing.text import percent, points
 from sparsemend.reports.figures._curves import RIGHT, WIDTH
-from sparsemend.reports.figures._series import setting, setting_title
-from sparsemend.sweeps import Transition
-
-Pair = tuple[Transition, Transition]
+from sparsemend.reports.series import Pair, midpoint_pairs, setting, setting_title
 
 
 def figures(contents: Contents) -> Iterator[Figure]:
@@ -32,17 +29,6 @@ def figures(contents: Contents) -> Iterator[Figure]:
     found = midpoint_pairs(contents.transitions)
     if found:
         yield label_free(found)
-
-
-def midpoint_pairs(transitions: Sequence[Transition]) -> list[Pair]:
-    """By accuracy and by agreement, of every configuration with both midpoints."""
-    by_agreement = {(*setting(t), t.rule): t for t in transitions if t.measure == "agreement"}
-    pairs = (
-        (t, by_agreement.get((*setting(t), t.rule)))
-        for t in transitions
-        if t.measure == "accuracy" and t.midpoint.mean is not None
-    )
-    return [(one, two) for one, two in pairs if two is not None and two.midpoint.mean is not None]
 
 
 def label_free(pairs: Sequence[Pair]) -> Figure:

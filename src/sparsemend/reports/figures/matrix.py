@@ -10,8 +10,7 @@ from sparsemend.reports.drawing.figure import Axis, Box, Figure, Group, Label, P
 from sparsemend.reports.drawing.palette import STEPS
 from sparsemend.reports.drawing.scale import Categories
 from sparsemend.reports.drawing.text import number, numbered, percent
-from sparsemend.reports.figures._curves import has_curves
-from sparsemend.reports.figures._series import by_measure, measure_of
+from sparsemend.reports.series import by_measure, has_curves, measure_of
 from sparsemend.sweeps import Record
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from sparsemend.reports.contents import Compression, Contents
 from sparsemend.reports.drawing.figure import Axis, Box, Figure, Group, Label, Panel, Plate, Table
-from sparsemend.reports.drawing.scale import Categories, Linear, nice_end
+from sparsemend.reports.drawing.scale import Categories, Linear, end_above
 from sparsemend.reports.drawing.text import number, percent
 
 _WIDTH, _ROW = 300.0, 26.0
@@ -42,13 +43,15 @@ def _accuracy(compression: Compression) -> Iterator[Figure]:
 def _tried(compression: Compression) -> Iterator[Figure]:
     tried = dict(compression.tried)
     if len(tried) > 1:
+        # A network whose outputs are NaN has no KL: it is worse than any other.
+        least = min(tried, key=lambda name: (math.isnan(tried[name]), tried[name]))
         where = "inputs that no repair saw" if compression.heldout else "the calibration inputs"
         yield Figure(
             "tried",
             "Repairs that were tried",
             f"Divergence from the dense network, KL(dense ‖ repaired) in nats on {where}: lower "
             "is better, and the lowest was taken.",
-            (_bars(tried, "KL in nats", "blue", strongest=min(tried, key=lambda n: tried[n])),),
+            (_bars(tried, "KL in nats", "blue", strongest=least),),
             Table(("repair", "KL"), tuple(tried.items())),
             compact=True,
         )
@@ -76,14 +79,15 @@ def _bars(
     strongest: str = "",
 ) -> Plate:
     """Horizontal bars with their values beside them; ``strongest`` in full colour."""
-    end = nice_end(max(*values.values(), 1e-9))
+    end = end_above(values.values(), 1e-9)
     show = percent if as_percent else number
     groups = []
     for row, (name, value) in enumerate(values.items()):
         text = show(value)
         full = not strongest or name == strongest
-        bar = Box(0, value, row - 0.32, row + 0.32, colour if full else "grey", tip=text)
-        label = Label(value, row, text, "ink", dx=6, bold=name == strongest)
+        length = value if math.isfinite(value) else 0.0
+        bar = Box(0, length, row - 0.32, row + 0.32, colour if full else "grey", tip=text)
+        label = Label(length, row, text, "ink", dx=6, bold=name == strongest)
         groups.append(Group(name, (bar, label)))
     panel = Panel(
         Axis(Linear(0, end, as_percent=as_percent), title),

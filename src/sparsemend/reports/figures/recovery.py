@@ -22,13 +22,14 @@ from sparsemend.reports.drawing.figure import (
 from sparsemend.reports.drawing.palette import series_style
 from sparsemend.reports.drawing.scale import Categories, Linear, Remaining, sparsity_scale
 from sparsemend.reports.drawing.text import NBSP, numbered, percent, tenths
-from sparsemend.reports.figures._curves import RIGHT, WIDTH, curve_marks, has_curves
-from sparsemend.reports.figures._series import (
+from sparsemend.reports.figures._curves import RIGHT, WIDTH, curve_marks
+from sparsemend.reports.series import (
     Curve,
     Setting,
     by_measure,
     by_midpoint,
     curves,
+    has_curves,
     measure_of,
     setting,
     setting_title,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from sparsemend.diagnosis import Diagnosis
+from sparsemend.reports.contents import shown_density
 from sparsemend.reports.drawing.text import listed, number, percent, plural
-from sparsemend.reports.figures.heatmap import shown_density
 from sparsemend.reports.words._names import some, with_value
 
 

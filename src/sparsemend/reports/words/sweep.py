@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparsemend.reports.drawing.text import NBSP, listed, percent, tenths
-from sparsemend.reports.figures._curves import has_curves
-from sparsemend.reports.figures._series import (
+from sparsemend.reports.series import (
     Curve,
     Point,
     Setting,
     by_measure,
     by_midpoint,
     curves,
+    has_curves,
     measure_of,
+    midpoint_pairs,
     setting,
     setting_title,
     stays_above,
     transitions_of,
 )
-from sparsemend.reports.figures.labelfree import midpoint_pairs
 from sparsemend.sweeps import Lead, Measure, Record, Transition
 from sparsemend.sweeps.transition import END, MIDPOINT, START
 

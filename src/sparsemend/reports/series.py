@@ -6,10 +6,12 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sparsemend.reports.drawing.text import number, percent
 from sparsemend.sweeps import Cell, Lead, Measure, Record, Transition
 
 Setting = tuple[str, str, str]
+Pair = tuple[Transition, Transition]
+# Fewer sparsities make no curve; the matrix of rules and repairs shows them better.
+_FEWEST = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ def curves(
     }
 
 
+def has_curves(records: Sequence[Record]) -> bool:
+    """Whether some rule was run at enough sparsities to draw a curve."""
+    found = curves(records, lambda record: record.agreement)
+    return any(len(curve) >= _FEWEST for rules in found.values() for curve in rules.values())
+
+
 def by_measure(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     """The records of networks with labels, and those of networks without; empty ones left out."""
     records = tuple(records)
@@ -102,17 +110,20 @@ def by_midpoint(transitions: Iterable[Transition], curves: dict[str, Curve]) -> 
     return sorted(transitions, key=place, reverse=True)
 
 
+def midpoint_pairs(transitions: Sequence[Transition]) -> list[Pair]:
+    """By accuracy and by agreement, of every configuration with both midpoints."""
+    by_agreement = {(*setting(t), t.rule): t for t in transitions if t.measure == "agreement"}
+    pairs = (
+        (t, by_agreement.get((*setting(t), t.rule)))
+        for t in transitions
+        if t.measure == "accuracy" and t.midpoint.mean is not None
+    )
+    return [(one, two) for one, two in pairs if two is not None and two.midpoint.mean is not None]
+
+
 def stays_above(curve: Curve, level: float) -> bool:
     """Whether a curve's mean is above a level at its highest sparsity."""
     return bool(curve) and curve[-1].mean >= level
-
-
-def spread_text(point: Point, *, as_percent: bool = True) -> str:
-    """Mean ± standard deviation, and the number of seeds where there are several."""
-    show = percent if as_percent else number
-    if point.count == 1:
-        return show(point.mean)
-    return f"{show(point.mean)} ± {show(point.std, 2)} over {point.count} seeds"
 
 
 def _point(sparsity: float, values: list[float]) -> Point:

@@ -1,25 +1,15 @@
 import dataclasses
 
-import numpy as np
-import pytest
+from tests.reports.marks import plain
 from tests.reports.samples import (
     MIDPOINTS,
-    make_ablation,
-    make_allocation,
-    make_compression,
-    make_diagnosis,
     make_records,
     make_transition,
     make_transitions,
 )
 
-from sparsemend.reports import Contents
-from sparsemend.reports.words import of_compression, of_diagnosis, of_sweep, sentences
+from sparsemend.reports.words import of_sweep
 from sparsemend.sweeps import Lead
-
-
-def plain(words):
-    return "\n".join(words).replace("\u00a0", " ")
 
 
 def sweep(records=None, transitions=None):
@@ -145,81 +135,3 @@ def test_few_sparsities_name_the_best():
         .splitlines()[0]
         .startswith("net at 90 % sparsity: best is rule global with repair batchnorm, ")
     )
-
-
-def test_a_compression():
-    erk = make_allocation("erk", 20, 20, 60)
-    words = plain(of_compression(make_compression(added_biases=("a", "b")), [erk])).splitlines()
-    assert words == [
-        "90 % of 1,000 weights removed: top-1 goes from 90 % to 75 % (before repair: 12.5 %).",
-        "Without any labels, the sparse network chooses the dense one's class on 87.5 % of unseen "
-        "inputs (KL 0.25 nats).",
-        "Rule global, mask gradual, repair reconstruct (sequential), the closest of 2 endings.",
-        "Compared with ERK, rule global gives most more to a (×2), and most less to b (×0.5) and "
-        "c (×0.83).",
-        "2 layers got a bias parameter that the original lacks: a and b.",
-    ]
-
-
-def test_a_compression_without_labels():
-    unknown = make_compression(top1_dense=None, top1_repaired=None, top1_pruned=None, heldout=False)
-    words = plain(of_compression(unknown)).splitlines()
-    assert words[0].startswith("90 % of 1,000 weights removed: the sparse network chooses the")
-    assert "of the calibration inputs" in words[0]
-    assert "top-1" not in "".join(words)
-
-
-def test_a_diagnosis():
-    diagnosis = make_diagnosis()
-    raw = np.full_like(diagnosis.raw, 2.0)
-    rr = np.broadcast_to([[0.25], [0.5], [1.2]], raw.shape).copy()
-    known = dataclasses.replace(diagnosis, raw=raw, residual=raw * rr, rr=rr)
-    words = plain(of_diagnosis(known)).splitlines()
-    assert words[0] == (
-        "At 9 % density, repair variance undoes 35 % of the damage: a layer's error goes from 2 "
-        "to 1.3 of its signal's variance on average."
-    )
-    assert words[1] == (
-        "Largest error left, over the signal's variance: fc (2.4), layer1.0.conv1 (1) and conv1 "
-        "(0.5)."
-    )
-    assert words[-1] == (
-        "The repair makes the damage worse (RR above 1) in 1 layer (fc), at densities up to 100 %."
-    )
-
-
-def test_a_diagnosis_where_repair_never_hurts_or_adds():
-    diagnosis = make_diagnosis()
-    tame = np.minimum(diagnosis.rr, 0.9)
-    words = plain(of_diagnosis(dataclasses.replace(diagnosis, rr=tame)))
-    assert "Nowhere does the repair make the damage worse (RR never exceeds 1)." in words
-    worse = dataclasses.replace(diagnosis, residual=diagnosis.raw * 2)
-    assert "adds 100 % of the damage" in plain(of_diagnosis(worse))
-
-
-def test_channels_that_were_left_out_and_no_damage():
-    diagnosis = dataclasses.replace(make_diagnosis(), left_out={"fc": 3})
-    assert "3 channels without variance in fc are left out." in plain(of_diagnosis(diagnosis))
-    nothing = dataclasses.replace(diagnosis, raw=diagnosis.raw * 0)
-    assert plain(of_diagnosis(nothing)) == "At 9 % density nothing is damaged."
-
-
-def test_all_together():
-    contents = Contents(
-        diagnoses={"one": make_diagnosis(), "two": make_diagnosis()},
-        compression=make_compression(),
-        records=(*make_records(), *make_ablation()),
-        transitions=make_transitions(),
-    )
-    words = plain(sentences(contents))
-    for part in ("half of the accuracy", "weights removed", "one: at 9 %", "instead of erk raises"):
-        assert part in words
-    assert "nan" not in words.lower()
-    assert "None" not in words
-    assert sentences(Contents()) == []
-
-
-@pytest.mark.parametrize("name", ["x" * 300, "<script>"])
-def test_long_names_are_shortened(name):
-    words = plain(of_diagnosis(make_diagnosis((name, "b", "c"))))
-    assert len(max(words.split(), key=len)) < 60

@@ -9,13 +9,14 @@ from tests.reports.samples import (
     make_transitions,
 )
 
-from sparsemend.reports.figures._series import (
+from sparsemend.reports.series import (
     Point,
     by_midpoint,
     curves,
+    has_curves,
     measure_of,
+    midpoint_pairs,
     setting_title,
-    spread_text,
     stays_above,
     transitions_of,
 )
@@ -52,11 +53,6 @@ def test_one_seed_has_no_deviation():
     assert all(p.std == 0 and p.count == 1 for c in found[KEY].values() for p in c)
 
 
-def test_text_of_a_point():
-    assert spread_text(Point(0.9, 0.5, 0, 1)) == "50\u00a0%"
-    assert spread_text(Point(0.9, 0.5, 0.01, 3)) == "50\u00a0% ± 1\u00a0% over 3 seeds"
-
-
 def test_titles_name_the_mask_where_it_tells_settings_apart():
     other = ("net", "gradual", "batchnorm")
     assert setting_title(KEY, [KEY]) == "net, repair batchnorm"
@@ -76,3 +72,17 @@ def test_staying_above():
     assert stays_above((Point(0.5, 0.9, 0, 1), Point(0.9, 0.5, 0, 1)), 0.5)
     assert not stays_above((Point(0.9, 0.49, 0, 1),), 0.5)
     assert not stays_above((), 0.5)
+
+
+def test_few_sparsities_make_no_curve():
+    assert has_curves(make_records(sparsities=SPARSITIES[:4]))
+    assert not has_curves(make_records(sparsities=SPARSITIES[:3]))
+    assert not has_curves(())
+
+
+def test_pairs_of_midpoints_are_known_both_ways():
+    pairs = midpoint_pairs(make_transitions(erk=None))
+    assert len(pairs) == len(MIDPOINTS) - 1
+    for one, two in pairs:
+        assert (one.measure, two.measure) == ("accuracy", "agreement")
+        assert one.rule == two.rule

@@ -1,0 +1,98 @@
+"""From a rule by name to an allocation: the exact budget, and counts that are held to it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from sparsemend.allocation.allocation import Allocation
+from sparsemend.allocation.budget import kept_total, require_feasible
+from sparsemend.allocation.problem import DamageCurves, Problem
+from sparsemend.allocation.registry import get_rule
+from sparsemend.errors import SparsemendError
+from sparsemend.layers.layer import Layer
+
+
+def allocate_layers(
+    layers: Sequence[Layer],
+    weights: Mapping[str, Tensor],
+    sparsity: float,
+    rule: str = "global",
+    *,
+    diagnosis: DamageCurves | None = None,
+    **options: Any,
+) -> Allocation:
+    """Divide the budget of a sparsity over layers.
+
+    Parameters
+    ----------
+    layers
+        Prunable layers; they are taken in the order of ``Layer.order``.
+    weights
+        Weight tensor of each layer by name, for the rules that look at weights.
+    sparsity
+        Global sparsity S, a fraction in [0, 1).
+    rule
+        One of :func:`.rule_names`.
+    diagnosis
+        Damage curves of the same layers, for the rules that need them.
+    options
+        Options of the rule, such as ``prior`` of ``rr-density``.
+
+    Returns
+    -------
+    Allocation
+        Integer counts, at least 1 per layer, that add up to round((1 − S) · N).
+
+    Raises
+    ------
+    SparsemendError
+        For an unknown rule or option, a sparsity out of range or infeasible, or input that
+        the rule refuses.
+    """
+    function = get_rule(rule).counts
+    _check_options(rule, function, options)
+    ordered = tuple(sorted(layers, key=lambda layer: layer.order))
+    _check_layers(ordered)
+    sizes = {layer.name: layer.size for layer in ordered}
+    keep = kept_total(sparsity, sum(sizes.values()))
+    require_feasible(list(sizes.values()), keep, [1] * len(sizes))
+    counts = function(Problem(ordered, weights, keep, float(sparsity), diagnosis), **options)
+    allocation = Allocation(dict(zip(sizes, counts, strict=True)), sizes, rule)
+    if allocation.kept != keep:
+        raise SparsemendError(
+            f"counts of rule {rule!r} do not add up", allocation.kept, f"exactly {keep}"
+        )
+    return allocation
+
+
+def _check_options(rule: str, function: Callable[..., object], options: Mapping[str, Any]) -> None:
+    known = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            raise SparsemendError(
+                f"unknown option of rule {rule!r}",
+                option,
+                ", ".join(map(repr, known)) or "no options",
+            )
+
+
+def _check_layers(layers: Sequence[Layer]) -> None:
+    if not layers:
+        raise SparsemendError("there is no prunable layer to allocate weights to")
+    seen = set()
+    for layer in layers:
+        if layer.name in seen:
+            raise SparsemendError("two layers have the same name", layer.name, "unique names")
+        seen.add(layer.name)
+        if layer.size == 0:
+            raise SparsemendError(
+                f"layer {layer.name!r} has no weights", layer.shape, "dimensions of at least 1"
+            )

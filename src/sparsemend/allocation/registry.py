@@ -1,0 +1,60 @@
+"""The known allocation rules by name; a new one is one more entry."""
+
+from __future__ import annotations
+
+import difflib
+
+from sparsemend.allocation.erk import ERK
+from sparsemend.allocation.forced import parse_forced
+from sparsemend.allocation.global_magnitude import GLOBAL
+from sparsemend.allocation.lamp import LAMP
+from sparsemend.allocation.rr import RR
+from sparsemend.allocation.rr_density import RR_DENSITY
+from sparsemend.allocation.rule import Rule
+from sparsemend.allocation.uniform import UNIFORM
+from sparsemend.allocation.uniform_plus import UNIFORM_PLUS
+from sparsemend.errors import SparsemendError
+
+RULES: dict[str, Rule] = {
+    rule.name: rule for rule in (UNIFORM, UNIFORM_PLUS, GLOBAL, ERK, LAMP, RR, RR_DENSITY)
+}
+
+
+def rule_names() -> tuple[str, ...]:
+    """Names of the known rules."""
+    return tuple(RULES)
+
+
+def get_rule(name: str) -> Rule:
+    """The rule of this name.
+
+    Raises
+    ------
+    SparsemendError
+        If there is none; names the known ones.
+    """
+    if name in RULES:
+        return RULES[name]
+    nearest = difflib.get_close_matches(str(name).lower(), RULES, n=1)
+    raise SparsemendError(
+        "unknown allocation rule",
+        name,
+        ", ".join(map(repr, RULES)),
+        f"did you mean {nearest[0]!r}?" if nearest else "",
+    )
+
+
+def check_rule(name: str) -> None:
+    """Refuse an unknown rule, or a forced one (``"erk[projection=lamp]"``) of unknown parts."""
+    for part in _parts(name):
+        get_rule(part)
+
+
+def needs_diagnosis(name: str) -> bool:
+    """Whether a rule, or a part of a forced one, needs a diagnosis; unknown ones do not."""
+    return any(part in RULES and RULES[part].needs == "diagnosis" for part in _parts(name))
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    forced = parse_forced(name)
+    return (name,) if forced is None else (forced.base, forced.source)

@@ -1,0 +1,39 @@
+"""What the rest of the library needs to know of one allocation rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One allocation rule.
+
+    Attributes
+    ----------
+    name
+        As users write it.
+    counts
+        From a :class:`.Problem` to one kept count per layer, in execution order, that add up to
+        ``problem.keep``. Keyword-only arguments are options of :func:`sparsemend.allocate`.
+    needs
+        What it looks at: the layers' shapes alone, also their weights, or also a diagnosis.
+    may_refuse
+        Some budgets or layers are beyond it. Where all rules are tried it is then left out.
+    colour
+        Role of its colour in figures, see :mod:`sparsemend.reports.drawing.palette`; by default
+        one that no other rule in the figure has.
+    rank
+        When a search tries it: smaller ranks first, so that a small budget tries these. By default
+        after all others.
+    """
+
+    name: str
+    counts: Callable[..., Sequence[int]]
+    needs: Literal["shapes", "weights", "diagnosis"]
+    may_refuse: bool = False
+    colour: str = ""
+    rank: float = math.inf

@@ -1,0 +1,26 @@
+from tests.reports.marks import plain
+from tests.reports.samples import make_allocation, make_compression
+
+from sparsemend.reports.words import of_compression
+
+
+def test_a_compression():
+    erk = make_allocation("erk", 20, 20, 60)
+    words = plain(of_compression(make_compression(added_biases=("a", "b")), [erk])).splitlines()
+    assert words == [
+        "90 % of 1,000 weights removed: top-1 goes from 90 % to 75 % (before repair: 12.5 %).",
+        "Without any labels, the sparse network chooses the dense one's class on 87.5 % of unseen "
+        "inputs (KL 0.25 nats).",
+        "Rule global, mask gradual, repair reconstruct (sequential), the closest of 2 endings.",
+        "Compared with ERK, rule global gives most more to a (×2), and most less to b (×0.5) and "
+        "c (×0.83).",
+        "2 layers got a bias parameter that the original lacks: a and b.",
+    ]
+
+
+def test_a_compression_without_labels():
+    unknown = make_compression(top1_dense=None, top1_repaired=None, top1_pruned=None, heldout=False)
+    words = plain(of_compression(unknown)).splitlines()
+    assert words[0].startswith("90 % of 1,000 weights removed: the sparse network chooses the")
+    assert "of the calibration inputs" in words[0]
+    assert "top-1" not in "".join(words)
