@@ -42,5 +42,5 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of the ``sparsemend`` command."""
-    app()
+    """Entry point of the ``sparsemend`` command and of ``python -m sparsemend``."""
+    app(prog_name="sparsemend")
