@@ -9,6 +9,7 @@ import ast
 import importlib
 import pkgutil
 import re
+import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,11 +127,15 @@ def test_no_attribute_of_a_folder_hides_a_module(package):
     assert not hidden, f"{package} hides {', '.join(hidden)}"
 
 
-def test_every_folder_is_on_the_picture():
+def test_the_picture_is_the_contract():
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    picture = text.split("```text")[1].split("```")[0]
-    folders = {name.split(".")[1] for name in PACKAGES if name.count(".")}
-    assert folders - set(re.findall(r"\w+", picture)) == set()
+    picture = text.split("```text\n")[1].split("```")[0].splitlines()
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    arrows = settings["tool"]["importlinter"]["contracts"][0]
+    layers = [re.sub(r"[()]", "", layer) for layer in arrows["layers"]]
+    assert [re.split(" {2,}", line)[0] for line in picture] == layers
+    # Nor does the contract leave any module out.
+    assert arrows["exhaustive"]
 
 
 def test_files_that_texts_name_exist():
