@@ -1,30 +1,36 @@
-# make demo: the whole job on real data. make test: the tests. Both set up .venv first.
+# make demo: the whole job on real data. make test: the tests. Both set up .venv first, with the
+# extras in EXTRAS; with "dev,ray" the tests on a local Ray cluster run too, a minute more.
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= dev
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(EXTRAS)
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test lint contracts types wheel clean
 
-demo: $(VENV)/.installed
+demo: $(INSTALLED)
 	$(BIN)/sparsemend demo
 
-test: $(VENV)/.installed
+test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed
+contracts: $(INSTALLED)
+	$(BIN)/lint-imports --no-cache
+
+types: $(INSTALLED)
 	$(BIN)/mypy
 
-wheel: $(VENV)/.installed
+wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 clean:
 	rm -rf $(VENV) dist build sparsemend-demo
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@

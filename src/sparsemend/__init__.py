@@ -1,5 +1,7 @@
 """Prune a trained network very hard without labels, see where the damage went, and repair it.
 
+Not run as a test, for the search takes minutes:
+
 >>> import sparsemend as sm
 >>> result = sm.compress(model, batches, 0.95)  # doctest: +SKIP
 """

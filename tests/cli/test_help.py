@@ -10,6 +10,10 @@ from sparsemend.cli import app
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
 def test_commands():
     assert COMMANDS == [
         "evaluate",
@@ -27,7 +31,7 @@ def test_commands():
 def test_every_command_explains_itself_with_an_example(run, command):
     result = run(command, "--help")
     assert result.exit_code == 0
-    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout)
+    text = plain(result.stdout)
     assert f"Example: sparsemend {command} " in " ".join(text.split())
     assert "--json" in text
 
@@ -53,7 +57,7 @@ def test_misuse(run, arguments):
 
 @pytest.mark.usefixtures("digits_cache")
 def test_as_a_program(tmp_path):
-    program = [sys.executable, "-c", "from sparsemend.cli import main; main()"]
+    program = [sys.executable, "-m", "sparsemend"]
     arguments = ["allocate", "--model", "digits", "--sparsity", "0.9", "--rule", "erk"]
     result = subprocess.run([*program, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
@@ -66,3 +70,10 @@ def test_help_names_every_rule(run, command):
     text = run(command, "--help").stdout
     for name in sparsemend.rule_names():
         assert re.search(rf"[ \n]{re.escape(name)}[,.; ]", text), name
+
+
+def test_as_a_module_it_bears_its_name():
+    command = [sys.executable, "-m", "sparsemend", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage: sparsemend [OPTIONS]" in plain(result.stdout)

@@ -7,14 +7,16 @@ from typing import Annotated
 import typer
 
 import sparsemend
-from sparsemend.cli.ablate import ablate
-from sparsemend.cli.allocate import allocate
-from sparsemend.cli.compress import compress
-from sparsemend.cli.demo import demo
-from sparsemend.cli.diagnose import diagnose
-from sparsemend.cli.evaluate import evaluate
-from sparsemend.cli.report import report
-from sparsemend.cli.sweep import sweep
+from sparsemend.cli import (
+    ablate,
+    allocate,
+    compress,
+    demo,
+    diagnose,
+    evaluate,
+    report,
+    sweep,
+)
 
 app = typer.Typer(
     name="sparsemend",
@@ -22,7 +24,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (evaluate, diagnose, allocate, compress, sweep, ablate, report, demo):
+for command in (
+    evaluate.evaluate,
+    diagnose.diagnose,
+    allocate.allocate,
+    compress.compress,
+    sweep.sweep,
+    ablate.ablate,
+    report.report,
+    demo.demo,
+):
     app.command()(command)
 
 
@@ -33,7 +44,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(
+def _program(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
     ] = False,
@@ -42,5 +53,5 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of the ``sparsemend`` command."""
-    app()
+    """Entry point of the ``sparsemend`` command and of ``python -m sparsemend``."""
+    app(prog_name="sparsemend")

@@ -81,6 +81,8 @@ def load(
 
     Examples
     --------
+    Not run, for want of the file:
+
     >>> loaded = load("cifar_resnet20", "cifar10_resnet20.safetensors")  # doctest: +SKIP
     >>> loaded.mean  # doctest: +SKIP
     (0.4914, 0.4822, 0.4465)

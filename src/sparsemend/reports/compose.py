@@ -107,7 +107,7 @@ def report(
 
     Examples
     --------
-    >>> sm.report(diagnosis).save("diagnosis.html")  # doctest: +SKIP
+    >>> sm.report(diagnosis).save("diagnosis.html")
     """
     contents = Contents()
     for name, source in [*(("", s) for s in sources), *(named or {}).items()]:

@@ -105,9 +105,10 @@ def sweep(
 
     Examples
     --------
-    >>> result = sm.sweep(model, images, "0.80:0.98:0.01", rules=["erk", "rr"],
-    ...                   repairs="batchnorm", store="sweep.sqlite")  # doctest: +SKIP
-    >>> print(result)  # doctest: +SKIP
+    >>> result = sm.sweep(model, images, "0.90:0.96:0.03", rules=["erk", "rr"],
+    ...                   repairs="batchnorm", store="sweep.sqlite")
+    >>> len(result.records)
+    6
     """
     networks = make_networks(
         model,

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests and examples share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ register_random(TORCH_RANDOM)
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real networks and images beside the repository; skips where it is absent."""
-    default = Path(__file__).parents[1].parent / "shared" / "data"
+    default = Path(__file__).parents[1] / "shared" / "data"
     path = Path(os.environ.get("SPARSEMEND_SHARED_DATA", default))
     if not path.is_dir():
         pytest.skip(f"no real networks and images in {path}")
