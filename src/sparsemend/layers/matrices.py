@@ -53,7 +53,7 @@ def unfold(module: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
 
 
 def count_positions(module: nn.Module, inputs: Tensor) -> int:
-    """Number of positions that :func:`unfold` gives; for transposed convolutions, at least."""
+    """Number of positions that :func:`unfold` gives; of transposed convolutions, borders aside."""
     return kind_of(module).count_positions(module, inputs)
 
 

@@ -42,6 +42,13 @@ class Convolution(MovingKernel):
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
         return F.pad(x, amounts, mode=mode) if any(amounts) else x
 
+    def column_sum(self, module: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Unfolding is linear, so that the inputs can be added up first."""
+        inputs = self.batched(module, x)
+        summed = inputs.sum(dim=0, keepdim=True, dtype=dtype)
+        positions = self.count_positions(module, x) / max(1, len(inputs))
+        return self.mean_patch(module, summed).squeeze(1) * positions
+
     def as_convolution(self, module: Any, x: Tensor) -> tuple[tuple[Axis, ...], Tensor]:
         x = self.batched(module, x)
         padded = module.padding_mode != "zeros"

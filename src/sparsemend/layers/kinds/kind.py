@@ -83,7 +83,7 @@ class LayerKind(ABC):
         """Chunks [groups, positions, fan-in] of about ``chunk_elements`` of a module's input."""
 
     def count_positions(self, module: Any, x: Tensor) -> int:
-        """Number of positions that unfolding gives; a lower bound where it takes long to say."""
+        """Number of positions that unfolding gives, or about so many."""
         return sum(part.shape[1] for part in self.unfold(module, x))
 
     def pad(self, module: Any, x: Tensor) -> Tensor:

@@ -66,13 +66,6 @@ class MovingKernel(LayerKind):
         patches = torch.stack(taps, dim=2)  # [N, C_in, kernel]
         return patches.reshape(len(patches), module.groups, -1).transpose(0, 1)
 
-    def column_sum(self, module: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Unfolding is linear, so that the inputs can be added up first."""
-        inputs = self.batched(module, x)
-        summed = inputs.sum(dim=0, keepdim=True, dtype=dtype)
-        positions = self.count_positions(module, x) / max(1, len(inputs))
-        return self.mean_patch(module, summed).squeeze(1) * positions
-
     def cross_sum(self, module: Any, layer: Layer, x: Tensor, targets: Tensor) -> Tensor:
         """What the backward pass computes for the weight, so the framework's own kernel does it."""
         if not self.is_batched(module, x):

@@ -40,7 +40,7 @@ class TransposedConvolution(MovingKernel):
         return matrix.reshape(layer.groups, rows, inputs, -1).transpose(1, 2).reshape(layer.shape)
 
     def count_positions(self, module: Any, x: Tensor) -> int:
-        """At least so many."""
+        """Borders aside."""
         spatial: tuple[int, ...] = x.shape[-len(module.kernel_size) :]
         stride: tuple[int, ...] = module.stride
         count = len(x) if self.is_batched(module, x) else 1
