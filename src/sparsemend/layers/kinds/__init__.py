@@ -15,7 +15,8 @@ and enter an instance of it in ``KINDS`` in ``layers/kinds/registry.py``. A kind
 
 Everything else has a default, for a layer whose weight is stored row by row, whose output has its
 channels last, and that works on every position alone. Defaults go through ``unfold`` and are
-right for every such kind; override them where there is a faster way, or another layout.
+right for every such kind; override them where there is a faster way, or another layout. Kinds
+with a kernel that moves over a grid share ``MovingKernel``, in ``layers/kinds/moving_kernel.py``.
 
 A module of a kind is called with one positional tensor, holds the weight in a parameter
 ``weight``, and has a parameter ``bias`` of one value per row, which may be None: a repair
