@@ -16,12 +16,12 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend.calibration import DEFAULT_DENSITIES, MAX_FAN_IN
-from sparsemend.calibration.choice import choose_way, count_positions
+from sparsemend.calibration.choice import choose_way
 from sparsemend.calibration.held import can_hold
-from sparsemend.calibration.taps import Axis, Family, axes_of, families
+from sparsemend.calibration.taps import Family, families
 from sparsemend.calibration.whole_map import frequency_count
 from sparsemend.execution.batches import evaluation_mode
-from sparsemend.layers import Layer
+from sparsemend.layers import Axis, Layer, count_positions, kind_of
 
 KINDS = (
     "forward",
@@ -47,7 +47,7 @@ def operations(model: nn.Module, images: int, batch_size: int) -> dict[str, floa
         counts["forward"] += positions * d * rows
         counts["moments, unfolded"] += positions * d * d
         counts["curves, dense products"] += len(DEFAULT_DENSITIES) * d * d * rows
-        axes = axes_of(module, tuple(one.shape[2:]), padded=False) if one.dim() == 4 else ()
+        axes = kind_of(module).offset_axes(module, tuple(one.shape)) or ()
         if can_hold(module, layer) and positions <= d:
             seen = [
                 sum(len(axis.taps_with_data(p)) for p in range(axis.positions)) for axis in axes

@@ -17,7 +17,7 @@ from benchmarks.peers._walk import damped, get_weight, hessian, set_weight, walk
 from sparsemend.calibration.cross import cross_sum
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
-from sparsemend.layers import Layer, LayerSet, channel_last, stored_weight
+from sparsemend.layers import Layer, LayerSet, channel_last, channel_shape, stored_weight
 from sparsemend.repairs.channelwise import paired_runs
 
 # Of the mean diagonal: only so that the inverse exists.
@@ -97,8 +97,8 @@ def refit(
     """Least squares over all weights of a layer, its bias as it is, [groups, rows, d]."""
     positions = sum(len(channel_last(module, target)) for target in targets)
     if module.bias is not None:
-        shape = (-1, *(1 for _ in layer.kernel_size))
-        targets = [target - module.bias.detach().reshape(shape) for target in targets]
+        bias = module.bias.detach().reshape(channel_shape(layer))
+        targets = [target - bias for target in targets]
     total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in).to(second)
     for x, target in zip(inputs, targets, strict=True):
         total += cross_sum(module, layer, x, target)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from hypothesis import assume, given, settings
-from tests.layers.test_matrix import convolutions, linears, transposed_convolutions
+from tests.layers.kinds.modules import convolutions, linears, transposed_convolutions
 from torch import nn
 
 from sparsemend.calibration.cross import cross_sum

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsemend.calibration import InputMoments, calibrate
-from sparsemend.calibration.choice import choose_way, count_positions
+from sparsemend.calibration.choice import choose_way
 from sparsemend.calibration.offset_blocks import OffsetBlocks, patch_moments
-from sparsemend.calibration.taps import axes_of, families, sees_most
-from sparsemend.layers import discover, pad_input, unfold
+from sparsemend.calibration.taps import families, sees_most
+from sparsemend.layers import count_positions, discover, kind_of, unfold
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -75,9 +75,8 @@ def test_equal_to_unfolded_moments(case):
 @given(convolutions(stride=1))
 def test_whole_maps_equal_unfolded_moments(case):
     module, x = case
-    padded = module.padding_mode != "zeros"
-    sizes = (pad_input(module, x) if padded else x).shape[2:]
-    assume(sees_most(axes_of(module, tuple(sizes), padded)))
+    axes, _ = kind_of(module).as_convolution(module, x)
+    assume(sees_most(axes))
     expected = unfolded_moments(module, x.double())
     assert_moments(patch_moments(module, x.double(), whole=True), expected, 1e-11)
     assert_moments(patch_moments(module, x, whole=True), expected, 1e-5)
@@ -102,7 +101,7 @@ def test_count_of_positions(case):
 
 def test_three_by_three_has_thirteen_products():
     module = nn.Conv2d(2, 2, 3, padding=1)
-    found = families(axes_of(module, (8, 8), padded=False))
+    found = families(kind_of(module).offset_axes(module, (1, 2, 8, 8)))
     assert len(found) == 13
     assert sum(len(family.pairs) for family in found) == 45
 

@@ -15,14 +15,14 @@ were ``_NARROW`` wide. Per output position, with C channels, a kernel of k taps 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from sparsemend.calibration.offset_blocks import NARROW, images_per_chunk
-from sparsemend.calibration.taps import Axis, Family, axes_of, families, sees_most
+from sparsemend.calibration.taps import Family, families, sees_most
 from sparsemend.calibration.whole_map import frequency_count
-from sparsemend.layers import Layer
+from sparsemend.layers import Axis, Layer, kind_of
 
 Way = Literal["whole maps", "offsets", "unfolding", "paired"]
 
@@ -54,38 +54,15 @@ def choose_way(module: nn.Module, layer: Layer, shape: tuple[int, ...], max_fan_
     """
     if layer.fan_in > max_fan_in:
         return "paired"
-    if not has_offsets(module, shape):
+    axes = kind_of(module).offset_axes(module, shape)
+    if axes is None or math.prod(axis.kernel for axis in axes) > _MOST_TAPS or not math.prod(shape):
         return "unfolding"
-    axes = axes_of(module, shape[2:], padded=False)
     costs: dict[Way, float] = {
         "whole maps": whole_map_cost(axes, shape),
         "offsets": offset_cost(axes, shape),
         "unfolding": unfolding_cost(axes, shape),
     }
     return min(costs, key=lambda way: costs[way])
-
-
-def count_positions(module: Any, x: Tensor) -> int:
-    """Number of positions that unfolding a module's input gives; for transposed ones, at least."""
-    if isinstance(module, nn.Linear):
-        return x.numel() // max(1, x.shape[-1])
-    spatial = tuple(x.shape[-len(module.kernel_size) :])
-    stride: tuple[int, ...] = module.stride
-    count: int = x.shape[0] if x.dim() == len(spatial) + 2 else 1
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return count * math.prod(axis.positions for axis in axes_of(module, spatial, padded=False))
-    return count * math.prod(n * step for n, step in zip(spatial, stride, strict=True))
-
-
-def has_offsets(module: Any, shape: tuple[int, ...]) -> bool:
-    """Whether offset blocks apply: a batched plain convolution with a kernel to speak of."""
-    return (
-        isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        and module.groups == 1
-        and math.prod(module.kernel_size) <= _MOST_TAPS
-        and len(shape) == len(module.kernel_size) + 2
-        and math.prod(shape) > 0
-    )
 
 
 def unfolding_cost(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> float:

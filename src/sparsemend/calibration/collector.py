@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsemend.calibration.accumulator import MomentsAccumulator
-from sparsemend.calibration.choice import count_positions
 from sparsemend.calibration.held import HeldInputs, can_hold
 from sparsemend.calibration.moments import InputMoments
-from sparsemend.layers import Layer
+from sparsemend.layers import Layer, count_positions
 
 
 class MomentsCollector:

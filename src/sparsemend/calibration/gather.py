@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sparsemend.calibration.calibration import Calibration, LayerMoments, WideLayerMoments
-from sparsemend.calibration.choice import count_positions
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.distributed import Collectives, succeed_together
 from sparsemend.calibration.grid import check_densities, kept_count
@@ -26,7 +25,7 @@ from sparsemend.execution.batches import (
     no_batches,
 )
 from sparsemend.execution.threads import threaded_map
-from sparsemend.layers import Layer, discover, unfold, weight_matrix
+from sparsemend.layers import Layer, count_positions, discover, kind_of, unfold, weight_matrix
 from sparsemend.progress import progress_bar, progress_shown
 from sparsemend.solvers.ranking import descending_rank, keep_mask
 
@@ -211,9 +210,8 @@ def _positions_first(grouped: Tensor) -> Tensor:
     return grouped.transpose(0, 1).reshape(grouped.shape[1], -1)
 
 
-def _evenly_spaced(module: Any, x: Tensor, positions: int) -> Tensor:
+def _evenly_spaced(module: nn.Module, x: Tensor, positions: int) -> Tensor:
     """As many of a batch's inputs as give about so many output positions; at least one."""
-    kernel = getattr(module, "kernel_size", ())
-    if kernel and x.dim() == len(kernel) + 1:  # a single input without a batch dimension
+    if not kind_of(module).is_batched(module, x):
         return x
     return x[:: max(1, -(-count_positions(module, x) // positions))]

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend.calibration.accumulator import MomentsAccumulator
-from sparsemend.calibration.choice import count_positions
 from sparsemend.calibration.moments import InputMoments, mean_dtype
-from sparsemend.calibration.taps import Axis, axes_of
-from sparsemend.layers import Layer, mean_patch, pad_input
+from sparsemend.layers import Axis, Layer, count_positions, kind_of
 
 # Below this fan-in the sums are small, and holding inputs would save nothing.
 _HOLD_FROM = 1025
-# A linear layer is a convolution of one position with one tap.
-_POINT = Axis(size=1, before=0, after=0, kernel=1, stride=1, dilation=1)
 
 
 def can_hold(module: nn.Module, layer: Layer) -> bool:
     """Whether inputs of a layer are worth holding, and of a kind that can be read as held."""
-    plain = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return plain and layer.fan_in >= _HOLD_FROM
+    return kind_of(module).reads_as_convolution and layer.fan_in >= _HOLD_FROM
 
 
 class HeldInputs:
@@ -62,12 +56,7 @@ class HeldInputs:
         for module, x in self._parts:
             values = x if x.dtype == torch.float64 else x.float()
             values = values if power == 1 else values**power
-            if isinstance(module, nn.Linear):
-                total += values.flatten(0, -2).sum(dim=0, dtype=wide)
-            else:  # linear from here on, so that the inputs can be added up first
-                summed = _batched(module, values).sum(dim=0, keepdim=True, dtype=wide)
-                positions = count_positions(module, x) / max(1, len(_batched(module, x)))
-                total += mean_patch(module, summed).squeeze(1) * positions
+            total += kind_of(module).column_sum(module, values, wide)
         return total / self.count
 
     def as_convolutions(self, group: int) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
@@ -75,17 +64,9 @@ class HeldInputs:
         found: dict[tuple[tuple[Axis, ...], torch.Size], list[Tensor]] = {}
         for module, x in self._parts:
             wide = x if x.dtype == torch.float64 else x.float()
-            axes: tuple[Axis, ...] = (_POINT,)
-            if isinstance(module, nn.Linear):
-                wide = wide.reshape(-1, x.shape[-1], 1)
-            else:
-                conv: Any = module
-                wide = _batched(conv, wide)
-                padded = conv.padding_mode != "zeros"
-                wide = pad_input(conv, wide) if padded else wide
-                axes = axes_of(conv, tuple(wide.shape[2:]), padded)
-            channels = wide.shape[1] // self._layer.groups
-            own = wide[:, group * channels : (group + 1) * channels]
+            axes, laid_out = kind_of(module).as_convolution(module, wide)
+            channels = laid_out.shape[1] // self._layer.groups
+            own = laid_out[:, group * channels : (group + 1) * channels]
             found.setdefault((axes, own.shape[1:]), []).append(own)
         for (axes, _), tensors in found.items():
             yield axes, torch.cat(tensors)
@@ -93,10 +74,6 @@ class HeldInputs:
     @property
     def _device(self) -> torch.device:
         return self._parts[0][1].device
-
-
-def _batched(module: Any, x: Tensor) -> Tensor:
-    return x if x.dim() == len(module.kernel_size) + 2 else x.unsqueeze(0)
 
 
 def _geometry(module: nn.Module) -> nn.Module:

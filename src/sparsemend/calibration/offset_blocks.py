@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +27,12 @@ from sparsemend.calibration.taps import (
     Box,
     Index,
     all_taps,
-    axes_of,
     families,
     overlap,
     phase,
 )
 from sparsemend.calibration.whole_map import WholeMapProducts
-from sparsemend.layers import pad_input
+from sparsemend.layers import Axis, kind_of
 
 # Elements of the channel-last copy of a chunk: 4 MiB in float32, and what is computed from them,
 # stay in the last-level cache.
@@ -50,12 +48,12 @@ NARROW = 128
 def patch_moments(
     module: nn.Module, x: Tensor, *, whole: bool = False
 ) -> tuple[int, Tensor, Tensor]:
-    """Moments of the unfolded inputs of a convolution with one group.
+    """Moments of the unfolded inputs of a convolution of one group.
 
     Parameters
     ----------
     module
-        Not transposed, ``groups`` 1.
+        Of a kind with offset blocks, of one group.
     x
         [N, C, *spatial].
     whole
@@ -78,7 +76,7 @@ class OffsetBlocks:
     Parameters
     ----------
     module
-        A convolution, not transposed, ``groups`` 1.
+        Of a kind with offset blocks, of one group.
     example
         Some of its inputs [N, C, *spatial]; their channel means become the constant c.
     accumulator
@@ -95,14 +93,13 @@ class OffsetBlocks:
         *,
         whole: bool = False,
     ) -> None:
-        self._module: Any = module
+        self._module = module
         self.shape = tuple(example.shape[1:])
-        example = self._prepare(example[:_SAMPLE])
+        self._axes, example = self._prepare(example[:_SAMPLE])
         wide = torch.float32 if example.device.type == "mps" else torch.float64
         # In the wide type, so that a constant channel leaves exactly zero.
         channel_first = example.transpose(0, 1).flatten(1)
         self._shift = channel_first.mean(dim=1, dtype=wide).to(example.dtype)
-        self._axes = axes_of(module, tuple(example.shape[2:]), self._pads_itself)
         self._families = families(self._axes, whole)
         self._taps = all_taps(self._axes)
         self._inputs = 0
@@ -125,19 +122,15 @@ class OffsetBlocks:
             size = [-(-(a.size - p) // a.stride) for a, p in zip(self._axes, r, strict=True)]
             self._sums[r] = torch.zeros(*size, channels, dtype=wide, device=example.device)
 
-    @property
-    def _pads_itself(self) -> bool:
-        return bool(self._module.padding_mode != "zeros")
-
-    def _prepare(self, x: Tensor) -> Tensor:
+    def _prepare(self, x: Tensor) -> tuple[tuple[Axis, ...], Tensor]:
         x = x if x.dtype == torch.float64 else x.float()
-        return pad_input(self._module, x) if self._pads_itself else x
+        return kind_of(self._module).as_convolution(self._module, x)
 
     def add(self, x: Tensor) -> None:
         """Add inputs [N, C, *spatial] of the same size as the example."""
         self._inputs += len(x)
         for chunk in x.split(images_per_chunk(math.prod(self.shape))):
-            self._add_chunk(self._prepare(chunk))
+            self._add_chunk(self._prepare(chunk)[1])
         if self._maps is not None:
             self._maps.end_batch()
 

@@ -1,7 +1,7 @@
-"""Where the taps of a convolution's kernel meet its input: integers only.
+"""Which pairs of taps of a convolution's kernel have one sum of products: integers only.
 
-Along one dimension, tap k at output p reads input index p·stride + k·dilation − padding. Split
-by the stride, that is index i = p + q of the plane of phase r, the inputs r, r + stride, … .
+Along each dimension (:class:`~sparsemend.layers.Axis`), a tap reads index i = p + q of the plane of
+phase r at output p.
 Two taps (r1, q1) and (r2, q2) read the pair (i, i + o), o = q2 − q1, for i in a range: the sum of
 products over such pairs depends on (r1, r2, o) and, through the range, on the borders.
 """
@@ -15,50 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from sparsemend.layers import Axis
+
 Index = tuple[int, ...]
 Box = tuple[tuple[int, int], ...]  # one half-open range per dimension
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One spatial dimension of a convolution."""
-
-    size: int
-    before: int
-    after: int
-    kernel: int
-    stride: int
-    dilation: int
-
-    @property
-    def positions(self) -> int:
-        """Number of outputs."""
-        reach = self.dilation * (self.kernel - 1) + 1
-        return max(0, (self.size + self.before + self.after - reach) // self.stride + 1)
-
-    def tap(self, k: int) -> tuple[int, int]:
-        """Phase r and shift q of tap k."""
-        shift, phase = divmod(k * self.dilation - self.before, self.stride)
-        return phase, shift
-
-    def index(self, position: int, k: int) -> int:
-        """Input index that tap k reads at an output position; it may lie outside."""
-        return position * self.stride + k * self.dilation - self.before
-
-    def taps_with_data(self, position: int) -> range:
-        """Taps that read data, not padding, at an output position."""
-        first = self.index(position, 0)
-        start = max(0, -(first // self.dilation))
-        return range(start, max(start, min(self.kernel, -(-(self.size - first) // self.dilation))))
-
-    def overlap(self, first: int, second: int) -> tuple[int, int]:
-        """Indices of the first tap's plane at outputs where both taps read data."""
-        start, stop = 0, self.positions
-        for phase, shift in (self.tap(first), self.tap(second)):
-            length = -(-(self.size - phase) // self.stride)
-            start, stop = max(start, -shift), min(stop, length - shift)
-        shift = self.tap(first)[1]
-        return start + shift, max(start, stop) + shift
 
 
 @dataclass(frozen=True)
@@ -82,32 +42,6 @@ class Family:
     offset: Index
     boxes: tuple[Box, ...]
     pairs: tuple[tuple[int, int, tuple[int, ...]], ...]
-
-
-def axes_of(module: Any, spatial: tuple[int, ...], padded: bool) -> tuple[Axis, ...]:
-    """The dimensions of a convolution on inputs of this size.
-
-    Parameters
-    ----------
-    module
-        A convolution that is not transposed.
-    spatial
-        Size of its input.
-    padded
-        Whether the input has been padded already.
-    """
-    axes = []
-    for dim, size in enumerate(spatial):
-        kernel, dilation = module.kernel_size[dim], module.dilation[dim]
-        if padded or module.padding == "valid":
-            before = after = 0
-        elif module.padding == "same":
-            before = dilation * (kernel - 1) // 2
-            after = dilation * (kernel - 1) - before
-        else:
-            before = after = module.padding[dim]
-        axes.append(Axis(size, before, after, kernel, module.stride[dim], dilation))
-    return tuple(axes)
 
 
 def all_taps(axes: tuple[Axis, ...]) -> list[Index]:

@@ -21,7 +21,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sparsemend.calibration.taps import Axis, Index
+from sparsemend.calibration.taps import Index
+from sparsemend.layers import Axis
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from sparsemend.calibration import HeldInputs
-from sparsemend.calibration.taps import Axis
 from sparsemend.damage._cells import Cells, table_width
+from sparsemend.layers import Axis
 
 
 def squares_of_outputs(

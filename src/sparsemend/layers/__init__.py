@@ -1,14 +1,18 @@
-"""Which layers a network has: discovery, the traced graph, weights and inputs as matrices."""
+"""Which layers a network has: discovery, the traced graph, what depends on a layer's kind."""
 
 from sparsemend.layers.discovery import LayerSet, discover, layer_weights
 from sparsemend.layers.graph import Graph, Node
 from sparsemend.layers.joins import Shortcut, Surroundings, surroundings
+from sparsemend.layers.kinds import Axis, LayerKind, kind_named, kind_of
 from sparsemend.layers.layer import Layer
-from sparsemend.layers.matrix import (
+from sparsemend.layers.matrices import (
+    batched,
     channel_last,
     channel_shape,
+    count_positions,
     mean_patch,
     pad_input,
+    per_input,
     stored_weight,
     unfold,
     weight_matrix,
@@ -17,18 +21,25 @@ from sparsemend.layers.selection import CLASSES, select_layers
 
 __all__ = [
     "CLASSES",
+    "Axis",
     "Graph",
     "Layer",
+    "LayerKind",
     "LayerSet",
     "Node",
     "Shortcut",
     "Surroundings",
+    "batched",
     "channel_last",
     "channel_shape",
+    "count_positions",
     "discover",
+    "kind_named",
+    "kind_of",
     "layer_weights",
     "mean_patch",
     "pad_input",
+    "per_input",
     "select_layers",
     "stored_weight",
     "surroundings",

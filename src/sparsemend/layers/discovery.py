@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from torch import Tensor, nn
@@ -14,17 +14,9 @@ from torch.nn.parameter import UninitializedParameter
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, cut
 from sparsemend.layers.graph import Graph, trace
+from sparsemend.layers.kinds import is_layer, kind_of, labels
 from sparsemend.layers.layer import Layer
 
-PRUNABLE = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 # One input could hide what an operation does across inputs.
 _TRACED_INPUTS = 2
 NORMALISATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
@@ -87,7 +79,7 @@ class LayerSet(Sequence[Layer]):
 
 
 def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
-    """Find every convolution and linear layer that runs, by following tensors.
+    """Find every layer of a known kind that runs, by following tensors.
 
     Parameters
     ----------
@@ -108,12 +100,12 @@ def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
         If no prunable layer runs, a weight is lazy or reparametrised, or the batch does
         not fit the model.
     """
-    prunable = _modules_of(model, PRUNABLE)
+    prunable = _modules_of(model, is_layer)
     for module, name in prunable.items():
         _check_weight(name, module)
     if batch is None:
         return _registered(prunable)
-    norms = _modules_of(model, NORMALISATIONS)
+    norms = _modules_of(model, lambda module: isinstance(module, NORMALISATIONS))
     graph = _trace(model, batch, {**prunable, **norms})
     runs: dict[str, list[int]] = defaultdict(list)
     for node in graph.nodes:
@@ -183,8 +175,8 @@ def _registered(prunable: Mapping[nn.Module, str]) -> LayerSet:
     return LayerSet(layers, Graph(), {})
 
 
-def _modules_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Module, str]:
-    return {module: name for name, module in model.named_modules() if isinstance(module, kinds)}
+def _modules_of(model: nn.Module, belongs: Callable[[nn.Module], bool]) -> dict[nn.Module, str]:
+    return {module: name for name, module in model.named_modules() if belongs(module)}
 
 
 def _tied(modules: Mapping[str, Any]) -> list[list[str]]:
@@ -198,7 +190,7 @@ def _tied(modules: Mapping[str, Any]) -> list[list[str]]:
 def _no_layers(which: str) -> SparsemendError:
     return SparsemendError(
         f"the model has no prunable layer {which}".rstrip(),
-        allowed="at least one Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear",
+        allowed=f"at least one {labels()}",
     )
 
 
@@ -207,13 +199,11 @@ def _describe(
 ) -> Layer:
     module = modules[names[0]]
     shape = tuple(module.weight.shape)
-    groups = getattr(module, "groups", 1)
-    rows = _rows(module)
-    kind = next(cls.__name__ for cls in PRUNABLE if isinstance(module, cls))
+    kind = kind_of(module)
+    groups, rows = kind.groups(module), kind.rows(module)
     for other in names[1:]:
-        if (_rows(modules[other]), getattr(modules[other], "groups", 1)) != (rows, groups) or (
-            kind.startswith("ConvTranspose") != isinstance(modules[other], PRUNABLE[4:])
-        ):
+        tied = kind_of(modules[other])
+        if (tied, tied.rows(modules[other]), tied.groups(modules[other])) != (kind, rows, groups):
             raise SparsemendError(
                 f"layers {names[0]!r} and {other!r} share a weight but read it differently",
                 allowed="tied layers of the same kind, rows and groups",
@@ -221,7 +211,7 @@ def _describe(
             )
     return Layer(
         name=names[0],
-        kind=kind,
+        kind=kind.name_of(module),
         shape=shape,
         groups=groups,
         rows=rows,
@@ -231,11 +221,6 @@ def _describe(
         norm=norm,
         aliases=tuple(names[1:]),
     )
-
-
-def _rows(module: Any) -> int:
-    """Output channels."""
-    return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)
 
 
 def _check_weight(name: str, module: nn.Module) -> None:
@@ -274,7 +259,7 @@ def _following_norms(
             continue
         # A norm behind a flattening may have other channels than the layer.
         channels = getattr(norms[norm], "num_features", getattr(norms[norm], "num_channels", None))
-        if channels is None or channels == _rows(module):
+        if channels is None or channels == kind_of(module).rows(module):
             following[name] = norm
     claimed = list(following.values())
     return {layer: norm for layer, norm in following.items() if claimed.count(norm) == 1}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sparsemend.layers.kinds import kind_named
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -18,7 +20,7 @@ class Layer:
     name
         Module path in the network, as in ``named_modules``.
     kind
-        ``"Conv1d"``, ``"Conv2d"``, ``"Conv3d"``, ``"ConvTranspose1d"`` … or ``"Linear"``.
+        ``"Conv1d"``, ``"ConvTranspose2d"``, ``"Linear"`` …, as its kind names it.
     shape
         Shape of the stored weight tensor.
     groups
@@ -55,9 +57,15 @@ class Layer:
 
     @property
     def is_convolution(self) -> bool:
-        return self.kind.startswith("Conv")
+        """Whether outputs are [N, channels, *spatial], computed by a kernel that moves."""
+        return kind_named(self.kind).is_convolution
 
     @property
     def kernel_size(self) -> tuple[int, ...]:
-        """Spatial extent of the kernel; empty for linear layers."""
-        return self.shape[2:]
+        """Spatial extent of the kernel; empty where there is none."""
+        return kind_named(self.kind).kernel_size(self)
+
+    @property
+    def input_channels(self) -> int:
+        """Input channels of all groups together."""
+        return self.groups * self.fan_in // math.prod(self.kernel_size)

@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from sparsemend.errors import SparsemendError
 from sparsemend.layers.discovery import LayerSet
 from sparsemend.layers.joins import surroundings
-from sparsemend.layers.layer import Layer
 
 
 def _projection(layers: LayerSet) -> list[str]:
@@ -20,14 +19,7 @@ def _projection(layers: LayerSet) -> list[str]:
 
 def _depthwise(layers: LayerSet) -> list[str]:
     """Convolutions whose groups each see one channel."""
-    return [layer.name for layer in layers if layer.groups > 1 and _channels(layer) == layer.groups]
-
-
-def _channels(layer: Layer) -> int:
-    """Input channels of a convolution."""
-    if layer.kind.startswith("ConvTranspose"):
-        return layer.shape[0]
-    return layer.groups * layer.shape[1]
+    return [x.name for x in layers if x.groups > 1 and x.input_channels == x.groups]
 
 
 CLASSES: dict[str, Callable[[LayerSet], list[str]]] = {

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
-from sparsemend.layers import Layer, channel_shape, mean_patch, stored_weight, weight_matrix
+from sparsemend.layers import (
+    Layer,
+    channel_shape,
+    mean_patch,
+    per_input,
+    stored_weight,
+    weight_matrix,
+)
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
 from sparsemend.repairs.targets import Targets
 from sparsemend.solvers import Schedule, solve_on_support
@@ -129,7 +136,7 @@ class InputCovariance:
         layer, shape = self._layer, channel_shape(self._layer)
         wide = self.mean.dtype
         held = [targets(index) for index in range(len(self._inputs))]
-        sums = [_per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
+        sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
         mean = torch.stack(sums).sum(dim=0) / self.count
         square = torch.zeros_like(mean)
         total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
@@ -137,7 +144,7 @@ class InputCovariance:
         pooled = []
         for x, t in zip(self._inputs, held, strict=True):
             centred = t - mean.to(t.dtype).reshape(shape)
-            parts = _per_input(layer, centred)
+            parts = per_input(layer, centred)
             norms = torch.linalg.vector_norm(parts, dim=2).to(wide)
             square += norms.square().sum(dim=0)
             total += cross_sum(self._module, layer, x, centred)
@@ -151,13 +158,6 @@ class InputCovariance:
             covariance += self._emphasis * product
         covariance = (covariance / self.scale.unsqueeze(1)).to(self.matrix.dtype)
         return covariance, mean, (square / self.count).sqrt()
-
-
-def _per_input(layer: Layer, output: Tensor) -> Tensor:
-    """A layer's output as [inputs, channels, positions of one input], without a copy."""
-    if layer.is_convolution:
-        return output.flatten(2)
-    return output.reshape(-1, output.shape[-1], 1)
 
 
 def fit_layer(

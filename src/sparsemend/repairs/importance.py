@@ -65,7 +65,7 @@ class _Backward:
         if node.name in self._names:
             layer = self._names[node.name]
             matrix = weight_matrix(module.weight.detach(), layer).double().cpu()
-            inputs = layer.fan_in // math.prod(layer.kernel_size)
+            inputs = layer.input_channels // layer.groups
             square = matrix.square().unflatten(2, (inputs, -1)).sum(dim=3)
             rows = energy.reshape(layer.groups, -1, 1)
             passed: Tensor = (square * rows).sum(dim=1).flatten()

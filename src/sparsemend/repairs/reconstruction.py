@@ -23,8 +23,10 @@ from sparsemend.execution.lockstep import lockstep
 from sparsemend.layers import (
     Layer,
     Surroundings,
+    batched,
     stored_weight,
     surroundings,
+    unfold,
     weight_matrix,
 )
 from sparsemend.masks import Masks
@@ -120,8 +122,8 @@ class _Pass:
         layer = self._layers[name]
         around = self._around.get(name, Surroundings())
         order = [i for i in range(self._batches) if i in calls and self._batches + i in calls]
-        dense_inputs = [_batched(layer, calls[i][1]) for i in order]
-        inputs = [_batched(layer, calls[self._batches + i][1]) for i in order]
+        dense_inputs = [batched(*calls[i]) for i in order]
+        inputs = [batched(*calls[self._batches + i]) for i in order]
         if name in self._sources:
             self._held[name] = (dense_inputs, inputs)
         module: Any = self._network.get_submodule(name)
@@ -147,8 +149,9 @@ class _Pass:
             pooled=around.pooled,
         )
         # A single output has no class probabilities.
-        if around.final and layer.kind == "Linear" and outputs[0].dim() == 2 and layer.rows > 1:
-            fit = _refit_logits(fit, covariance, inputs, outputs, self._settings)
+        if around.final and layer.groups == 1 and outputs[0].dim() == 2 and layer.rows > 1:
+            columns = [part[0] for x in inputs for part in unfold(module, x)]
+            fit = _refit_logits(fit, covariance, columns, outputs, self._settings)
         self._finish(layer, module, fit, covariance)
         if around.shortcut is not None:
             self._release()
@@ -217,11 +220,6 @@ class _Pass:
                 SparsemendWarning,
                 stacklevel=3,
             )
-
-
-def _batched(layer: Layer, x: Tensor) -> Tensor:
-    """Convolutions also take one input without its batch dimension."""
-    return x.unsqueeze(0) if layer.is_convolution and x.dim() == len(layer.shape) - 1 else x
 
 
 def _refit_logits(

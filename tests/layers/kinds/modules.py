@@ -1,14 +1,15 @@
-import pytest
+"""Modules of every kind with inputs to call them with, and what holds for all kinds."""
+
 import torch
-from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsemend.errors import SparsemendError
 from sparsemend.layers import (
+    LayerKind,
     channel_last,
     discover,
-    matrix,
+    kind_of,
+    mean_patch,
     stored_weight,
     unfold,
     weight_matrix,
@@ -101,59 +102,21 @@ def assert_unfolds(module, x):
         assert torch.equal(stored_weight(matrix, layer), module.weight)
 
 
-@pytest.mark.filterwarnings("ignore:Using padding=.same.")
-@settings(max_examples=150)
-@given(convolutions())
-def test_convolutions(case):
-    assert_unfolds(*case)
+def assert_means(module, x):
+    """Means over positions without unfolding are those of the unfolded inputs."""
+    x = x if x.dim() == len(module.kernel_size) + 2 else x.unsqueeze(0)
+    columns = torch.cat([part for one in x for part in unfold(module, one)], dim=1)
+    expected = columns.unflatten(1, (len(x), -1)).mean(dim=2)
+    got = mean_patch(module, x)
+    assert got.shape == expected.shape
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=100)
-@given(transposed_convolutions())
-def test_transposed_convolutions(case):
-    module, x = case
-    try:
-        module(x)
-    except RuntimeError:  # more padding than output
-        assume(False)
-    assert_unfolds(module, x)
-
-
-@settings(max_examples=30)
-@given(linears())
-def test_linear_layers(case):
-    assert_unfolds(*case)
-
-
-def test_every_tap_reads_its_own_input():
-    # One row per column of the matrix: unfolding is the module's outputs for unit weights.
-    module = nn.Conv2d(2, 18, 3, padding=1, bias=False)
+def assert_agrees_with_defaults(module, x):
+    """What a kind computes in a way of its own is what a kind gets that only unfolds."""
+    layer, kind = discover(nn.Sequential(module))[0], kind_of(module)
     with torch.no_grad():
-        module.weight.copy_(torch.eye(18).reshape(18, 2, 3, 3))
-        x = torch.randn(2, 2, 4, 5)
-        torch.testing.assert_close(next(unfold(module, x))[0], channel_last(module, module(x)))
-
-
-@pytest.mark.parametrize(
-    ("module", "shape"),
-    [
-        (nn.Conv2d(4, 6, 3, padding=1, groups=2), (7, 4, 6, 6)),
-        (nn.ConvTranspose1d(4, 6, 3, stride=2), (7, 4, 5)),
-        (nn.Linear(4, 6), (7, 5, 4)),
-    ],
-)
-def test_chunks_are_bounded_and_hold_every_position_once(monkeypatch, module, shape):
-    x = torch.randn(shape)
-    whole = torch.cat(list(unfold(module, x)), dim=1)
-    limit = whole.numel() // 3
-    monkeypatch.setattr(matrix, "_CHUNK_ELEMENTS", limit)
-    chunks = list(unfold(module, x))
-    assert len(chunks) >= 3
-    assert all(chunk.numel() <= limit * 1.5 for chunk in chunks)
-    assert torch.equal(torch.cat(chunks, dim=1), whole)
-
-
-def test_other_modules_are_refused():
-    with pytest.raises(SparsemendError) as caught:
-        next(unfold(nn.BatchNorm2d(3), torch.ones(1, 3, 2, 2)))
-    assert str(caught.value) == "cannot unfold the input of this module: got 'BatchNorm2d'"
+        targets = torch.randn_like(module(x))
+    for name, *rest in (("column_sum", x, x.dtype), ("cross_sum", layer, x, targets)):
+        got, expected = (getattr(cls, name)(kind, module, *rest) for cls in (type(kind), LayerKind))
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)

@@ -1,0 +1,101 @@
+"""Convolutions in one, two and three dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsemend.layers.kinds.axis import Axis
+from sparsemend.layers.kinds.moving_kernel import MovingKernel
+
+
+class Convolution(MovingKernel):
+    """A kernel on padded inputs; the weight is stored row by row."""
+
+    modules: ClassVar[Mapping[type[nn.Module], str]] = {
+        nn.Conv1d: "Conv1d",
+        nn.Conv2d: "Conv2d",
+        nn.Conv3d: "Conv3d",
+    }
+    label = "Conv1d/2d/3d"
+    reads_as_convolution = True
+
+    def count_positions(self, module: Any, x: Tensor) -> int:
+        spatial = tuple(x.shape[-len(module.kernel_size) :])
+        count = len(x) if self.is_batched(module, x) else 1
+        return count * math.prod(axis.positions for axis in _axes(module, spatial))
+
+    def pad(self, module: Any, x: Tensor) -> Tensor:
+        amounts: list[int] = []
+        for dim in reversed(range(len(module.kernel_size))):
+            if isinstance(module.padding, str):
+                spread = module.dilation[dim] * (module.kernel_size[dim] - 1)
+                total = spread if module.padding == "same" else 0
+                amounts += [total // 2, total - total // 2]
+            else:
+                amounts += [module.padding[dim]] * 2
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        return F.pad(x, amounts, mode=mode) if any(amounts) else x
+
+    def column_sum(self, module: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Unfolding is linear, so that the inputs can be added up first."""
+        inputs = self.batched(module, x)
+        summed = inputs.sum(dim=0, keepdim=True, dtype=dtype)
+        positions = self.count_positions(module, x) / max(1, len(inputs))
+        return self.mean_patch(module, summed).squeeze(1) * positions
+
+    def as_convolution(self, module: Any, x: Tensor) -> tuple[tuple[Axis, ...], Tensor]:
+        x = self.batched(module, x)
+        padded = module.padding_mode != "zeros"
+        x = self.pad(module, x) if padded else x
+        return _axes(module, tuple(x.shape[2:]), padded=padded), x
+
+    def offset_axes(self, module: Any, shape: tuple[int, ...]) -> tuple[Axis, ...] | None:
+        if module.groups != 1 or len(shape) != len(module.kernel_size) + 2:
+            return None
+        return _axes(module, shape[2:])
+
+    def _stride(self, module: Any) -> tuple[int, ...]:
+        stride: tuple[int, ...] = module.stride
+        return stride
+
+    def _positions_about(self, module: Any, x: Tensor) -> float:
+        return float(x[0, 0].numel() / math.prod(module.stride))
+
+    def _weight_gradient(self, module: Any, weight: Tensor, x: Tensor, targets: Tensor) -> Tensor:
+        dims = len(module.kernel_size)
+        gradient: Tensor = torch.ops.aten.convolution_backward(
+            targets,
+            self.pad(module, x),
+            weight,
+            None,
+            module.stride,
+            (0,) * dims,
+            module.dilation,
+            False,
+            (0,) * dims,
+            module.groups,
+            (False, True, False),
+        )[1]
+        return gradient
+
+
+def _axes(module: Any, spatial: tuple[int, ...], *, padded: bool = False) -> tuple[Axis, ...]:
+    """The spatial dimensions on inputs of this size, which may have been padded already."""
+    axes = []
+    for dim, size in enumerate(spatial):
+        kernel, dilation = module.kernel_size[dim], module.dilation[dim]
+        if padded or module.padding == "valid":
+            before = after = 0
+        elif module.padding == "same":
+            before = dilation * (kernel - 1) // 2
+            after = dilation * (kernel - 1) - before
+        else:
+            before = after = module.padding[dim]
+        axes.append(Axis(size, before, after, kernel, module.stride[dim], dilation))
+    return tuple(axes)

@@ -1,0 +1,116 @@
+"""What convolutions and transposed convolutions share: a kernel that moves over a grid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsemend.layers.kinds.kind import LayerKind
+
+if TYPE_CHECKING:
+    from sparsemend.layers.layer import Layer
+
+
+class MovingKernel(LayerKind):
+    """Inputs [N, C_in, *spatial], or one without N; outputs [N, C, *spatial].
+
+    Columns of the matrix: the channels of the row's group outermost, then the kernel.
+
+    Attributes
+    ----------
+    reverses_kernel
+        Whether the taps of the kernel meet the padded input in reverse order.
+    """
+
+    is_convolution = True
+    reverses_kernel: ClassVar[bool] = False
+
+    def rows(self, module: Any) -> int:
+        return int(module.out_channels)
+
+    def groups(self, module: Any) -> int:
+        return int(module.groups)
+
+    def kernel_size(self, layer: Layer) -> tuple[int, ...]:
+        return layer.shape[2:]
+
+    def is_batched(self, module: Any, x: Tensor) -> bool:
+        return x.dim() == len(module.kernel_size) + 2
+
+    def unfold(self, module: Any, x: Tensor) -> Iterator[Tensor]:
+        x = self.batched(module, x)
+        positions = self._positions_about(module, x)
+        elements = max(1, int(positions * x.shape[1] * math.prod(module.kernel_size)))
+        for part in x.split(max(1, self.chunk_elements // elements)):
+            yield self._unfold(module, part)
+
+    def mean_patch(self, module: Any, x: Tensor) -> Tensor:
+        """Found tap by tap without unfolding."""
+        padded, stride = self.pad(module, x), self._stride(module)
+        taps = []
+        for tap in itertools.product(*(range(size) for size in module.kernel_size)):
+            window: list[slice] = [slice(None), slice(None)]
+            for dim, k in enumerate(tap):
+                reach = module.dilation[dim] * (module.kernel_size[dim] - 1)
+                start = k * module.dilation[dim]
+                window.append(slice(start, start + padded.shape[2 + dim] - reach, stride[dim]))
+            taps.append(padded[tuple(window)].mean(dim=tuple(range(2, padded.dim()))))
+        if self.reverses_kernel:
+            taps.reverse()
+        patches = torch.stack(taps, dim=2)  # [N, C_in, kernel]
+        return patches.reshape(len(patches), module.groups, -1).transpose(0, 1)
+
+    def cross_sum(self, module: Any, layer: Layer, x: Tensor, targets: Tensor) -> Tensor:
+        """What the backward pass computes for the weight, so the framework's own kernel does it."""
+        if not self.is_batched(module, x):
+            x, targets = x.unsqueeze(0), targets.unsqueeze(0)
+        weight = torch.empty(layer.shape, dtype=x.dtype, device=x.device)
+        return self.weight_matrix(self._weight_gradient(module, weight, x, targets), layer)
+
+    def channel_last(self, module: Any, output: Tensor) -> Tensor:
+        output = self.batched(module, output)
+        return torch.movedim(output, 1, -1).reshape(-1, output.shape[1])
+
+    def per_input(self, output: Tensor) -> Tensor:
+        return output.flatten(2)
+
+    def channel_shape(self, layer: Layer) -> tuple[int, ...]:
+        return (-1, *[1] * len(layer.kernel_size))
+
+    def _unfold(self, module: Any, x: Tensor) -> Tensor:
+        dims = len(module.kernel_size)
+        stride = self._stride(module)
+        windows = self.pad(module, x)
+        for dim in range(dims):
+            reach = module.dilation[dim] * (module.kernel_size[dim] - 1) + 1
+            windows = windows.unfold(2 + dim, reach, stride[dim])
+        taps = tuple(slice(None, None, step) for step in module.dilation)
+        windows = windows[(..., *taps)]  # type: ignore[index]
+        if self.reverses_kernel:
+            windows = windows.flip(tuple(range(-dims, 0)))
+        # [N, C, *positions, *kernel] → [groups, N · positions, C per group · kernel]
+        count, channels = windows.shape[:2]
+        inputs = channels // module.groups
+        grouped = windows.reshape(count, module.groups, inputs, *windows.shape[2:])
+        positions = tuple(range(3, 3 + dims))
+        kernel = tuple(range(3 + dims, 3 + 2 * dims))
+        ordered = grouped.permute(1, 0, *positions, 2, *kernel)
+        return ordered.reshape(module.groups, -1, inputs * math.prod(module.kernel_size))
+
+    @abstractmethod
+    def _stride(self, module: Any) -> tuple[int, ...]:
+        """Steps of the kernel on the padded input."""
+
+    @abstractmethod
+    def _positions_about(self, module: Any, x: Tensor) -> float:
+        """Output positions of one input, borders aside."""
+
+    @abstractmethod
+    def _weight_gradient(self, module: Any, weight: Tensor, x: Tensor, targets: Tensor) -> Tensor:
+        """Σ of target · input in the stored shape of the weight, whose values play no part."""

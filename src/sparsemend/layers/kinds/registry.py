@@ -1,0 +1,57 @@
+"""The kinds of layers that the library prunes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sparsemend.errors import SparsemendError
+from sparsemend.layers.kinds.convolution import Convolution
+from sparsemend.layers.kinds.kind import LayerKind
+from sparsemend.layers.kinds.linear import Linear
+from sparsemend.layers.kinds.transposed_convolution import TransposedConvolution
+
+# A module belongs to the first kind that covers its type or a base of it.
+KINDS: dict[str, LayerKind] = {
+    "convolution": Convolution(),
+    "transposed convolution": TransposedConvolution(),
+    "linear": Linear(),
+}
+
+
+def is_layer(module: object) -> bool:
+    """Whether a module is of one of the kinds."""
+    return any(kind.covers(module) for kind in KINDS.values())
+
+
+def kind_of(module: nn.Module) -> LayerKind:
+    """The kind of a module.
+
+    Raises
+    ------
+    SparsemendError
+        If it is of none.
+    """
+    for kind in KINDS.values():
+        if kind.covers(module):
+            return kind
+    raise SparsemendError("no kind of layer covers this module", type(module).__name__, labels())
+
+
+def kind_named(name: str) -> LayerKind:
+    """The kind of the layers of a public name, such as ``"Conv2d"``.
+
+    Raises
+    ------
+    SparsemendError
+        If it is of none.
+    """
+    for kind in KINDS.values():
+        if name in kind.modules.values():
+            return kind
+    raise SparsemendError("no kind of layer has this name", name, labels())
+
+
+def labels() -> str:
+    """The layers of all kinds, as an error message lists them."""
+    *others, last = (kind.label for kind in KINDS.values())
+    return f"{', '.join(others)} or {last}" if others else last
