@@ -78,7 +78,8 @@ class Bench:
             self._shared = None  # freed before the next is made
             self._shared = _Shared(network, cell.seed, task.settings)
         shared, judge = self._shared, self._judge
-        diagnoses = cell.rule == AUTO or needs_diagnosis(cell.rule)
+        given = network.diagnosis if needs_diagnosis(cell.rule) else None
+        diagnoses = given is None and (cell.rule == AUTO or needs_diagnosis(cell.rule))
         needs_moments = diagnoses or cell.mask in NEEDS_CALIBRATION
         result = compress(
             network.model,
@@ -89,9 +90,9 @@ class Bench:
             cell.repair,
             scope=task.settings.scope,
             budget=task.settings.budget or None,
-            heldout=shared.unseen,
+            heldout=shared.unseen or None,
             calibration=shared.calibration if needs_moments else None,
-            diagnosis=shared.diagnosis(cell) if diagnoses else None,
+            diagnosis=shared.diagnosis(cell) if diagnoses else given,
             progress=False,
         )
         if not math.isfinite(result.agreement.kl):
@@ -108,6 +109,7 @@ class Bench:
             seconds=time.perf_counter() - start,
             versions=versions(),
             densities=dict(result.allocation.densities),
+            kept_repair=result.repair,
             settings=task.settings,
         )
 

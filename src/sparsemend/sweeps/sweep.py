@@ -11,6 +11,7 @@ from torch import nn
 
 from sparsemend.checks import check_int
 from sparsemend.data import ImageData
+from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batches
 from sparsemend.sweeps import GivenInputs, ImageInputs, Network, SweepResult
@@ -34,8 +35,9 @@ def sweep(
     budget: float | str | None = None,
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
+    diagnosis: Diagnosis | None = None,
     calibration_size: int = 512,
-    heldout_size: int = 256,
+    heldout_size: int | None = 256,
     batch_size: int = 128,
     limit: int | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -74,9 +76,14 @@ def sweep(
         With inputs of your own: unlabelled batches (or a function of the seed) that the repair
         must not see, by default the last fifth of the calibration batches; and labelled
         batches to measure accuracy on.
+    diagnosis
+        Of one network: what rules that read a diagnosis are given in every cell, for example
+        of other inputs. By default each cell has the diagnosis of its own inputs, mask and
+        repair, as :func:`sparsemend.compress` makes it. Rule ``auto`` has its own.
     calibration_size, heldout_size, batch_size, limit
         With images: how many to calibrate with, to measure agreement on, per batch, and to
-        measure accuracy on (default all).
+        measure accuracy on (default all). A ``heldout_size`` of None holds out none, and
+        agreement is measured on the calibration inputs.
     store
         SQLite file that keeps the cells; made where it is missing. None: nothing is kept. Cells
         that an earlier version computed are not computed again; records name the version.
@@ -113,6 +120,7 @@ def sweep(
         data,
         heldout=heldout,
         test=test,
+        diagnosis=diagnosis,
         calibration_size=calibration_size,
         heldout_size=heldout_size,
         batch_size=batch_size,
@@ -144,16 +152,24 @@ def make_networks(
     *,
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
+    diagnosis: Diagnosis | None = None,
     **sizes: Any,
 ) -> list[Network]:
     """The networks of a sweep with their inputs; parameters and errors as there."""
     models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
     if not models:
         raise SparsemendError("there is no network to sweep", allowed="at least one")
+    if diagnosis is not None and len(models) > 1:
+        raise SparsemendError(
+            "a diagnosis is of one network, but there are",
+            ", ".join(models),
+            "one network",
+            "sweep each network with its own diagnosis",
+        )
     images = dict.fromkeys(models, data) if isinstance(data, ImageData) else data
     if not isinstance(images, Mapping):
         given = GivenInputs(images, heldout, test)
-        return [Network(name, network, given) for name, network in models.items()]
+        return [Network(name, network, given, diagnosis) for name, network in models.items()]
     if images.keys() != models.keys():
         raise SparsemendError(
             "networks and data have different names",
@@ -167,6 +183,6 @@ def make_networks(
             fix="leave them out: held-out and test images come from the data",
         )
     return [
-        Network(name, network, ImageInputs(images[name], **sizes))
+        Network(name, network, ImageInputs(images[name], **sizes), diagnosis)
         for name, network in models.items()
     ]
