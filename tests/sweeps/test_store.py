@@ -175,9 +175,8 @@ def test_another_version(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(
-        SparsemendError, match=rf"has another version: got 99; allowed: {SCHEMA_VERSION}"
-    ):
+    message = f"has another version: got 99; allowed: {SCHEMA_VERSION}"
+    with pytest.raises(SparsemendError, match=message):
         read_store(path).__enter__()
 
 
