@@ -1,4 +1,8 @@
-"""Rows of finished work in a JSON-lines file, so that a killed benchmark resumes."""
+"""Rows of finished work in a JSON-lines file, so that a killed benchmark resumes.
+
+For what no sweep computes, such as the algorithms of others; a grid of our own rules and repairs
+is a sweep, with the store of sweeps.
+"""
 
 from __future__ import annotations
 

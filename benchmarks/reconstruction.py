@@ -1,11 +1,11 @@
 """Reconstruction with gradual masks: accuracy at high sparsity, and one constant at a time.
 
-python -m benchmarks.reconstruction goals --data SHARED/data --store goals.jsonl
+python -m benchmarks.reconstruction goals --data SHARED/data --store goals.sqlite
 python -m benchmarks.reconstruction ablation --data SHARED/data --store ablation.jsonl
 
 Rule global; calibration images are drawn by the seed; KL on 512 further training images that the
-repair does not see; top-1 on the full test set. ``goals`` runs repair ``best`` as a user does;
-``ablation`` runs one reconstruction with one constant changed, judged by KL alone.
+repair does not see; top-1 on the full test set. ``goals`` sweeps repair ``best`` as a user does;
+``ablation`` runs one reconstruction with one constant changed, judged by KL alone; a sweep cannot.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import copy
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor, nn
 
 import sparsemend as sm
 from benchmarks._network import load
 from benchmarks._store import Store
 from sparsemend.layers import discover
 from sparsemend.repairs import Settings, reconstruct
+from sparsemend.sweeps import Record
 
 GOALS = (
     ("cifar100_resnet20", 0.80),
@@ -59,24 +59,12 @@ class Bench:
     def __init__(self, folder: Path, network: str) -> None:
         self.model, self.images = load(folder, network)
 
-    def best(self, sparsity: float, size: int, seed: int) -> dict[str, Any]:
-        """Repair best, as a user runs it."""
-        batches, heldout = self._inputs(size, seed)
-        start = time.perf_counter()
-        result = sm.compress(self.model, batches, sparsity, "global", heldout=heldout)
-        return {
-            "seconds": time.perf_counter() - start,
-            "tried": dict(result.tried),
-            "repair": result.repair,
-            "kl": result.agreement.kl,
-            "top1": self._top1(result.model),
-        }
-
     def variant(
         self, sparsity: float, size: int, seed: int, changes: Mapping[str, Any]
     ) -> dict[str, Any]:
         """One reconstruction with other constants."""
-        batches, heldout = self._inputs(size, seed)
+        batches = list(self.images.calibration(size, seed=seed).split(128))
+        heldout = self.images.heldout(HELDOUT, calibration_size=size, seed=seed)
         constants = dict(changes)
         if constants.pop("mirrored", False):
             batches = [*batches, *(batch.flip(-1) for batch in batches)]
@@ -97,13 +85,6 @@ class Bench:
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "kl": sm.agreement(model, self.model, heldout).kl}
 
-    def _inputs(self, size: int, seed: int) -> tuple[list[Tensor], Tensor]:
-        heldout = self.images.heldout(HELDOUT, calibration_size=size, seed=seed)
-        return list(self.images.calibration(size, seed=seed).split(128)), heldout
-
-    def _top1(self, model: nn.Module) -> float:
-        return sm.evaluate(model, self.images.test_batches(500)).top1
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,59 +95,71 @@ def main() -> None:
     parser.add_argument("--network", nargs="+", default=list(NETWORKS))
     parser.add_argument("--calibration-size", type=int, default=1024)
     options = parser.parse_args()
-    store = Store(options.store)
-    goals = options.table == "goals"
-    if goals:
-        work = [(n, s, "best", seed) for seed in options.seed for n, s in GOALS]
+    if options.table == "goals":
+        print(_goals_table(_goals(options)))
     else:
-        work = [(n, 0.9, variant, options.seed[0]) for n in NETWORKS for variant in VARIANTS]
-    work = [item for item in work if item[0] in options.network]
-    benches: dict[str, Bench] = {}
-    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for network, sparsity, variant, seed in work:
-        cell = {
-            "network": network,
-            "sparsity": sparsity,
-            "variant": variant,
-            "seed": seed,
-            "calibration_size": options.calibration_size,
-        }
-
-        def run(
-            network: str = network,
-            sparsity: float = sparsity,
-            variant: str = variant,
-            seed: int = seed,
-        ) -> dict[str, Any]:
-            if network not in benches:
-                benches[network] = Bench(options.data, network)
-            bench = benches[network]
-            if goals:
-                return bench.best(sparsity, options.calibration_size, seed)
-            return bench.variant(sparsity, options.calibration_size, seed, VARIANTS[variant])
-
-        key = (network, f"{sparsity:.2f}") if goals else (variant, network)
-        rows.setdefault(key, []).append(store.compute(cell, run))
-    print(_goals_table(rows) if goals else _ablation_table(rows, options.network))
+        print(_ablation_table(_ablation(options), options.network))
 
 
-def _goals_table(rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]) -> str:
+def _goals(options: argparse.Namespace) -> dict[tuple[str, float], list[Record]]:
+    """Records over the seeds by goal; repair best on all of a network's sparsities."""
+    found: dict[tuple[str, float], list[Record]] = {}
+    for network in dict.fromkeys(name for name, _ in GOALS if name in options.network):
+        model, images = load(options.data, network)
+        result = sm.sweep(
+            {network: model},
+            images,
+            [sparsity for name, sparsity in GOALS if name == network],
+            rules="global",
+            repairs="best",
+            seeds=options.seed,
+            calibration_size=options.calibration_size,
+            heldout_size=HELDOUT,
+            store=options.store,
+        )
+        for failure in result.failures:
+            print(f"{failure.cell}: {failure.error}")
+        for record in result.records:
+            found.setdefault((network, record.cell.sparsity), []).append(record)
+    return found
+
+
+def _ablation(options: argparse.Namespace) -> dict[tuple[str, str], float]:
+    """KL by variant and network."""
+    store, seed, size = Store(options.store), options.seed[0], options.calibration_size
+    found: dict[tuple[str, str], float] = {}
+    for network in options.network:
+        bench = Bench(options.data, network)
+        for variant, changes in VARIANTS.items():
+            cell = {
+                "network": network,
+                "sparsity": 0.9,
+                "variant": variant,
+                "seed": seed,
+                "calibration_size": size,
+            }
+            work = partial(bench.variant, 0.9, size, seed, changes)
+            found[variant, network] = store.compute(cell, work)["kl"]
+    return found
+
+
+def _goals_table(found: Mapping[tuple[str, float], Sequence[Record]]) -> str:
     lines = ["| network | sparsity | kept endings | KL | top-1 % |", "|---|---|---|---|---|"]
-    for (network, sparsity), found in rows.items():
-        endings = ", ".join(result["repair"].removeprefix("reconstruct") or "-" for result in found)
-        kl, top1 = ([f(r) for r in found] for f in (lambda r: r["kl"], lambda r: 100 * r["top1"]))
+    for (network, sparsity), records in found.items():
+        kept = (record.kept_repair.removeprefix("reconstruct") or "-" for record in records)
+        kl = [record.kl for record in records]
+        top1 = [100 * (record.top1_repaired or 0.0) for record in records]
         lines.append(
-            f"| {network} | {sparsity} | {endings} | {_spread(kl, 3)} | **{_spread(top1, 1)}** |"
+            f"| {network} | {sparsity:.2f} | {', '.join(kept)} | {_spread(kl, 3)} "
+            f"| **{_spread(top1, 1)}** |"
         )
     return "\n".join(lines)
 
 
-def _ablation_table(
-    rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]], networks: Sequence[str]
-) -> str:
+def _ablation_table(found: Mapping[tuple[str, str], float], networks: Sequence[str]) -> str:
     lines = [f"| variant | {' | '.join(networks)} |", "|---" * (1 + len(networks)) + "|"]
     for variant in VARIANTS:
-        cells = (f"{rows[variant, network][0]['kl']:.3f}" for network in networks)
+        cells = (f"{found[variant, network]:.3f}" for network in networks)
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,6 +1,8 @@
 """Accuracy of every rule under three BatchNorm repairs: the table of the README.
 
-python -m benchmarks.rules --data SHARED/data --network cifar10_resnet20 --store rules.jsonl
+python -m benchmarks.rules --data SHARED/data --network cifar10_resnet20 --store rules.sqlite
+
+One diagnosis, after repair variance, for all repairs: so a rule has the same densities under each.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from pathlib import Path
 
 import sparsemend as sm
 from benchmarks._network import load
-from benchmarks._store import Store
 
 REPAIRS = ("batchnorm", "batchnorm-ema", "shrinkage+batchnorm-ema")
+BATCH_SIZE = 128
 
 
 def main() -> None:
@@ -23,45 +25,34 @@ def main() -> None:
     parser.add_argument("--repair", nargs="+", default=list(REPAIRS))
     parser.add_argument("--calibration-size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", type=Path, default=Path("rules.jsonl"))
+    parser.add_argument("--store", type=Path, default=Path("rules.sqlite"))
     options = parser.parse_args()
 
     model, images = load(options.data, options.network)
-    inputs = list(images.calibration(options.calibration_size, seed=options.seed).split(128))
-    test = list(images.test_batches(500))
-    store = Store(options.store)
-    calibration = sm.calibrate(model, inputs)
-    diagnosis = sm.diagnose(model, calibration, "variance")
-
-    def accuracy(sparsity: float, rule: str, repair: str) -> dict[str, float]:
-        result = sm.compress(
-            model,
-            inputs,
-            sparsity,
-            rule,
-            repair=repair,
-            calibration=calibration,
-            diagnosis=diagnosis,
-        )
-        return {"top1": sm.evaluate(result.model, test).top1, "kl": result.agreement.kl}
-
+    inputs = images.calibration(options.calibration_size, seed=options.seed).split(BATCH_SIZE)
+    result = sm.sweep(
+        {options.network: model},
+        images,
+        options.sparsity,
+        rules=sm.rule_names(),
+        repairs=options.repair,
+        seeds=options.seed,
+        diagnosis=sm.diagnose(model, sm.calibrate(model, inputs), "variance"),
+        calibration_size=options.calibration_size,
+        heldout_size=None,
+        batch_size=BATCH_SIZE,
+        store=options.store,
+    )
+    for failure in result.failures:
+        print(f"{failure.cell}: {failure.error}")
     print(f"| sparsity | rule | {' | '.join(options.repair)} |")
     print("|---|---|" + "---|" * len(options.repair))
+    top1 = {(r.cell.sparsity, r.cell.rule, r.cell.repair): r.top1_repaired for r in result.records}
     for sparsity in options.sparsity:
         for rule in sm.rule_names():
-            cells = []
-            for repair in options.repair:
-                cell = {
-                    "network": options.network,
-                    "calibration_size": options.calibration_size,
-                    "seed": options.seed,
-                    "sparsity": sparsity,
-                    "rule": rule,
-                    "repair": repair,
-                }
-                found = store.compute(cell, lambda a=(sparsity, rule, repair): accuracy(*a))
-                cells.append(f"{100 * found['top1']:.1f}")
-            print(f"| {sparsity:g} | {rule} | {' | '.join(cells)} |", flush=True)
+            found = [top1.get((sparsity, rule, repair)) for repair in options.repair]
+            shown = ["-" if value is None else f"{100 * value:.1f}" for value in found]
+            print(f"| {sparsity:g} | {rule} | {' | '.join(shown)} |")
 
 
 if __name__ == "__main__":

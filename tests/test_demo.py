@@ -2,14 +2,19 @@ import csv
 
 import pytest
 import torch
+from tests.sweeps.samples import make_cell, make_record
 
 import sparsemend as sm
 from sparsemend import demo
-from sparsemend.demo import Cell, DemoResult
+from sparsemend.demo import DemoResult, row
 from sparsemend.diagnosis import Diagnosis
 
 SPARSITY = 0.9
 REPAIRS = ("none", "variance", "batchnorm")
+
+
+def record(sparsity, rule, top1):
+    return make_record(make_cell(sparsity=sparsity, rule=rule, repair="r"), top1_repaired=top1)
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +47,14 @@ def test_a_report_where_it_is_asked_for(result, tmp_path):
 
 def test_every_rule_with_every_repair(result):
     grid = [(SPARSITY, rule, repair) for rule in sm.rule_names() for repair in REPAIRS]
-    assert [(cell.sparsity, cell.rule, cell.repair) for cell in result.cells] == grid
+    cells = [record.cell for record in result.records]
+    assert [(cell.sparsity, cell.rule, cell.repair) for cell in cells] == grid
     with result.files[1].open() as file:
         rows = list(csv.DictReader(file))
-    cells = [
-        Cell(float(r["sparsity"]), r["rule"], r["repair"], float(r["top1"]), float(r["kl"]))
-        for r in rows
-    ]
-    assert cells == list(result.cells)
-    assert all(0 <= cell.top1 <= 1 and cell.kl >= 0 for cell in cells)
+    numbers = ("sparsity", "top1", "kl")
+    rows = [{**found, **{name: float(found[name]) for name in numbers}} for found in rows]
+    assert rows == [row(record) for record in result.records]
+    assert all(0 <= found["top1"] <= 1 and found["kl"] >= 0 for found in rows)
 
 
 def test_table(result):
@@ -60,34 +64,35 @@ def test_table(result):
     rows = {rule: values for rule, *values in map(str.split, lines)}
     assert list(rows) == list(sm.rule_names())
     for rule, values in rows.items():
-        cells = [cell for cell in result.cells if cell.rule == rule]
-        assert values == [f"{100 * cell.top1:.1f}" for cell in cells]
+        records = [record for record in result.records if record.cell.rule == rule]
+        assert values == [f"{100 * record.top1_repaired:.1f}" for record in records]
 
 
 def test_table_of_one_of_several_sparsities(result):
-    cells = (Cell(0.8, "a", "r", 0.9, 0), Cell(0.9, "a", "r", 0.5, 0))
-    several = DemoResult(result.dense, result.diagnosis, cells, ())
+    records = (record(0.8, "a", 0.9), record(0.9, "a", 0.5))
+    several = DemoResult(result.dense, result.diagnosis, records, ())
     assert several.table(0.8).splitlines()[-1].split() == ["a", "90.0"]
     assert several.table(0.9).splitlines()[-1].split() == ["a", "50.0"]
 
 
 def test_best_is_the_network_that_was_written(result, digits):
     best = result.best
-    assert best.top1 == max(cell.top1 for cell in result.cells)
-    assert best is next(cell for cell in result.cells if cell.top1 == best.top1)
+    top1 = [record.top1_repaired for record in result.records]
+    assert best.top1_repaired == max(top1)
+    assert best is result.records[top1.index(max(top1))]
     loaded = sm.models.load("digits", result.files[2])
-    assert loaded.metadata["rule"] == best.rule
-    assert loaded.metadata["repair"] == best.repair
+    assert loaded.metadata["rule"] == best.cell.rule
+    assert loaded.metadata["repair"] == best.cell.repair
     assert float(loaded.metadata["sparsity"]) == pytest.approx(SPARSITY, abs=1e-4)
     assert loaded.metadata["architecture"] == "digits"
-    assert sm.evaluate(loaded.model, digits.test).top1 == pytest.approx(best.top1)
+    assert sm.evaluate(loaded.model, digits.test).top1 == pytest.approx(best.top1_repaired)
     assert loaded.mean == sm.models.load("digits").mean
 
 
 def test_what_it_shows(result, digits):
     assert result.dense.top1 == sm.evaluate(digits.model, digits.test).top1
     assert result.dense.top1 > 0.97
-    top1 = {(cell.rule, cell.repair): cell.top1 for cell in result.cells}
+    top1 = {(r.cell.rule, r.cell.repair): r.top1_repaired for r in result.records}
     for rule in sm.rule_names():
         assert top1[rule, "variance"] > top1[rule, "none"]
     assert Diagnosis.load(result.files[0]).layers == result.diagnosis.layers
@@ -100,8 +105,8 @@ def test_defaults_cover_all_rules_and_the_repairs_of_the_method():
 
 
 def test_the_first_of_equals_is_best(result):
-    cells = (Cell(0.8, "a", "r", 0.9, 0), Cell(0.9, "b", "r", 0.5, 0), Cell(0.9, "c", "r", 0.5, 0))
-    assert DemoResult(result.dense, result.diagnosis, cells, ()).best.rule == "b"
+    records = (record(0.8, "a", 0.9), record(0.9, "b", 0.5), record(0.9, "c", 0.5))
+    assert DemoResult(result.dense, result.diagnosis, records, ()).best.cell.rule == "b"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

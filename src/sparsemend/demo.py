@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,11 +18,12 @@ from sparsemend.calibration import calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Evaluation, evaluate
-from sparsemend.files import atomic_write
-from sparsemend.progress import progress_bar
+from sparsemend.progress import progress_shown
+from sparsemend.recipe.defaults import BATCH_SIZE, CALIBRATION_SIZE, SEED
 from sparsemend.reports import Compression, other_rules, report
-from sparsemend.sweeps import SweepResult
-from sparsemend.sweeps import records as sweep
+from sparsemend.sweeps import Record, SweepResult
+from sparsemend.sweeps.result import write_csv
+from sparsemend.sweeps.sweep import sweep
 from sparsemend.verbs.compress import compress
 from sparsemend.verbs.compression import CompressionResult
 
@@ -39,50 +40,69 @@ REPAIRS = (
     "shrinkage+batchnorm-ema",
     "reconstruct",
 )
-CALIBRATION_SIZE = 512
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One compressed network of the demo's table; ``top1`` is a fraction."""
-
-    sparsity: float
-    rule: str
-    repair: str
-    top1: float
-    kl: float
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found and which files it wrote."""
+    """What the demo found and which files it wrote.
+
+    Attributes
+    ----------
+    dense
+        Accuracy of the dense network.
+    diagnosis
+        Of the layers; what rules that read a diagnosis were given.
+    records
+        By sparsity, rule and repair.
+    files
+        Diagnosis, table and best network.
+    report
+        The page, if one was asked for.
+    """
 
     dense: Evaluation
     diagnosis: Diagnosis
-    cells: tuple[Cell, ...]
+    records: tuple[Record, ...]
     files: tuple[Path, ...]
     report: Path | None = None
 
     @property
-    def best(self) -> Cell:
+    def best(self) -> Record:
         """The most accurate network at the highest sparsity; the first of equals."""
-        highest = max(cell.sparsity for cell in self.cells)
-        return max((c for c in self.cells if c.sparsity == highest), key=lambda c: c.top1)
+        return _best(self.records)
 
     def table(self, sparsity: float) -> str:
         """Accuracies in percent at one sparsity: rules down, repairs across."""
-        cells = [cell for cell in self.cells if cell.sparsity == sparsity]
-        repairs = list(dict.fromkeys(cell.repair for cell in cells))
+        top1 = {
+            (record.cell.rule, record.cell.repair): _top1(record)
+            for record in self.records
+            if record.cell.sparsity == sparsity
+        }
+        rules, repairs = (list(dict.fromkeys(names)) for names in zip(*top1, strict=True))
         heads = [repair.replace("batchnorm", "bn") for repair in repairs]
         widths = [max(6, len(head)) + 2 for head in heads]
         title = f"top-1 % at {100 * sparsity:.0f} % sparsity (dense {100 * self.dense.top1:.1f})"
         header = "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True))
         lines = [title, f"{'rule':<12}{header}"]
-        for rule in dict.fromkeys(cell.rule for cell in cells):
-            row = {cell.repair: cell.top1 for cell in cells if cell.rule == rule}
-            values = (f"{100 * row[r]:>{w}.1f}" for r, w in zip(repairs, widths, strict=True))
+        for rule in rules:
+            values = (
+                f"{100 * top1[rule, repair]:>{w}.1f}"
+                for repair, w in zip(repairs, widths, strict=True)
+            )
             lines.append(f"{rule:<12}{''.join(values)}")
         return "\n".join(lines)
+
+
+def row(record: Record) -> dict[str, Any]:
+    """What the demo writes of one network."""
+    cell = record.cell
+    return {
+        "sparsity": cell.sparsity,
+        "rule": cell.rule,
+        "repair": cell.repair,
+        "top1": _top1(record),
+        "kl": record.kl,
+    }
 
 
 def run(
@@ -107,11 +127,11 @@ def run(
     progress
         Show progress bars; default on a terminal.
     """
-    with _one_thread(), warnings.catch_warnings():
+    with progress_shown(progress), _one_thread(), warnings.catch_warnings():
         # Whole channels die at these sparsities; in a table of all rules that is no news.
         warnings.simplefilter("ignore", SparsemendWarning)
         rules = rule_names() if rules is None else rules
-        return _run(folder, page, sparsities, rules, repairs, progress)
+        return _run(folder, page, sparsities, rules, repairs)
 
 
 @contextmanager
@@ -131,7 +151,6 @@ def _run(
     sparsities: Sequence[float],
     rules: Sequence[str],
     repairs: Sequence[str],
-    progress: bool | None,
 ) -> DemoResult:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,75 +162,69 @@ def _run(
         ) from error
     loaded = models.load("digits")
     images = data.load("digits", mean=loaded.mean, std=loaded.std)
-    model, inputs = loaded.model, list(images.calibration(CALIBRATION_SIZE, seed=0).split(128))
-    test = list(images.test_batches())
-    dense = evaluate(model, test, progress=progress)
-    calibration = calibrate(model, inputs, progress=progress)
-    diagnosis = diagnose(model, calibration, "variance", progress=progress)
-    cells: list[Cell] = []
-    records: list[sweep.Record] = []
-    best: tuple[Cell, CompressionResult] | None = None
-    grid = [(s, rule, repair) for s in sparsities for rule in rules for repair in repairs]
-    with progress_bar("prune and repair", len(grid)) as advance:
-        for sparsity, rule, repair in grid:
-            result = compress(
-                model,
-                inputs,
-                sparsity,
-                rule,
-                repair=repair,
-                calibration=calibration,
-                diagnosis=diagnosis,
-                progress=False,
-            )
-            top1 = evaluate(result.model, test, progress=False).top1
-            cell = Cell(sparsity, rule, repair, top1, result.agreement.kl)
-            cells.append(cell)
-            records.append(_record(cell, result, dense))
-            if best is None or (sparsity, top1) > (best[0].sparsity, best[0].top1):
-                best = (cell, result)
-            advance()
-    files = _write(folder, diagnosis, cells, best, loaded.metadata)
-    if page is not None and best is not None:
-        result = best[1]
-        compression = Compression.of(result, top1_dense=dense.top1, top1_repaired=best[0].top1)
-        others = other_rules(model, result.allocation, diagnosis=diagnosis)
-        tried = SweepResult(tuple(records))
-        report(compression, diagnosis, *others, tried, title="Demo on digits").save(page)
-    return DemoResult(dense, diagnosis, tuple(cells), files, page)
-
-
-def _record(cell: Cell, result: CompressionResult, dense: Evaluation) -> sweep.Record:
-    """A cell as a record of a sweep, which the report can show."""
-    return sweep.Record(
-        cell=sweep.Cell("digits", cell.rule, result.mask, cell.repair, cell.sparsity, seed=0),
-        achieved_sparsity=result.sparsity,
-        top1_dense=dense.top1,
-        top1_pruned=None,
-        top1_repaired=cell.top1,
-        chance=1 / 10,
-        kl=cell.kl,
-        agreement=result.agreement.top1,
-        seconds=sum(result.seconds.values()),
+    model = loaded.model
+    inputs = list(images.calibration(CALIBRATION_SIZE, seed=SEED).split(BATCH_SIZE))
+    dense = evaluate(model, images.test_batches(BATCH_SIZE))
+    calibration = calibrate(model, inputs)
+    diagnosis = diagnose(model, calibration, "variance")
+    swept = sweep(
+        {"digits": model},
+        images,
+        sparsities,
+        rules=rules,
+        repairs=repairs,
+        seeds=SEED,
+        # One diagnosis for all, so that a rule has the same densities whatever the repair.
+        diagnosis=diagnosis,
+        calibration_size=CALIBRATION_SIZE,
+        heldout_size=None,
+        batch_size=BATCH_SIZE,
     )
+    if swept.failures:
+        failure = swept.failures[0]
+        raise SparsemendError(f"{failure.cell}: {failure.error}")
+    of = {(r.cell.sparsity, r.cell.rule, r.cell.repair): r for r in swept.records}
+    records = tuple(of[key] for key in itertools.product(sparsities, rules, repairs))
+    best = _best(records)
+    # A sweep keeps no networks: the one to save is made again.
+    result = compress(
+        model,
+        inputs,
+        best.cell.sparsity,
+        best.cell.rule,
+        repair=best.cell.repair,
+        calibration=calibration,
+        diagnosis=diagnosis,
+    )
+    files = _write(folder, diagnosis, records, result, loaded.metadata)
+    if page is not None:
+        compression = Compression.of(result, top1_dense=dense.top1, top1_repaired=_top1(best))
+        others = other_rules(model, result.allocation, diagnosis=diagnosis)
+        shown = SweepResult(records)
+        report(compression, diagnosis, *others, shown, title="Demo on digits").save(page)
+    return DemoResult(dense, diagnosis, records, files, page)
+
+
+def _top1(record: Record) -> float:
+    assert record.top1_repaired is not None, "the digits have labels"
+    return record.top1_repaired
+
+
+def _best(records: Sequence[Record]) -> Record:
+    highest = max(record.cell.sparsity for record in records)
+    return max((r for r in records if r.cell.sparsity == highest), key=_top1)
 
 
 def _write(
     folder: Path,
     diagnosis: Diagnosis,
-    cells: Sequence[Cell],
-    best: tuple[Cell, CompressionResult] | None,
-    metadata: object,
+    records: Sequence[Record],
+    best: CompressionResult,
+    metadata: Mapping[str, Any],
 ) -> tuple[Path, ...]:
-    files = [folder / "diagnosis.json", folder / "accuracies.csv"]
+    files = (folder / "diagnosis.json", folder / "accuracies.csv", folder / "sparse.safetensors")
     diagnosis.save(files[0])
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["sparsity", "rule", "repair", "top1", "kl"])
-    table.writerows([c.sparsity, c.rule, c.repair, c.top1, c.kl] for c in cells)
-    atomic_write(files[1], lambda file: file.write(text.getvalue().encode()))
-    if best is not None:
-        files.append(folder / "sparse.safetensors")
-        facts = dict(metadata) if isinstance(metadata, dict) else {}
-        best[1].save(files[2], {k: facts[k] for k in ("architecture", "mean", "std") if k in facts})
-    return tuple(files)
+    write_csv(files[1], [row(record) for record in records])
+    known = ("architecture", "mean", "std")
+    best.save(files[2], {key: metadata[key] for key in known if key in metadata})
+    return files

@@ -102,6 +102,43 @@ def test_shared_work_is_done_once(network, monkeypatch):
     assert calls["evaluate"] == 1 + len(masks) + len(records)  # dense, pruned, repaired
 
 
+def test_a_diagnosis_that_is_given_replaces_the_cells_own(digits, network):
+    seen, _ = network.inputs.draw(1)
+    diagnosis = sm.diagnose(digits.model, sm.calibrate(digits.model, seen), "affine")
+    given = dataclasses.replace(network, diagnosis=diagnosis)
+    values = (0.9, ["rr", "erk[fc=rr]", "erk", "auto"], None, "mean")
+    tasks = tasks_of([given], *values, budget=5)
+    for task, own in zip(tasks, tasks_of([network], *values, budget=5), strict=True):
+        record = Bench([given]).compute(task)
+        if task.cell.rule in ("erk", "auto"):
+            assert task == own  # these read none, or one of their own
+            continue
+        assert task.settings.diagnosis
+        assert dataclasses.replace(task.settings, diagnosis="") == own.settings
+        allocation = sm.allocate(digits.model, 0.9, task.cell.rule, diagnosis=diagnosis)
+        assert record.densities == dict(allocation.densities)
+
+
+def test_nothing_held_out(digits, images):
+    inputs = ImageInputs(images, **(SIZES | {"heldout_size": None}))
+    network = Network("digits", digits.model, inputs)
+    (task,) = tasks_of([network], 0.9, "erk", None, "mean")
+    record = Bench([network]).compute(task)
+    assert record.settings.heldout_size == 0
+    result = sm.compress(digits.model, inputs.draw(0)[0], 0.9, "erk", repair="mean")
+    assert (record.kl, record.agreement) == (result.agreement.kl, result.agreement.top1)
+    for rule, repair in (("auto", "mean"), ("erk", "best")):
+        with pytest.raises(sm.SparsemendError, match="choose by held-out inputs"):
+            tasks_of([network], 0.9, rule, None, repair)
+
+
+def test_the_repair_that_was_run(network):
+    tasks = tasks_of([network], 0.9, "erk", None, ["best", "batchnorm"])
+    best, plain = (Bench([network]).compute(task) for task in tasks)
+    assert best.kept_repair.startswith("reconstruct")
+    assert plain.kept_repair == "batchnorm"
+
+
 def test_searches_share_their_diagnosis(network, monkeypatch):
     found = []
     damage_curves = module.damage_curves

@@ -10,6 +10,7 @@ from tests.sweeps.samples import make_cell, make_record, make_settings
 from sparsemend import SparsemendError
 from sparsemend.sweeps import Failure
 from sparsemend.sweeps.records import Task
+from sparsemend.sweeps.schema import SCHEMA_VERSION
 from sparsemend.sweeps.store import open_store, read_store
 
 
@@ -56,6 +57,7 @@ def test_everything_in_the_key_distinguishes(tmp_path):
         for name, value in (
             ("scope", "one-shot"), ("calibration_size", 65), ("heldout_size", 1),
             ("test_size", 0), ("batch_size", 1), ("weights", "x"), ("inputs", "x"), ("test", "x"),
+            ("budget", "1"), ("diagnosis", "x"),
         )
     ]  # fmt: skip
     with open_store(tmp_path / "s.sqlite") as store:
@@ -108,14 +110,14 @@ def test_one_driver_at_a_time_and_readers_at_any(tmp_path):
 KILLED = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from sparsemend.sweeps import store as module
+from sparsemend.sweeps import schema, store as module
 from tests.sweeps.test_store import RECORD
 path, moment = Path(sys.argv[1]), sys.argv[2]
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 if moment == "schema":
     # After the statement that makes the first table, before the commit.
-    second = "CREATE TABLE failures"
-    module._SCHEMA = module._SCHEMA.replace(second, f"SELECT die(); {second}")
+    statements = schema.tables()
+    schema.tables = lambda: {"first": statements["records"], "then": "SELECT die()"}
     connect = sqlite3.connect
     def dying(*args, **kwargs):
         connection = connect(*args, **kwargs)
@@ -173,7 +175,8 @@ def test_another_version(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(SparsemendError, match=r"has another version: got 99; allowed: 2"):
+    message = f"has another version: got 99; allowed: {SCHEMA_VERSION}"
+    with pytest.raises(SparsemendError, match=message):
         read_store(path).__enter__()
 
 

@@ -67,6 +67,17 @@ def test_inputs_of_ones_own():
     assert record.top1_repaired == sm.evaluate(by_hand.model, labelled).top1
 
 
+def test_a_diagnosis_goes_with_one_network(digits, images):
+    inputs = images.calibration(64)
+    calibration = sm.calibrate(digits.model, inputs)
+    diagnosis = sm.diagnose(digits.model, calibration, "none")
+    options = {"rules": ["rr", "erk"], "repairs": "mean", "diagnosis": diagnosis, **SIZES}
+    result = sm.sweep(digits.model, images, 0.9, **options)
+    assert [bool(record.settings.diagnosis) for record in result.records] == [True, False]
+    with pytest.raises(SparsemendError, match="a diagnosis is of one network, but there are"):
+        sm.sweep({"a": digits.model, "b": digits.model}, images, 0.9, **options)
+
+
 def test_networks_on_data_of_their_own(digits, images):
     other = sm.data.load("digits", mean=(0.0,), std=(1.0,))
     models = {"x": digits.model, "y": digits.model}

@@ -30,7 +30,7 @@ def demo(
             page = out / "report.html"
         result = library.run(out, page=page)
         if json:
-            cells = [vars(cell) for cell in result.cells]
+            cells = [library.row(record) for record in result.records]
             files = [str(file) for file in result.files]
             report_file = None if result.report is None else str(result.report)
             print_json(
@@ -44,12 +44,12 @@ def demo(
             return
         print(f"dense network: {result.dense}\n")
         print(f"{result.diagnosis}\n")
-        for sparsity in dict.fromkeys(cell.sparsity for cell in result.cells):
+        for sparsity in dict.fromkeys(record.cell.sparsity for record in result.records):
             print(f"{result.table(sparsity)}\n")
-        best, checkpoint = result.best, result.files[-1]
+        best, checkpoint = library.row(result.best), result.files[-1]
         print(
-            f"best at {100 * best.sparsity:.0f} % sparsity: rule {best.rule}, repair "
-            f"{best.repair}, {100 * best.top1:.1f} % top-1\n"
+            f"best at {100 * best['sparsity']:.0f} % sparsity: rule {best['rule']}, repair "
+            f"{best['repair']}, {100 * best['top1']:.1f} % top-1\n"
         )
         print("wrote")
         for file in (*result.files, *([result.report] if result.report else [])):

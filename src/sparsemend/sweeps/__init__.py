@@ -1,7 +1,8 @@
 """Sweeps: a grid of configurations, computed once each, and the transition they show.
 
 A sweep is a ``grid`` over networks and their ``inputs``; the ``plan`` says what each cell depends
-on, the ``bench`` computes cells, the ``driver`` writes them to the ``store``.
+on, the ``bench`` computes cells, the ``driver`` writes them to the ``store``. The tables follow
+from the ``records`` (``schema``); earlier versions are brought up to date (``migrations``).
 """
 
 from sparsemend.sweeps.ablation import AblationResult, Comparison

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sparsemend.allocation import ForcedRule
 from sparsemend.sweeps.records import Measure, Record, Spread
 from sparsemend.sweeps.result import SweepResult, write_csv
 from sparsemend.sweeps.text import columns, failure_lines, spread_text
-from sparsemend.sweeps.transition import spread
+from sparsemend.sweeps.transition import grouped, spread
 
 
 @dataclass(frozen=True)
@@ -70,87 +70,68 @@ class AblationResult:
         measure
             ``"accuracy"`` or ``"agreement"``; default accuracy where there are labels.
         """
+        records = self.sweep.records
         if measure is None:
-            labelled = any(r.recovery("accuracy") is not None for r in self.sweep.records)
+            labelled = any(record.recovery("accuracy") is not None for record in records)
             measure = "accuracy" if labelled else "agreement"
-        cells: dict[tuple[str, str, str, float], dict[tuple[str, int], Record]] = {}
-        for record in self.sweep.records:
-            cell = record.cell
-            place = (cell.network, cell.mask, cell.repair, cell.sparsity)
-            cells.setdefault(place, {})[cell.rule, cell.seed] = record
-        found = (self._compare(*place, measure, cells[place]) for place in cells)
+        places = grouped(records, "network", "mask", "repair", "sparsity")
+        found = (self._compare(place, own, measure) for place, own in places.items())
         return tuple(comparison for comparison in found if comparison is not None)
 
+    def _compare(
+        self, place: tuple[str, str, str, float], records: Sequence[Record], measure: Measure
+    ) -> Comparison | None:
+        by_rule = grouped(records, "rule")
+        base, forced, source = (
+            {record.cell.seed: record for record in by_rule.get((rule,), ())}
+            for rule in (self.rule.base, str(self.rule), self.rule.source)
+        )
+        seeds = [seed for seed in base if seed in forced and seed in source]
+        if not seeds:
+            return None
+
+        def recovery(rule: Mapping[int, Record]) -> list[float | None]:
+            return [rule[seed].recovery(measure) for seed in seeds]
+
+        def density(rule: Mapping[int, Record]) -> float:
+            names = self.layers[place[0]]
+            return statistics.fmean(rule[seed].densities[name] for seed in seeds for name in names)
+
+        pairs = zip(recovery(forced), recovery(base), strict=True)
+        gains = [
+            None if ours is None or theirs is None else ours - theirs for ours, theirs in pairs
+        ]
+        return Comparison(
+            *place, measure,
+            spread(recovery(base)), spread(recovery(forced)), spread(recovery(source)),
+            spread(gains), density(base), density(source),
+        )  # fmt: skip
+
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one row per comparison, atomically."""
+        """Write one row per comparison, atomically; a spread is three columns."""
         write_csv(path, [_row(comparison) for comparison in self.comparisons()])
 
     def __str__(self) -> str:
+        base, forced, source = self.rule.base, str(self.rule), self.rule.source
         lines = [
-            f"{network}: {self.rule.source}'s densities instead of {self.rule.base}'s in "
-            f"{', '.join(names)}"
+            f"{network}: {source}'s densities instead of {base}'s in {', '.join(names)}"
             for network, names in self.layers.items()
         ]
         found = self.comparisons()
         if found:
-            lines += [
-                "",
-                f"recovery by {found[0].measure}",
-                *self._table(found),
-                "",
-                verdict(found),
-            ]
+            head = ("network", "mask", "repair", "sparsity", f"density {base}",
+                    f"density {source}", base, forced, source, "gain")  # fmt: skip
+            rows = [
+                (x.network, x.mask, x.repair, f"{x.sparsity:g}", f"{x.base_density:.3f}",
+                 f"{x.source_density:.3f}",
+                 *map(spread_text, (x.base, x.forced, x.source, x.gain)))
+                for x in found
+            ]  # fmt: skip
+            lines += ["", f"recovery by {found[0].measure}", *columns([head, *rows])]
+            lines += ["", verdict(found)]
         if self.sweep.failures:
             lines += ["", *failure_lines(self.sweep.failures)]
         return "\n".join(lines)
-
-    def _compare(
-        self,
-        network: str,
-        mask: str,
-        repair: str,
-        sparsity: float,
-        measure: Measure,
-        records: Mapping[tuple[str, int], Record],
-    ) -> Comparison | None:
-        rules = (self.rule.base, str(self.rule), self.rule.source)
-        seeds = [seed for rule, seed in records if rule == self.rule.base]
-        complete = [seed for seed in seeds if all((rule, seed) in records for rule in rules)]
-        if not complete:
-            return None
-
-        def over_seeds(value: Callable[[Record], float | None], rule: str) -> list[float | None]:
-            return [value(records[rule, seed]) for seed in complete]
-
-        base, forced, source = (over_seeds(lambda r: r.recovery(measure), rule) for rule in rules)
-        gains = [
-            None if ours is None or theirs is None else ours - theirs
-            for ours, theirs in zip(forced, base, strict=True)
-        ]
-
-        def density(rule: str) -> float:
-            names = self.layers[network]
-            return statistics.fmean(
-                records[rule, seed].densities[name] for seed in complete for name in names
-            )
-
-        return Comparison(
-            network, mask, repair, sparsity, measure,
-            spread(base), spread(forced), spread(source), spread(gains),
-            density(self.rule.base), density(self.rule.source),
-        )  # fmt: skip
-
-    def _table(self, found: Sequence[Comparison]) -> list[str]:
-        rule = self.rule
-        head = ("network", "mask", "repair", "sparsity", f"density {rule.base}",
-                f"density {rule.source}", rule.base, str(rule), rule.source, "gain")  # fmt: skip
-        rows = [
-            (x.network, x.mask, x.repair, f"{x.sparsity:g}", f"{x.base_density:.3f}",
-             f"{x.source_density:.3f}", spread_text(x.base), spread_text(x.forced),
-             spread_text(x.source), spread_text(x.gain))
-            for x in found
-        ]  # fmt: skip
-        return columns([head, *rows])
 
 
 def verdict(found: Sequence[Comparison]) -> str:
@@ -166,11 +147,10 @@ def verdict(found: Sequence[Comparison]) -> str:
 
 
 def _row(comparison: Comparison) -> dict[str, Any]:
-    """Flat; a spread as its mean, standard deviation and count."""
     row: dict[str, Any] = {}
-    for name, value in asdict(comparison).items():
-        if isinstance(value, dict):
-            row |= {f"{name}_{part}": value[part] for part in ("mean", "std", "count")}
+    for name, value in vars(comparison).items():
+        if isinstance(value, Spread):
+            row |= {f"{name}_{part}": number for part, number in vars(value).items()}
         else:
             row[name] = value
     return row

@@ -75,7 +75,8 @@ class Bench:
             self._shared = None  # freed before the next is made
             self._shared = _Shared(network, cell.seed, task.settings)
         shared, judge = self._shared, self._judge
-        result = run_recipe(shared.session, task.recipe)
+        given = network.diagnosis if task.recipe.needs_diagnosis else None
+        result = run_recipe(shared.session, task.recipe, diagnosis=given)
         if not math.isfinite(result.agreement.kl):
             raise SparsemendError("the repaired network's outputs are not finite")
         return Record(
@@ -90,6 +91,7 @@ class Bench:
             seconds=time.perf_counter() - start,
             versions=versions(),
             densities=dict(result.allocation.densities),
+            kept_repair=result.repair,
             settings=task.settings,
         )
 
@@ -112,7 +114,7 @@ class _Shared:
                 f"the calibration inputs of seed {seed} are not those drawn before",
                 fix="the function of the seed must return the same inputs every time",
             )
-        self.session = Session(network.model, seen, unseen)
+        self.session = Session(network.model, seen, unseen or None)
 
     def fits(self, task: Task) -> bool:
         return self._key == (task.cell.network, task.cell.seed, task.settings.inputs)

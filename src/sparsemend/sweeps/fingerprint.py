@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from sparsemend.diagnosis import Diagnosis
 from sparsemend.execution.batches import Batch, batch_size, plain
 
 _LENGTH = 16
@@ -42,6 +44,12 @@ def labelled_fingerprint(batches: Iterable[Batch]) -> tuple[str, int]:
         _add_batch(digest, batch)
         count += batch_size(batch)
     return digest.hexdigest()[:_LENGTH], count
+
+
+def diagnosis_fingerprint(diagnosis: Diagnosis) -> str:
+    """Of all that a diagnosis says."""
+    text = json.dumps(diagnosis.to_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 
 def mask_fingerprint(masks: Iterable[tuple[str, Tensor]]) -> str:

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError
+from sparsemend.recipe.defaults import REPAIR, SEED
 from sparsemend.sweeps.records import Cell
 
 _MOST = 10_000  # values of one range
@@ -59,8 +60,8 @@ def make_grid(
     sparsities: str | float | Iterable[str | float],
     rules: str | Iterable[str] = ("global",),
     masks: str | Iterable[str] | None = None,
-    repairs: str | Iterable[str] = ("best",),
-    seeds: int | Iterable[int] = (0,),
+    repairs: str | Iterable[str] = (REPAIR,),
+    seeds: int | Iterable[int] = (SEED,),
 ) -> Grid:
     """A grid from single values or several; repeated values count once.
 

@@ -10,8 +10,10 @@ from torch import nn
 
 from sparsemend.checks import check_int
 from sparsemend.data import ImageData
+from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, Batches, materialise
+from sparsemend.recipe.defaults import BATCH_SIZE, CALIBRATION_SIZE, HELDOUT_SIZE
 from sparsemend.session import hold_out
 
 SeedInputs = Callable[[int], Batches]
@@ -21,7 +23,7 @@ class Inputs(Protocol):
     """What the cells of one network are computed with."""
 
     def draw(self, seed: int) -> tuple[list[Batch], list[Batch]]:
-        """Unlabelled calibration batches, and held-out ones that do not overlap them."""
+        """Unlabelled calibration batches, and held-out ones that do not overlap them, if any."""
 
     def test(self) -> Iterable[Any] | None:
         """Labelled batches to measure accuracy on; None where there are no labels."""
@@ -39,11 +41,15 @@ class Network:
         In evaluation mode while it runs; never changed.
     inputs
         Its data.
+    diagnosis
+        What rules that read a diagnosis are given in every cell, as the keyword of
+        :func:`sparsemend.compress`; None: a diagnosis of the cell's own mask and repair.
     """
 
     name: str
     model: nn.Module
     inputs: Inputs
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class ImageInputs:
     images
         The data set.
     calibration_size, heldout_size
-        Numbers of training images.
+        Numbers of training images; a held-out size of None holds out none, so that agreement is
+        measured on the calibration images.
     batch_size
         Images per batch.
     limit
@@ -63,21 +70,26 @@ class ImageInputs:
     """
 
     images: ImageData
-    calibration_size: int = 512
-    heldout_size: int = 256
-    batch_size: int = 128
+    calibration_size: int = CALIBRATION_SIZE
+    heldout_size: int | None = HELDOUT_SIZE
+    batch_size: int = BATCH_SIZE
     limit: int | None = None
 
     def __post_init__(self) -> None:
         check_int("batch_size", self.batch_size)
-        check_int("heldout_size", self.heldout_size)
+        if self.heldout_size is not None:
+            check_int("heldout_size", self.heldout_size)
         self.test()  # refuses a bad limit
 
     def draw(self, seed: int) -> tuple[list[Batch], list[Batch]]:
-        used = self.calibration_size
-        unseen = self.images.heldout(self.heldout_size, calibration_size=used, seed=seed)
+        used, size = self.calibration_size, self.heldout_size
+        unseen = (
+            ()
+            if size is None
+            else self.images.heldout(size, calibration_size=used, seed=seed).split(self.batch_size)
+        )
         seen = self.images.calibration(used, seed=seed)
-        return list(seen.split(self.batch_size)), list(unseen.split(self.batch_size))
+        return list(seen.split(self.batch_size)), list(unseen)
 
     def test(self) -> Iterable[Any] | None:
         if not (self.images.has_labels and self.images.test_size):

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sparsemend.allocation import parse_forced
+from sparsemend.allocation import needs_diagnosis, parse_forced
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, batch_size
 from sparsemend.layers import discover, select_layers
 from sparsemend.recipe import AUTO, Recipe, parse_budget
 from sparsemend.sweeps.fingerprint import (
+    diagnosis_fingerprint,
     inputs_fingerprint,
     labelled_fingerprint,
     model_fingerprint,
@@ -36,7 +37,8 @@ def plan_tasks(
     SparsemendError
         For anything that no cell could be computed with: unknown rules, masks, repairs or
         scopes, ones that do not go together, sparsities out of range, and bad inputs; for a
-        search budget that is none, or that no rule of the grid spends.
+        search budget that is none, or that no rule of the grid spends; for repair ``best`` and
+        rule ``auto`` without the held-out inputs that they choose by.
     """
     limit = str(parse_budget(budget))
     if budget is not None and AUTO not in grid.rules:
@@ -50,9 +52,16 @@ def plan_tasks(
     tasks = []
     for network in networks:
         settings = _settings(network, grid, scope)
+        given = "" if network.diagnosis is None else diagnosis_fingerprint(network.diagnosis)
         for cell in cells[network.name]:
-            spent = limit if cell.rule == AUTO else ""
-            tasks.append(Task(cell, dataclasses.replace(settings[cell.seed], budget=spent)))
+            own = dataclasses.replace(
+                settings[cell.seed],
+                budget=limit if cell.rule == AUTO else "",
+                diagnosis=given if needs_diagnosis(cell.rule) else "",
+            )
+            task = Task(cell, own)
+            _check_heldout(task)
+            tasks.append(task)
     return tasks
 
 
@@ -64,6 +73,15 @@ def check_cells(model: nn.Module, cells: Iterable[Cell], scope: str) -> list[Cel
         recipe.check(model)
         checked.append(dataclasses.replace(cell, mask=recipe.mask_rule.name, repair=recipe.repair))
     return list(dict.fromkeys(checked))
+
+
+def _check_heldout(task: Task) -> None:
+    """Refuse a choice by held-out inputs where there are none."""
+    if task.settings.heldout_size == 0 and task.recipe.judges:
+        raise SparsemendError(
+            f"rule {AUTO!r} and repair 'best' choose by held-out inputs, of which there are none",
+            fix="hold some out, or sweep other rules and repairs",
+        )
 
 
 def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:

@@ -41,15 +41,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Settings:
-    """What else a cell's result depends on; all but the budget is one network's and seed's.
+    """What else a cell's result depends on; all but budget and diagnosis go with network and seed.
 
     Attributes
     ----------
     scope
         Of the repair, as in :func:`sparsemend.compress`.
     calibration_size, heldout_size, test_size
-        Number of inputs to calibrate and repair with, to measure agreement on, and to measure
-        accuracy on (0 without labels).
+        Number of inputs to calibrate and repair with, to measure agreement on (0: on the
+        calibration inputs), and to measure accuracy on (0 without labels).
     batch_size
         Of the first calibration batch.
     weights, inputs, test
@@ -57,6 +57,9 @@ class Settings:
         labelled inputs (empty without).
     budget
         Of a search, as :func:`sparsemend.compress` takes it; empty for rules that do not search.
+    diagnosis
+        Fingerprint of the diagnosis that the rule was given; empty where it reads none, or the
+        one of the cell's own mask and repair.
     """
 
     scope: str
@@ -68,6 +71,7 @@ class Settings:
     inputs: str
     test: str
     budget: str = ""
+    diagnosis: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ class Record:
     chance
         Accuracy of guessing: 1 / number of classes.
     kl
-        Mean KL(dense ‖ repaired) on inputs that the repair did not see, in nats. Rule ``auto``
+        Mean KL(dense ‖ repaired) on inputs that the repair did not see, in nats; where none are
+        held out (``settings.heldout_size`` is 0), on the calibration inputs. Rule ``auto``
         and repair ``best`` choose by it, so theirs is a little optimistic.
     agreement
         Fraction of these inputs on which both networks choose the same class.
@@ -120,6 +125,9 @@ class Record:
         Package → version that computed it.
     densities
         Layer name → fraction of its weights that was kept, in execution order.
+    kept_repair
+        The repair that was run: of ``best``, the ending that it kept. Empty in cells of stores
+        that did not keep it.
     settings
         What else the result depends on.
     """
@@ -135,6 +143,7 @@ class Record:
     seconds: float
     versions: Mapping[str, str] = field(default_factory=dict)
     densities: Mapping[str, float] = field(default_factory=dict)
+    kept_repair: str = ""
     settings: Settings | None = None
 
     def recovery(self, measure: Measure) -> float | None:

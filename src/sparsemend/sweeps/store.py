@@ -6,54 +6,20 @@ any moment leaves every finished cell and nothing of the others.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, fields
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from sparsemend.errors import SparsemendError
+from sparsemend.sweeps import schema
 from sparsemend.sweeps.records import Cell, Failure, Record, Settings, Task
 
-SCHEMA_VERSION = 2
-_APPLICATION = 0x536D5377  # marks the file as ours ("SmSw")
 _WAIT = 30.0  # seconds that a reader may wait for a writer's transaction
-
-CELL_COLUMNS = tuple(field.name for field in fields(Cell))
-SETTINGS_COLUMNS = tuple(field.name for field in fields(Settings))
-_KEY = (*CELL_COLUMNS, *SETTINGS_COLUMNS)
-_KEY_SQL = """
-    network TEXT NOT NULL, rule TEXT NOT NULL, mask TEXT NOT NULL, repair TEXT NOT NULL,
-    sparsity REAL NOT NULL, seed INTEGER NOT NULL, scope TEXT NOT NULL,
-    calibration_size INTEGER NOT NULL, heldout_size INTEGER NOT NULL, test_size INTEGER NOT NULL,
-    batch_size INTEGER NOT NULL, weights TEXT NOT NULL, inputs TEXT NOT NULL, test TEXT NOT NULL,
-    budget TEXT NOT NULL
-"""
-_RESULT = (
-    "achieved_sparsity", "top1_dense", "top1_pruned", "top1_repaired", "chance", "kl",
-    "agreement", "seconds", "versions", "densities",
-)  # fmt: skip
-_SCHEMA = f"""
-CREATE TABLE records (
-    {_KEY_SQL},
-    achieved_sparsity REAL NOT NULL, top1_dense REAL, top1_pruned REAL, top1_repaired REAL,
-    chance REAL NOT NULL, kl REAL NOT NULL, agreement REAL NOT NULL, seconds REAL NOT NULL,
-    versions TEXT NOT NULL, densities TEXT NOT NULL,
-    finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
-    UNIQUE ({", ".join(_KEY)})
-);
-CREATE TABLE failures (
-    {_KEY_SQL},
-    error TEXT NOT NULL,
-    UNIQUE ({", ".join(_KEY)})
-);
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
 
 
 class Store:
@@ -70,54 +36,47 @@ class Store:
         if outcome.settings is None:
             raise ValueError("only outcomes with settings can be stored")
         key = (*astuple(outcome.cell), *astuple(outcome.settings))
-        with self._transaction():
-            where = " AND ".join(f"{column} = ?" for column in _KEY)
+        table = "failures" if isinstance(outcome, Failure) else "records"
+        result = schema.columns(type(outcome))
+        values = [column.write(getattr(outcome, column.name)) for column in result]
+        where = " AND ".join(f"{column.name} = ?" for column in schema.key_columns())
+        with schema.transaction(self._connection):
             self._connection.execute(f"DELETE FROM failures WHERE {where}", key)
-            if isinstance(outcome, Failure):
-                self._insert("failures", (*_KEY, "error"), (*key, outcome.error))
-            else:
-                values = [getattr(outcome, column) for column in _RESULT[:-2]]
-                texts = [json.dumps(dict(outcome.versions)), json.dumps(dict(outcome.densities))]
-                self._insert("records", (*_KEY, *_RESULT), (*key, *values, *texts))
+            self._insert(table, _names(*schema.key_columns(), *result), (*key, *values))
 
     def records(self) -> dict[Task, Record]:
         """Every finished cell, in the order in which they were finished."""
-        rows = self._connection.execute(
-            f"SELECT {', '.join((*_KEY, *_RESULT))} FROM records ORDER BY rowid"
-        )
-        return {record_task(record): record for record in map(_record, rows)}
+        return {task: Record(**vars(task), **rest) for task, rest in self._rows("records", Record)}
 
     def failures(self) -> dict[Task, Failure]:
         """Every cell that was tried and has no result."""
-        rows = self._connection.execute(
-            f"SELECT {', '.join((*_KEY, 'error'))} FROM failures ORDER BY rowid"
-        )
-        found = {}
-        for row in rows:
-            task = _task(row)
-            found[task] = Failure(task.cell, row[-1], task.settings)
-        return found
+        rows = self._rows("failures", Failure)
+        return {task: Failure(**vars(task), **rest) for task, rest in rows}
 
-    def _insert(self, table: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
-        marks = ", ".join("?" * len(columns))
-        self._connection.execute(
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", values
-        )
+    def _insert(self, table: str, names: str, values: tuple[Any, ...]) -> None:
+        marks = ", ".join("?" * len(values))
+        self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", values)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+    def _rows(self, table: str, kind: type) -> Iterator[tuple[Task, dict[str, Any]]]:
+        """Cell and settings of every row, and the other fields of what it keeps."""
+        cell, settings, result = map(schema.columns, (Cell, Settings, kind))
+        names = _names(*cell, *settings, *result)
+        for row in self._connection.execute(f"SELECT {names} FROM {table} ORDER BY rowid"):
+            split, end = len(cell), len(cell) + len(settings)
+            task = Task(Cell(*row[:split]), Settings(*row[split:end]))
+            kept = zip(result, row[end:], strict=True)
+            yield task, {column.name: column.read(value) for column, value in kept}
+
+
+def _names(*columns: schema.Column) -> str:
+    return ", ".join(column.name for column in columns)
 
 
 @contextmanager
 def open_store(path: Path | None) -> Iterator[Store]:
     """Open a store for writing, made where it is missing; None keeps it in memory.
+
+    A store of an earlier version becomes one of today's.
 
     Raises
     ------
@@ -135,7 +94,9 @@ def open_store(path: Path | None) -> Iterator[Store]:
 
 @contextmanager
 def read_store(path: Path) -> Iterator[Store]:
-    """Open a store for reading, also while a sweep is writing to it.
+    """Open a store for reading, also while a sweep is writing to it; the file stays as it is.
+
+    Of a store of an earlier version, what it held when it was opened.
 
     Raises
     ------
@@ -159,7 +120,11 @@ def _connected(
         connection = sqlite3.connect(name, timeout=_WAIT, isolation_level=None, uri=not writable)
         if not writable:
             connection.execute("PRAGMA query_only = ON")
-        _check_schema(connection, path, writable)
+        version = _version(connection, path, writable)
+        if version != schema.SCHEMA_VERSION:
+            if not writable:
+                connection = _in_memory(connection)
+            schema.migrate(connection, version)
         yield connection
     except sqlite3.Error as error:
         raise SparsemendError(
@@ -170,25 +135,37 @@ def _connected(
             connection.close()
 
 
-def _check_schema(connection: sqlite3.Connection, path: Path | None, writable: bool) -> None:
+def _version(connection: sqlite3.Connection, path: Path | None, writable: bool) -> int:
+    """The version of a store, made where the file is empty; refuses what is none of ours."""
+
     def pragma(name: str) -> int:
         return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     application, version = pragma("application_id"), pragma("user_version")
     empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if empty and application == 0 and writable:
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-    elif application != _APPLICATION:
+        schema.create(connection)
+        return schema.SCHEMA_VERSION
+    if application != schema.APPLICATION:
         raise SparsemendError(
             "this file is no store of a sweep", str(path), fix="choose another file"
         )
-    elif version != SCHEMA_VERSION:
+    if not schema.readable(version):
         raise SparsemendError(
             f"store {str(path)!r} has another version",
             version,
-            str(SCHEMA_VERSION),
+            str(schema.SCHEMA_VERSION),
             "use the sparsemend that made it, or another store",
         )
+    return version
+
+
+def _in_memory(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy of a store as it is now, and the end of the connection to it."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    connection.backup(copy)
+    connection.close()
+    return copy
 
 
 @contextmanager
@@ -217,21 +194,3 @@ def _locked(path: Path) -> Iterator[None]:
     finally:
         lock_path.unlink(missing_ok=True)  # while it is held: a lock without a name locks nobody
         lock.release()
-
-
-def record_task(record: Record) -> Task:
-    """The cell and settings of a stored record."""
-    assert record.settings is not None
-    return Task(record.cell, record.settings)
-
-
-def _task(row: tuple[Any, ...]) -> Task:
-    split = len(CELL_COLUMNS)
-    return Task(Cell(*row[:split]), Settings(*row[split : len(_KEY)]))
-
-
-def _record(row: tuple[Any, ...]) -> Record:
-    task = _task(row)
-    results = dict(zip(_RESULT, row[len(_KEY) :], strict=True))
-    texts = {name: json.loads(results.pop(name)) for name in ("versions", "densities")}
-    return Record(task.cell, **results, **texts, settings=task.settings)

@@ -11,9 +11,18 @@ from torch import nn
 
 from sparsemend.checks import check_int
 from sparsemend.data import ImageData
+from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batches
 from sparsemend.progress import progress_shown
+from sparsemend.recipe.defaults import (
+    BATCH_SIZE,
+    CALIBRATION_SIZE,
+    HELDOUT_SIZE,
+    REPAIR,
+    SCOPE,
+    SEED,
+)
 from sparsemend.sweeps import GivenInputs, ImageInputs, Network, SweepResult
 from sparsemend.sweeps.bench import Compute, in_process
 from sparsemend.sweeps.driver import preview_sweep, run_sweep
@@ -29,15 +38,16 @@ def sweep(
     *,
     rules: str | Iterable[str] = ("global",),
     masks: str | Iterable[str] | None = None,
-    repairs: str | Iterable[str] = ("best",),
-    seeds: int | Iterable[int] = (0,),
-    scope: str = "sequential",
+    repairs: str | Iterable[str] = (REPAIR,),
+    seeds: int | Iterable[int] = (SEED,),
+    scope: str = SCOPE,
     budget: float | str | None = None,
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
-    calibration_size: int = 512,
-    heldout_size: int = 256,
-    batch_size: int = 128,
+    diagnosis: Diagnosis | None = None,
+    calibration_size: int = CALIBRATION_SIZE,
+    heldout_size: int | None = HELDOUT_SIZE,
+    batch_size: int = BATCH_SIZE,
     limit: int | None = None,
     store: str | os.PathLike[str] | None = None,
     workers: int = 1,
@@ -75,9 +85,14 @@ def sweep(
         With inputs of your own: unlabelled batches (or a function of the seed) that the repair
         must not see, by default the last fifth of the calibration batches; and labelled
         batches to measure accuracy on.
+    diagnosis
+        Of one network: what rules that read a diagnosis are given in every cell, for example
+        of other inputs. By default each cell has the diagnosis of its own inputs, mask and
+        repair, as :func:`sparsemend.compress` makes it. Rule ``auto`` has its own.
     calibration_size, heldout_size, batch_size, limit
         With images: how many to calibrate with, to measure agreement on, per batch, and to
-        measure accuracy on (default all).
+        measure accuracy on (default all). A ``heldout_size`` of None holds out none, and
+        agreement is measured on the calibration inputs.
     store
         SQLite file that keeps the cells; made where it is missing. None: nothing is kept. Cells
         that an earlier version computed are not computed again; records name the version.
@@ -115,6 +130,7 @@ def sweep(
         data,
         heldout=heldout,
         test=test,
+        diagnosis=diagnosis,
         calibration_size=calibration_size,
         heldout_size=heldout_size,
         batch_size=batch_size,
@@ -147,16 +163,24 @@ def make_networks(
     *,
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
+    diagnosis: Diagnosis | None = None,
     **sizes: Any,
 ) -> list[Network]:
     """The networks of a sweep with their inputs; parameters and errors as there."""
     models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
     if not models:
         raise SparsemendError("there is no network to sweep", allowed="at least one")
+    if diagnosis is not None and len(models) > 1:
+        raise SparsemendError(
+            "a diagnosis is of one network, but there are",
+            ", ".join(models),
+            "one network",
+            "sweep each network with its own diagnosis",
+        )
     images = dict.fromkeys(models, data) if isinstance(data, ImageData) else data
     if not isinstance(images, Mapping):
         given = GivenInputs(images, heldout, test)
-        return [Network(name, network, given) for name, network in models.items()]
+        return [Network(name, network, given, diagnosis) for name, network in models.items()]
     if images.keys() != models.keys():
         raise SparsemendError(
             "networks and data have different names",
@@ -170,6 +194,6 @@ def make_networks(
             fix="leave them out: held-out and test images come from the data",
         )
     return [
-        Network(name, network, ImageInputs(images[name], **sizes))
+        Network(name, network, ImageInputs(images[name], **sizes), diagnosis)
         for name, network in models.items()
     ]

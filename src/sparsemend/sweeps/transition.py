@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -69,30 +70,38 @@ def spread(values: Iterable[float | None]) -> Spread:
     )
 
 
-def transition(
-    network: str, rule: str, mask: str, repair: str, measure: Measure, curves: Sequence[Curve]
-) -> Transition:
-    """The transition from one curve (sparsity, recovery) per seed."""
-    found = {
-        level: spread(crossing(curve, level) for curve in curves)
-        for level in (MIDPOINT, START, END)
-    }
-    return Transition(
-        network, rule, mask, repair, measure, found[MIDPOINT], found[START], found[END]
-    )
-
-
 def transitions(records: Iterable[Record], measure: Measure) -> tuple[Transition, ...]:
     """The transition of every (network, rule, mask, repair) that has this measure."""
-    curves: dict[tuple[str, str, str, str], dict[int, list[tuple[float, float]]]] = {}
+    found = []
+    groups = grouped(records, "network", "rule", "mask", "repair")
+    for (network, rule, mask, repair), own in groups.items():
+        if curves := seed_curves(own, measure):
+            midpoint, start, end = (
+                spread(crossing(curve, level) for curve in curves)
+                for level in (MIDPOINT, START, END)
+            )
+            whose = (network, rule, mask, repair)
+            found.append(Transition(*whose, measure, midpoint, start, end))
+    return tuple(found)
+
+
+def grouped(records: Iterable[Record], *names: str) -> dict[tuple[Any, ...], list[Record]]:
+    """Records by attributes of their cells; the groups keep the order of their first records."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
-        recovery, cell = record.recovery(measure), record.cell
+        group = tuple(getattr(record.cell, name) for name in names)
+        groups.setdefault(group, []).append(record)
+    return groups
+
+
+def seed_curves(records: Iterable[Record], measure: Measure) -> list[Curve]:
+    """A curve (sparsity, recovery) for every calibration seed that has this measure."""
+    seeds: dict[int, list[tuple[float, float]]] = {}
+    for record in records:
+        recovery = record.recovery(measure)
         if recovery is not None:
-            seeds = curves.setdefault((cell.network, cell.rule, cell.mask, cell.repair), {})
-            seeds.setdefault(cell.seed, []).append((cell.sparsity, recovery))
-    return tuple(
-        transition(*group, measure, list(seeds.values())) for group, seeds in curves.items()
-    )
+            seeds.setdefault(record.cell.seed, []).append((record.cell.sparsity, recovery))
+    return list(seeds.values())
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
@@ -168,15 +177,9 @@ def _crossings(
 
 def leads(records: Iterable[Record], measure: Measure) -> tuple[Lead, ...]:
     """Which rule leads where, for every (network, mask, repair) with several rules."""
-    groups: dict[tuple[str, str, str], dict[str, dict[int, list[tuple[float, float]]]]] = {}
-    for record in records:
-        recovery, cell = record.recovery(measure), record.cell
-        if recovery is not None:
-            rules = groups.setdefault((cell.network, cell.mask, cell.repair), {})
-            seeds = rules.setdefault(cell.rule, {})
-            seeds.setdefault(cell.seed, []).append((cell.sparsity, recovery))
     found = []
-    for (network, mask, repair), rules in groups.items():
-        curves = {rule: mean_curve(list(seeds.values())) for rule, seeds in rules.items()}
-        found += [Lead(network, mask, repair, measure, *stretch) for stretch in leading(curves)]
+    for (network, mask, repair), here in grouped(records, "network", "mask", "repair").items():
+        rules = {rule: seed_curves(own, measure) for (rule,), own in grouped(here, "rule").items()}
+        means = {rule: mean_curve(curves) for rule, curves in rules.items() if curves}
+        found += [Lead(network, mask, repair, measure, *stretch) for stretch in leading(means)]
     return tuple(found)
