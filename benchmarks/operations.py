@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import sparsemend as sm
-from sparsemend.calibration import DEFAULT_DENSITIES, MAX_FAN_IN
+from sparsemend.calibration import DEFAULT_DENSITIES
 from sparsemend.calibration.choice import choose_way
 from sparsemend.calibration.held import can_hold
 from sparsemend.calibration.taps import Family, families
@@ -57,7 +57,7 @@ def operations(model: nn.Module, images: int, batch_size: int) -> dict[str, floa
             return
         counts["curves"] += d * d * rows
         shape = (batch_size, *one.shape[1:])
-        way = choose_way(module, layer, shape, MAX_FAN_IN)
+        way = choose_way(module, shape)
         if way == "unfolding":
             counts["products"] += positions * d * d
             return

@@ -42,7 +42,7 @@ class MomentsAccumulator:
         # Inputs of the size seen last are added in the way chosen then, whatever their number.
         if not self._blocks or self._blocks[0].shape != x.shape[1:]:
             self._flush()
-            way = choose_way(module, layer, tuple(x.shape), layer.fan_in)
+            way = choose_way(module, tuple(x.shape))
             if way == "unfolding":
                 self._moments.update_inputs(module, x)
                 return

@@ -8,8 +8,7 @@ were ``_NARROW`` wide. Per output position, with C channels, a kernel of k taps 
 - offset blocks: C² per different offset (fewer where borders shorten a sum), about C copied
   elements, and a call for every box of every offset in every chunk;
 - whole maps: 2 C² per frequency, of which there are about half as many as positions, the
-  transforms, and offset blocks of the lines that pairs of taps lack at the borders;
-- above the limit of d², outputs of the layer at every density, which needs no moment.
+  transforms, and offset blocks of the lines that pairs of taps lack at the borders.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from torch import nn
 from sparsemend.calibration.offset_blocks import NARROW, images_per_chunk
 from sparsemend.calibration.taps import Family, families, sees_most
 from sparsemend.calibration.whole_map import frequency_count
-from sparsemend.layers import Axis, Layer, kind_of
+from sparsemend.layers import Axis, kind_of
 
-Way = Literal["whole maps", "offsets", "unfolding", "paired"]
+Way = Literal["whole maps", "offsets", "unfolding"]
 
 _COPY = 32
 _UNFOLD = 64
@@ -38,22 +37,16 @@ _MOST_SPECTRUM = 1 << 25
 _MOST_TAPS = 64
 
 
-def choose_way(module: nn.Module, layer: Layer, shape: tuple[int, ...], max_fan_in: int) -> Way:
+def choose_way(module: nn.Module, shape: tuple[int, ...]) -> Way:
     """Choose how to accumulate the moments of a layer.
 
     Parameters
     ----------
     module
         The layer's module.
-    layer
-        Its description.
     shape
         Of its input.
-    max_fan_in
-        Largest d with a d × d moment.
     """
-    if layer.fan_in > max_fan_in:
-        return "paired"
     axes = kind_of(module).offset_axes(module, shape)
     if axes is None or math.prod(axis.kernel for axis in axes) > _MOST_TAPS or not math.prod(shape):
         return "unfolding"

@@ -132,7 +132,7 @@ def pool_moments(
     """
     everything: list[InputMoments | ColumnMoments] = [*matrices, *columns]
     for moments in matrices:
-        _ = moments.scatter  # forms the sums of inputs that were held, which settles the mean
+        moments.form_sums()  # which settles the mean
     counts = torch.tensor([moments.count for moments in everything], dtype=torch.int64)
     collectives.sum_(counts)
     totals = counts.tolist()

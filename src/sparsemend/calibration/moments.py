@@ -6,17 +6,15 @@ Golub and LeVeque (1979), so batches, processes and machines can be pooled in an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend.calibration.statistics import OutputStatistics
-from sparsemend.layers import unfold
-
-if TYPE_CHECKING:
-    from sparsemend.calibration.held import HeldInputs
+from sparsemend.layers import Axis, unfold
 
 # From this fan-in on the d × d sums are kept in float32, which halves the memory; each chunk
 # is centred before it is squared, so the sums never cancel.
@@ -37,11 +35,31 @@ def mean_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+class Held(Protocol):
+    """Inputs of a layer that are kept instead of their sums; see ``held.py``."""
+
+    @property
+    def count(self) -> int:
+        """Number of positions."""
+
+    def joined(self, other: Any) -> Self | None:
+        """These inputs and others; None where together they are too many to be held."""
+
+    def summed(self) -> InputMoments:
+        """Moments with their d × d sums."""
+
+    def mean_power(self, power: int) -> Tensor:
+        """E[x_j ** power] of every unfolded column, [groups, d]."""
+
+    def as_convolutions(self, group: int) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
+        """One group's inputs [N, C, *spatial], all of one size together, and their dimensions."""
+
+
 class InputMoments:
     """First and second moments of a layer's unfolded inputs.
 
     Where there are fewer positions than columns, the inputs themselves can be held instead of
-    the sums, which are then computed when they are first asked for.
+    the sums. Reading never changes that: what needs the sums takes :meth:`summed` once.
 
     Attributes
     ----------
@@ -49,14 +67,12 @@ class InputMoments:
         Number of positions seen.
     mean
         mu = E[x], [groups, d].
-    scatter
-        Σ (x − mu)(x − mu)ᵀ over positions, [groups, d, d].
     held
         The inputs, as long as they are held.
     """
 
     def __init__(
-        self, count: int, mean: Tensor, scatter: Tensor | None, held: HeldInputs | None = None
+        self, count: int, mean: Tensor, scatter: Tensor | None, held: Held | None = None
     ) -> None:
         self.count = count
         self.mean = mean
@@ -68,24 +84,31 @@ class InputMoments:
         return cls(0, torch.zeros(groups, fan_in, dtype=mean_dtype(device), device=device), None)
 
     @classmethod
-    def holding(cls, held: HeldInputs) -> InputMoments:
+    def holding(cls, held: Held) -> InputMoments:
         """Moments of these inputs, which are kept."""
         return cls(held.count, held.mean_power(1), None, held)
 
-    @property
-    def scatter(self) -> Tensor:
+    def summed(self) -> InputMoments:
+        """The same with d × d sums: itself, or new moments where inputs are held."""
+        return self if self.held is None else self.held.summed()
+
+    def form_sums(self) -> None:
+        """Hold the sums instead of the inputs from now on, in place."""
         if self.held is not None:
             summed = self.held.summed()
-            self.count, self.mean, self.scatter = summed.count, summed.mean, summed.scatter
+            self.count, self.mean, self._scatter = summed.count, summed.mean, summed.scatter
+            self.held = None
+
+    @property
+    def scatter(self) -> Tensor:
+        """Σ (x − mu)(x − mu)ᵀ over positions, [groups, d, d]; formed anew where inputs are held."""
+        if self.held is not None:
+            return self.held.summed().scatter
         if self._scatter is None:
             groups, fan_in = self.mean.shape
             dtype, device = accumulator_dtype(fan_in, self.mean.device), self.mean.device
             self._scatter = torch.zeros(groups, fan_in, fan_in, dtype=dtype, device=device)
         return self._scatter
-
-    @scatter.setter
-    def scatter(self, value: Tensor) -> None:
-        self._scatter, self.held = value, None
 
     def update(self, x: Tensor, *, overwrite: bool = False) -> None:
         """Add positions [groups, positions, d]; half precision is computed in float32.
@@ -96,6 +119,7 @@ class InputMoments:
         count = wide.shape[1]
         if not count:
             return
+        self.form_sums()
         # Any constant near the mean will do to keep the sums from cancelling: that of a sample
         # of rows (in the wide type, so that a constant column leaves exactly zero). The mean of
         # what is left is then small, and exact enough in the inputs' type.
@@ -109,7 +133,7 @@ class InputMoments:
         if self.scatter.dtype == centred.dtype:
             self.scatter.baddbmm_(centred.mT, centred)
         else:
-            self.scatter += torch.bmm(centred.mT, centred)
+            self.scatter.add_(torch.bmm(centred.mT, centred))
         self.shift_scatter(left, -float(count))
         self._pool(count, constant.squeeze(1).to(self.mean.dtype) + left)
 
@@ -122,11 +146,12 @@ class InputMoments:
 
     def add(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         """Add the moments of ``count`` positions; ``scatter`` may be kept, not copied."""
+        self.form_sums()
         if not self.count:
             dtype = accumulator_dtype(self.mean.shape[1], self.mean.device)
-            self.count, self.mean, self.scatter = count, mean.to(self.mean), scatter.to(dtype)
+            self.count, self.mean, self._scatter = count, mean.to(self.mean), scatter.to(dtype)
             return
-        self.scatter += scatter.to(self.scatter)
+        self.scatter.add_(scatter.to(self.scatter))
         self._pool(count, mean.to(self.mean))
 
     def merge(self, other: InputMoments) -> None:
@@ -136,8 +161,10 @@ class InputMoments:
             if both is not None:
                 self.count, self.mean, self.held = both.count, both.mean_power(1), both
                 return
-        self.scatter += other.scatter.to(self.scatter)
-        self._pool(other.count, other.mean.to(self.mean))
+        self.form_sums()
+        added = other.summed()
+        self.scatter.add_(added.scatter.to(self.scatter))
+        self._pool(added.count, added.mean.to(self.mean))
 
     def _pool(self, count: int, mean: Tensor) -> None:
         total = self.count + count

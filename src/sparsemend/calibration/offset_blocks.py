@@ -45,31 +45,6 @@ _SHORT = 512
 NARROW = 128
 
 
-def patch_moments(
-    module: nn.Module, x: Tensor, *, whole: bool = False
-) -> tuple[int, Tensor, Tensor]:
-    """Moments of the unfolded inputs of a convolution of one group.
-
-    Parameters
-    ----------
-    module
-        Of a kind with offset blocks, of one group.
-    x
-        [N, C, *spatial].
-    whole
-        Whether to start from sums over whole maps.
-
-    Returns
-    -------
-    tuple
-        Count of positions; mean [1, d]; scatter [1, d, d] around the mean. Columns are in the
-        order of the weight: channels outermost, then the kernel.
-    """
-    blocks = OffsetBlocks(module, x, whole=whole)
-    blocks.add(x)
-    return blocks.moments()
-
-
 class OffsetBlocks:
     """Accumulates the box products of a convolution's inputs, all of one size.
 

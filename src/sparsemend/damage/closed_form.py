@@ -33,6 +33,7 @@ def output_statistics(
     OutputStatistics
         Of shape [K, C]; means are without the layer's bias, which cancels in every error.
     """
+    moments = moments.summed()
     covariance = moments.covariance
     dense = dense.to(covariance.dtype)
     projected = dense @ covariance

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsemend.calibration import HeldInputs
+from sparsemend.calibration.moments import Held
 from sparsemend.damage._cells import Cells, table_width
 from sparsemend.layers import Axis
 
 
 def squares_of_outputs(
-    held: HeldInputs, group: int, weight: Tensor, entry: Tensor, mean: Tensor
+    held: Held, group: int, weight: Tensor, entry: Tensor, mean: Tensor
 ) -> Tensor:
     """Σ over positions of the squared centred outputs of kept and of pruned weights.
 

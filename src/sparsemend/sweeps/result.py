@@ -101,7 +101,8 @@ class SweepResult:
         write_csv(path, [record_row(record) for record in self.records])
 
     def __str__(self) -> str:
-        return text.describe(self)
+        leads = self.leads("accuracy") or self.leads("agreement")
+        return text.describe(len(self.records), self.transitions(), leads, self.failures)
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sparsemend.sweeps.records import Cell, Failure, Lead, Spread, Transition
-
-if TYPE_CHECKING:
-    from sparsemend.sweeps.result import SweepResult
 
 _HEAD = ("network", "rule", "mask", "repair", "midpoint", "0.8 to 0.2", "label-free midpoint")
 
 
-def describe(result: SweepResult) -> str:
-    """The transitions as a table, the stretches on which rules lead, and what failed."""
-    parts = [f"{len(result.records)} cells"]
-    if result.records:
-        parts += ["", transition_table(result.transitions())]
-    leads = result.leads("accuracy") or result.leads("agreement")
+def describe(
+    cells: int,
+    transitions: Sequence[Transition],
+    leads: Sequence[Lead],
+    failures: Sequence[Failure],
+) -> str:
+    """The transitions as a table, the stretches on which rules lead, and what failed.
+
+    Parameters
+    ----------
+    cells
+        Number of finished cells.
+    transitions
+        Of both measures.
+    leads
+        Of one measure.
+    failures
+        Cells without a result.
+    """
+    parts = [f"{cells} cells"]
+    if cells:
+        parts += ["", transition_table(transitions)]
     if leads:
         parts += ["", f"leading rule by {leads[0].measure} (recovery ahead of the next by up to)"]
         groups = dict.fromkeys((lead.network, lead.mask, lead.repair) for lead in leads)
@@ -26,8 +38,8 @@ def describe(result: SweepResult) -> str:
             mine = [x for x in leads if (x.network, x.mask, x.repair) == group]
             stretches = ", ".join(map(_stretch, mine))
             parts.append(f"  {' '.join(group)}: {stretches}")
-    if result.failures:
-        parts += ["", *failure_lines(result.failures)]
+    if failures:
+        parts += ["", *failure_lines(failures)]
     return "\n".join(parts)
 
 

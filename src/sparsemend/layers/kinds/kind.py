@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend.layers.kinds.axis import Axis
-
-if TYPE_CHECKING:
-    from sparsemend.layers.layer import Layer
+from sparsemend.layers.kinds.shape import LayerShape
 
 
 class LayerKind(ABC):
@@ -56,15 +54,15 @@ class LayerKind(ABC):
         """Number of groups of channels that do not see each other."""
         return 1
 
-    def kernel_size(self, layer: Layer) -> tuple[int, ...]:
+    def kernel_size(self, layer: LayerShape) -> tuple[int, ...]:
         """Spatial extent of the kernel; empty where there is none."""
         return ()
 
-    def weight_matrix(self, weight: Tensor, layer: Layer) -> Tensor:
+    def weight_matrix(self, weight: Tensor, layer: LayerShape) -> Tensor:
         """View a stored weight as [groups, rows per group, fan-in]."""
         return weight.reshape(layer.groups, layer.rows // layer.groups, layer.fan_in)
 
-    def stored_weight(self, matrix: Tensor, layer: Layer) -> Tensor:
+    def stored_weight(self, matrix: Tensor, layer: LayerShape) -> Tensor:
         """Inverse of :meth:`weight_matrix`: back to the shape that the module stores."""
         return matrix.reshape(layer.shape)
 
@@ -100,7 +98,7 @@ class LayerKind(ABC):
         parts = [part.sum(dim=1, dtype=dtype) for part in self.unfold(module, x)]
         return torch.stack(parts).sum(dim=0)
 
-    def cross_sum(self, module: Any, layer: Layer, x: Tensor, targets: Tensor) -> Tensor:
+    def cross_sum(self, module: Any, layer: LayerShape, x: Tensor, targets: Tensor) -> Tensor:
         """Σ over positions of target · unfolded inputᵀ, [groups, rows per group, fan-in].
 
         Parameters
@@ -158,6 +156,6 @@ class LayerKind(ABC):
         """
         return output.reshape(-1, output.shape[-1], 1)
 
-    def channel_shape(self, layer: Layer) -> tuple[int, ...]:
+    def channel_shape(self, layer: LayerShape) -> tuple[int, ...]:
         """Shape in which a vector over channels broadcasts over an output."""
         return (-1,)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend.layers.kinds.axis import Axis
 from sparsemend.layers.kinds.kind import LayerKind
-
-if TYPE_CHECKING:
-    from sparsemend.layers.layer import Layer
+from sparsemend.layers.kinds.shape import LayerShape
 
 _POINT = Axis(size=1, before=0, after=0, kernel=1, stride=1, dilation=1)
 
@@ -37,7 +35,7 @@ class Linear(LayerKind):
     def column_sum(self, module: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
         return x.reshape(-1, x.shape[-1]).sum(dim=0, dtype=dtype).unsqueeze(0)
 
-    def cross_sum(self, module: Any, layer: Layer, x: Tensor, targets: Tensor) -> Tensor:
+    def cross_sum(self, module: Any, layer: LayerShape, x: Tensor, targets: Tensor) -> Tensor:
         rows = targets.reshape(-1, targets.shape[-1])
         return (rows.mT @ x.reshape(-1, x.shape[-1])).unsqueeze(0)
 

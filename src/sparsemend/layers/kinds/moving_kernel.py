@@ -6,15 +6,13 @@ import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sparsemend.layers.kinds.kind import LayerKind
-
-if TYPE_CHECKING:
-    from sparsemend.layers.layer import Layer
+from sparsemend.layers.kinds.shape import LayerShape
 
 
 class MovingKernel(LayerKind):
@@ -37,7 +35,7 @@ class MovingKernel(LayerKind):
     def groups(self, module: Any) -> int:
         return int(module.groups)
 
-    def kernel_size(self, layer: Layer) -> tuple[int, ...]:
+    def kernel_size(self, layer: LayerShape) -> tuple[int, ...]:
         return layer.shape[2:]
 
     def is_batched(self, module: Any, x: Tensor) -> bool:
@@ -66,7 +64,7 @@ class MovingKernel(LayerKind):
         patches = torch.stack(taps, dim=2)  # [N, C_in, kernel]
         return patches.reshape(len(patches), module.groups, -1).transpose(0, 1)
 
-    def cross_sum(self, module: Any, layer: Layer, x: Tensor, targets: Tensor) -> Tensor:
+    def cross_sum(self, module: Any, layer: LayerShape, x: Tensor, targets: Tensor) -> Tensor:
         """What the backward pass computes for the weight, so the framework's own kernel does it."""
         if not self.is_batched(module, x):
             x, targets = x.unsqueeze(0), targets.unsqueeze(0)
@@ -80,7 +78,7 @@ class MovingKernel(LayerKind):
     def per_input(self, output: Tensor) -> Tensor:
         return output.flatten(2)
 
-    def channel_shape(self, layer: Layer) -> tuple[int, ...]:
+    def channel_shape(self, layer: LayerShape) -> tuple[int, ...]:
         return (-1, *[1] * len(layer.kernel_size))
 
     def _unfold(self, module: Any, x: Tensor) -> Tensor:

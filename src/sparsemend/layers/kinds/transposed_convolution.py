@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsemend.layers.kinds.moving_kernel import MovingKernel
-
-if TYPE_CHECKING:
-    from sparsemend.layers.layer import Layer
+from sparsemend.layers.kinds.shape import LayerShape
 
 
 class TransposedConvolution(MovingKernel):
@@ -30,12 +28,12 @@ class TransposedConvolution(MovingKernel):
     label = "ConvTranspose1d/2d/3d"
     reverses_kernel = True
 
-    def weight_matrix(self, weight: Tensor, layer: Layer) -> Tensor:
+    def weight_matrix(self, weight: Tensor, layer: LayerShape) -> Tensor:
         rows = layer.rows // layer.groups
         stored = weight.reshape(layer.groups, weight.shape[0] // layer.groups, rows, -1)
         return stored.transpose(1, 2).reshape(layer.groups, rows, layer.fan_in)
 
-    def stored_weight(self, matrix: Tensor, layer: Layer) -> Tensor:
+    def stored_weight(self, matrix: Tensor, layer: LayerShape) -> Tensor:
         rows, inputs = layer.rows // layer.groups, layer.shape[0] // layer.groups
         return matrix.reshape(layer.groups, rows, inputs, -1).transpose(1, 2).reshape(layer.shape)
 
