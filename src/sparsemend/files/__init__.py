@@ -1,0 +1,17 @@
+"""Files: written whole or not at all, and read without trusting what they claim."""
+
+from sparsemend.files.archives import npz_arrays, npz_keys
+from sparsemend.files.atomic import atomic_path, atomic_write, cannot_write, regular_target
+from sparsemend.files.parsing import parse_json
+from sparsemend.files.tables import csv_text
+
+__all__ = [
+    "atomic_path",
+    "atomic_write",
+    "cannot_write",
+    "csv_text",
+    "npz_arrays",
+    "npz_keys",
+    "parse_json",
+    "regular_target",
+]
