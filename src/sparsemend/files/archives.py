@@ -67,7 +67,14 @@ def npz_arrays(path: Path, keys: Iterable[str] | None = None) -> dict[str, NDArr
         return {key: _array(archive, names[key]) for key in chosen}
 
 
-def check_sizes(archive: zipfile.ZipFile, size: int) -> None:
+def check_archive(path: Path) -> None:
+    """Raise ``ValueError`` where a zip archive claims more than it holds; other files pass."""
+    if zipfile.is_zipfile(path):
+        with _opened(path):
+            pass
+
+
+def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
     """Raise ``ValueError`` where members claim more than a file of ``size`` bytes can hold."""
     for member in archive.infolist():
         stored = member.compress_type == zipfile.ZIP_STORED
@@ -81,7 +88,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """An archive with sound sizes; what its readers raise becomes ``ValueError``."""
     try:
         with zipfile.ZipFile(path) as archive:
-            check_sizes(archive, path.stat().st_size)
+            _check_sizes(archive, path.stat().st_size)
             yield archive
     except _UNREADABLE as error:
         raise ValueError(str(error)) from error
