@@ -9,6 +9,7 @@ import json
 import math
 import re
 import struct
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ ADDED_BIASES = "added_biases"
 """Metadata key: a JSON list of the modules that got a bias parameter the plain network lacks."""
 
 _SHOWN = 3
-_LONGEST = 60  # characters of a value in an error
+_LONGEST = 160
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -95,7 +96,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they advise to run the program in the file
+            content = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises whatever its zip, tar and pickle readers do.
     except Exception as error:
         raise SparsemendError(
@@ -301,7 +304,7 @@ def _does_not_fit(
     problems: list[str], keys: list[str], source: str, metadata: Mapping[str, str]
 ) -> SparsemendError:
     said = metadata.get("architecture")
-    hint = f" (the file says architecture {said!r})" if said else ""
+    hint = f" (the file says architecture {_shortened(said)!r})" if said else ""
     fix = f"choose the model they were trained with{hint}"
     written = written_as(keys)
     if written is not None:
@@ -314,7 +317,12 @@ def _does_not_fit(
 
 def _first(what: str, items: list[str]) -> str:
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return f"{what}: {', '.join(items[:_SHOWN])}{more}"
+    return f"{what}: {', '.join(map(_shortened, items[:_SHOWN]))}{more}"
+
+
+def _shortened(text: str) -> str:
+    """For an error: files may hold names of any length."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 @contextmanager
@@ -345,7 +353,7 @@ def added_biases(metadata: Mapping[str, str], *, source: str) -> tuple[str, ...]
     if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         raise SparsemendError(
             f"metadata {ADDED_BIASES!r} of {source!r} does not fit",
-            text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…",
+            _shortened(text),
             "a JSON list of module names",
         )
     return tuple(listed)
@@ -387,7 +395,7 @@ def add_biases(model: nn.Module, modules: Iterable[str]) -> None:
         ):
             raise SparsemendError(
                 "a bias cannot be added to module",
-                name,
+                _shortened(name),
                 "a convolution or linear module of the model",
                 "choose the model that the checkpoint was made from",
             )
