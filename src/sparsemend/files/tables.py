@@ -18,10 +18,14 @@ def csv_text(rows: Iterable[Iterable[Cell]], *, newline: str = "\n") -> str:
     Text that a spreadsheet would run as a formula, such as a layer that is named ``=1+1``, gets
     an apostrophe in front; numbers stay numbers.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator=newline)
-    writer.writerows([_plain(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    return "".join(f"{_line(row)}{newline}" for row in rows)
+
+
+def _line(row: Iterable[Cell]) -> str:
+    line = io.StringIO()
+    # Only the characters of its own line end are quoted: these are all that end a line.
+    csv.writer(line, lineterminator="\r\n").writerow([_plain(cell) for cell in row])
+    return line.getvalue().removesuffix("\r\n")
 
 
 def _plain(cell: Cell) -> Cell:
