@@ -23,9 +23,9 @@ _COUNTER = "n_averaged"  # of AveragedModel, beside the network
 _WRITTEN_AS = (
     (r"\.?parametrizations\.", "a parametrization",
      "torch.nn.utils.parametrize.remove_parametrizations(module, name)"),
-    (r"_mask$|_orig$", "a weight and its mask by torch.nn.utils.prune",
+    (r"_mask$", "a weight and its mask by torch.nn.utils.prune",
      "torch.nn.utils.prune.remove(module, name)"),
-    (r"weight_u$|weight_v$", "a spectral norm", "torch.nn.utils.remove_spectral_norm(module)"),
+    (r"weight_u$", "a spectral norm", "torch.nn.utils.remove_spectral_norm(module)"),
     (r"weight_g$", "a weight norm", "torch.nn.utils.remove_weight_norm(module)"),
     (r"lora_[AB]\b|\bbase_layer\.", "adapters beside the weights", "model.merge_and_unload()"),
     (r"_packed_params|fake_quant|zero_point$", "quantised weights",

@@ -151,7 +151,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in state.items()
     }
-    content = safetensors.torch.save(tensors, dict(metadata))
+    content = safetensors.torch.save(tensors, dict(metadata) or None)
     header, rest = _ordered_header(content)
 
     def write(file: IO[bytes]) -> None:
