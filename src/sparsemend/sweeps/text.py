@@ -52,7 +52,8 @@ def failure_lines(failures: Sequence[Failure]) -> list[str]:
     lines = [f"{len(failures)} cells failed"]
     for error, having in cells.items():
         more = f" and {len(having) - 1} more" if len(having) > 1 else ""
-        lines.append(printable(f"  {having[0]}{more}: {error}", keep="\n"))
+        first, why = printable(str(having[0])), printable(error, keep="\n")
+        lines.append(f"  {first}{more}: {why}")
     return lines
 
 
