@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsemend.allocation import Allocation
+from sparsemend.errors import printable
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,13 @@ class AllocationSearch:
         for name, kl in self.plain_kl.items():
             lines.append(f"{name:<12} {kl:>8.4f}  {kl - self.kl:>16.4f}")
         if self.reference:
-            width = max(5, *(len(name) for name in self.allocation))
+            names = {name: printable(name) for name in self.allocation}
+            width = max(5, *map(len, names.values()))
             lines.append(f"{'layer':<{width}} {'density':>8} {'under erk':>9} {'ratio':>7}")
             for name, density in self.allocation.densities.items():
                 other = self.reference[name]
                 ratio = density / other
-                lines.append(f"{name:<{width}} {density:>8.4f} {other:>9.4f} {ratio:>6.2f}×")
+                lines.append(f"{names[name]:<{width}} {density:>8.4f} {other:>9.4f} {ratio:>6.2f}×")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

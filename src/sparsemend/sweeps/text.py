@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sparsemend.errors import printable
 from sparsemend.sweeps.records import Cell, Failure, Lead, Spread, Transition
 
 _HEAD = ("network", "rule", "mask", "repair", "midpoint", "0.8 to 0.2", "label-free midpoint")
@@ -37,7 +38,7 @@ def describe(
         for group in groups:
             mine = [x for x in leads if (x.network, x.mask, x.repair) == group]
             stretches = ", ".join(map(_stretch, mine))
-            parts.append(f"  {' '.join(group)}: {stretches}")
+            parts.append(printable(f"  {' '.join(group)}: {stretches}"))
     if failures:
         parts += ["", *failure_lines(failures)]
     return "\n".join(parts)
@@ -51,7 +52,8 @@ def failure_lines(failures: Sequence[Failure]) -> list[str]:
     lines = [f"{len(failures)} cells failed"]
     for error, having in cells.items():
         more = f" and {len(having) - 1} more" if len(having) > 1 else ""
-        lines.append(f"  {having[0]}{more}: {error}")
+        first, why = printable(str(having[0])), printable(error, keep="\n")
+        lines.append(f"  {first}{more}: {why}")
     return lines
 
 
@@ -76,8 +78,9 @@ def transition_table(transitions: Sequence[Transition]) -> str:
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines of aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
 
 
 def _stretch(lead: Lead) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
+from sparsemend.errors import printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
 from sparsemend.search import AllocationSearch
@@ -116,5 +117,5 @@ class CompressionResult:
             kls = ", ".join(f"{name} {kl:.4f}" for name, kl in self.tried.items())
             lines.append(f"tried (KL): {kls}")
         if self.added_biases:
-            lines.append(f"got a bias parameter: {', '.join(self.added_biases)}")
+            lines.append(f"got a bias parameter: {', '.join(map(printable, self.added_biases))}")
         return "\n".join(lines)
