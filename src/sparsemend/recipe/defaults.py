@@ -6,6 +6,7 @@ AUTO = "auto"
 RULE = AUTO
 REPAIR = "best"
 SCOPE = "sequential"
+JUDGE = "auto"
 # The repair of Relative Repairability, and the mask and weights of channels of a diagnosis.
 DIAGNOSED_REPAIR = "variance"
 WEIGHTING = "relative"
