@@ -9,7 +9,7 @@ from sparsemend.evaluation.closeness import (
     agreement,
 )
 from sparsemend.evaluation.judges import JUDGES, LossFunction, judge_names
-from sparsemend.evaluation.jury import Criterion, Jury
+from sparsemend.evaluation.jury import Criterion, Jury, Parts
 from sparsemend.evaluation.scores import logits
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Jury",
     "LossFunction",
     "OutputLoss",
+    "Parts",
     "Reference",
     "Tally",
     "agreement",

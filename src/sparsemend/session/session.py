@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.errors import SparsemendError
-from sparsemend.evaluation import Criterion, Jury, Reference
+from sparsemend.evaluation import Criterion, Jury, Parts, Reference
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.layers import LayerSet, discover
 from sparsemend.session.holdout import hold_out
@@ -125,19 +125,30 @@ class Session:
         Raises
         ------
         SparsemendError
-            If the network's outputs cannot be judged, or are NaN.
+            If the network's outputs cannot be judged.
         """
-        batch = self.seen[0]
-        with evaluation_mode(self.model):
-            output = call(self.model, batch)
-        jury = self.criterion.jury(output, batch)
-        for seat, part in zip(jury.seats, jury.read(output, batch), strict=True):
+        return self._first_outputs()[0]
+
+    def check_outputs(self) -> None:
+        """Refuse outputs that cannot be judged, and such as are NaN, before any work.
+
+        One forward pass of one batch.
+        """
+        jury, parts = self._first_outputs()
+        self.__dict__["jury"] = jury
+        for seat, part in zip(jury.seats, parts, strict=True):
             if isinstance(part, Tensor) and bool(part.isnan().any()):
                 raise SparsemendError(
                     f"{seat} of the dense network is NaN",
                     fix="check its weights and statistics, and the preprocessing of the inputs",
                 )
-        return jury
+
+    def _first_outputs(self) -> tuple[Jury, Parts]:
+        batch = self.seen[0]
+        with evaluation_mode(self.model):
+            output = call(self.model, batch)
+        jury = self.criterion.jury(output, batch)
+        return jury, jury.read(output, batch)
 
     def scores_classes(self, features: int) -> bool:
         """Whether outputs of so many features are scores of classes."""

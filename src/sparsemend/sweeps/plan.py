@@ -95,7 +95,7 @@ def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:
     for seed in grid.seeds:
         seen, unseen = network.inputs.draw(seed)
         if not settings:
-            _ = Session(network.model, seen, criterion=network.criterion).jury  # refuses
+            Session(network.model, seen, criterion=network.criterion).check_outputs()
             _check_forced(network, grid.rules, seen[0])
         settings[seed] = Settings(
             scope=scope,

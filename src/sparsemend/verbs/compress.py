@@ -129,7 +129,7 @@ def run_recipe(
         A network equal to the dense one, to be changed in place; default a copy.
     """
     seconds: dict[str, float] = {}
-    _ = session.jury  # what cannot be judged is refused before any work
+    session.check_outputs()
     diagnosing = recipe.needs_diagnosis and diagnosis is None
     reads_moments = recipe.searches or diagnosing or recipe.mask_rule.needs == "moments"
     if reads_moments and not session.calibrated:

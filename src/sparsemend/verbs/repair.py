@@ -79,7 +79,7 @@ def repair(
         session = Session.open(dense, batches, criterion=criterion, judging=formula.judges)
         _check_pair(pruned, dense)
         if formula.judges:
-            _ = session.jury  # what cannot be judged is refused before any work
+            session.check_outputs()
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
         repaired = pruned if inplace else copy.deepcopy(pruned)
