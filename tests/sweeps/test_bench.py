@@ -206,7 +206,9 @@ def test_outputs_that_are_not_finite_are_no_result(network, monkeypatch):
     (task,) = tasks_of([network], 0.9, "erk", None, "mean")
 
     def overflowing(*args, **kwargs):
-        return dataclasses.replace(compress(*args, **kwargs), agreement=Agreement(math.nan, "kl", math.nan, 0, 1))
+        return dataclasses.replace(
+            compress(*args, **kwargs), agreement=Agreement(math.nan, "kl", math.nan, 0, 1)
+        )
 
     compress = module.compress
     monkeypatch.setattr(module, "compress", overflowing)

@@ -3,8 +3,8 @@
 With judge ``"auto"`` every floating-point tensor is judged, unless one is named:
 
 - ``kl``: what is called logits (also ``out`` and ``aux``, as torchvision's segmentation networks
-  call them), and a tensor [N, C ≥ 2] that has no name and is the first: the whole output, or the
-  first of a tuple.
+  call them), and a tensor [N, C ≥ 2] that has no name and is the first to be judged: the whole
+  output, the first of a tuple, or the place that was named.
 - ``cosine``: what is called an embedding.
 - ``relative``: everything else, such as [N], [N, 1], and [N, T, D] and [N, C, H, W] without a
   name; where these are class scores, say ``judge="kl"``.
