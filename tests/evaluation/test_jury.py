@@ -225,6 +225,7 @@ def test_an_attention_mask_does_not_touch_outputs_without_tokens():
     assert sm.agreement(damaged(dense), dense, [token_batch()]).count == 4
 
 
+@torch.no_grad()
 def test_the_loss_is_the_sum_of_losses_times_their_factors():
     dense = Shaped(lambda y: {"logits": y, "scale": y.flatten(), "embedding": y.reshape(-1, 2)})
     sparse = damaged(dense)
@@ -233,7 +234,7 @@ def test_the_loss_is_the_sum_of_losses_times_their_factors():
     for batch in X.split(11):
         theirs, ours = (jury.read(model(batch), batch) for model in (dense, sparse))
         tally.add(theirs, ours)
-        sums += torch.stack([losses.sum().detach() for losses in jury.losses(theirs, ours)])
+        sums += torch.stack([losses.sum() for losses in jury.losses(theirs, ours)])
     loss = float((sums * torch.tensor(tally.factors(), dtype=torch.float64)).sum()) / len(X)
     assert loss == pytest.approx(tally.result().loss)
 
