@@ -56,6 +56,10 @@ NoReport = Annotated[bool, typer.Option("--no-report", help="Write no page of fi
 Sparsity = Annotated[
     float, typer.Option("--sparsity", help="Fraction of weights to remove, in [0, 1).")
 ]
+NewBiases = Annotated[
+    bool,
+    typer.Option("--new-biases", help="Give a bias to layers with neither one nor a BatchNorm."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 
 

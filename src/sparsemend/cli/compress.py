@@ -48,6 +48,7 @@ def compress(
             "Ctrl-C ends the search with the best so far."
         ),
     ] = None,
+    new_biases: opt.NewBiases = False,
     calibration_size: opt.CalibrationSize = 512,
     heldout_size: Annotated[
         int, typer.Option(help="Further training inputs on which agreement is measured.")
@@ -92,6 +93,7 @@ def compress(
             scope=scope,
             heldout=unseen,
             budget=budget,
+            new_biases=new_biases,
         )
         pruned = copy.deepcopy(source.model)
         apply_masks(pruned, result.masks)
@@ -149,6 +151,7 @@ def _report(result: sm.CompressionResult) -> dict[str, Any]:
         "agreement": result.agreement.top1,
         "heldout": result.heldout,
         "added_biases": list(result.added_biases),
+        "unshifted": list(result.unshifted),
         "seconds": dict(result.seconds),
         "version": sm.__version__,
     }

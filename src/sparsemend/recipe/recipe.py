@@ -33,6 +33,9 @@ class Recipe:
         ``"sequential"`` or ``"one-shot"``.
     budget
         Of rule ``auto``: a number of repairs or a time, as text; None for all other rules.
+    new_biases
+        Whether layers that have neither a bias nor a BatchNorm behind them may get a bias; else
+        they are repaired without a shift, and no parameter is added.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Recipe:
     repair: str = REPAIR
     scope: str = SCOPE
     budget: float | str | None = None
+    new_biases: bool = False
 
     def __post_init__(self) -> None:
         formula = parse_repair(self.repair)

@@ -40,6 +40,8 @@ class Compression:
         Stage → wall-clock seconds.
     added_biases
         Layers that got a bias parameter.
+    unshifted
+        Layers that were repaired without a shift, for want of a bias.
     """
 
     allocation: Allocation
@@ -56,6 +58,7 @@ class Compression:
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     added_biases: tuple[str, ...] = ()
+    unshifted: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, result: CompressionResult, **top1: float | None) -> Compression:
@@ -72,6 +75,7 @@ class Compression:
             tried=dict(result.tried),
             seconds=dict(result.seconds),
             added_biases=result.added_biases,
+            unshifted=result.unshifted,
             **top1,
         )
 
@@ -90,6 +94,7 @@ class Compression:
             return cls(
                 allocation=Allocation(values["counts"], values["sizes"], values["rule"]),
                 added_biases=tuple(values["added_biases"]),
+                unshifted=tuple(values.get("unshifted", ())),  # what earlier versions did not say
                 **{key: values[key] for key in (*plain, *more)},
             )
         except (KeyError, TypeError, AttributeError) as error:

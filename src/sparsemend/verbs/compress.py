@@ -34,6 +34,7 @@ def compress(
     scope: str = SCOPE,
     heldout: Batches | None = None,
     budget: float | str | None = None,
+    new_biases: bool = False,
     calibration: Calibration | None = None,
     diagnosis: Diagnosis | None = None,
     inplace: bool = False,
@@ -69,6 +70,10 @@ def compress(
     budget
         How long rule ``auto`` may search: a number of repairs (default 40), or a time such as
         ``"20min"``. An interrupt (Ctrl-C) ends the search with the best so far.
+    new_biases
+        Give a bias to layers that have neither one nor a BatchNorm behind them, so that the
+        repair can shift their outputs. By default no parameter is added, so the result loads
+        into the original architecture; such layers are fitted without a shift.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
     inplace
@@ -86,7 +91,7 @@ def compress(
     SparsemendError
         For bad input; see the functions named above.
     """
-    recipe = Recipe(sparsity, rule, mask, repair, scope, budget)
+    recipe = Recipe(sparsity, rule, mask, repair, scope, budget, new_biases)
     recipe.check(model)
     with progress_shown(progress):
         session = Session.open(
@@ -145,7 +150,8 @@ def run_recipe(
     with _timed(seconds, "prune"):
         support = start_support(session, network, allocation, recipe.mask_rule)
     with _timed(seconds, "repair"):
-        outcome = recipe.formula.run(session, network, Terms(support, recipe.scope))
+        terms = Terms(support, recipe.scope, new_biases=recipe.new_biases)
+        outcome = recipe.formula.run(session, network, terms)
     with _timed(seconds, "compare"):
         closeness = session.reference.agreement(network)
     return CompressionResult(
@@ -161,6 +167,7 @@ def run_recipe(
         diagnosis=diagnosis if recipe.searches or recipe.needs_diagnosis else None,
         search=search,
         added_biases=outcome.added_biases,
+        unshifted=outcome.unshifted,
         tried=outcome.tried,
         seconds=seconds,
     )

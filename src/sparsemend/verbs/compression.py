@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
 from sparsemend.search import AllocationSearch
+
+# So many layers are named in the text of a result.
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,12 @@ class CompressionResult:
     search
         With rule ``auto``: what was tried, and how the winner compares with the plain rules.
     added_biases
-        Module paths of layers that got a bias parameter, because they had none and no
-        BatchNorm follows. Empty: the model loads into the original architecture strictly.
+        Module paths of layers that got a bias parameter, because they had none, no BatchNorm
+        follows and ``new_biases`` was asked for. Empty: the model loads into the original
+        architecture strictly.
+    unshifted
+        Names of layers that were repaired without a shift: they have neither a bias nor a
+        BatchNorm behind them.
     tried
         With repair ``best``: every ending that was tried → its KL on the held-out inputs;
         ``repair`` names the winner.
@@ -59,6 +66,7 @@ class CompressionResult:
     diagnosis: Diagnosis | None = None
     search: AllocationSearch | None = None
     added_biases: tuple[str, ...] = ()
+    unshifted: tuple[str, ...] = ()
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -93,4 +101,12 @@ class CompressionResult:
             lines.append(f"tried (KL): {kls}")
         if self.added_biases:
             lines.append(f"got a bias parameter: {', '.join(self.added_biases)}")
+        if self.unshifted:
+            lines.append(f"without a bias, so not shifted: {_some(self.unshifted)}")
         return "\n".join(lines)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

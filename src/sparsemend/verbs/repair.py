@@ -23,6 +23,7 @@ def repair(
     repair: str = DIAGNOSED_REPAIR,
     *,
     scope: str = SCOPE,
+    new_biases: bool = False,
     inplace: bool = False,
     progress: bool | None = None,
 ) -> nn.Module:
@@ -48,6 +49,9 @@ def repair(
     scope
         ``"sequential"``: layer by layer, inputs from the network repaired so far.
         ``"one-shot"``: all layers from one pass.
+    new_biases
+        Give a bias to layers that have neither one nor a BatchNorm behind them, with a warning
+        that names them. By default no parameter is added: they are fitted without a shift.
     inplace
         Change the pruned network that was passed.
     progress
@@ -56,8 +60,7 @@ def repair(
     Returns
     -------
     nn.Module
-        The repaired network; zeros stay zeros. A layer without bias and without BatchNorm
-        behind it gets a bias parameter, and a warning says which.
+        The repaired network; zeros stay zeros.
 
     Raises
     ------
@@ -73,7 +76,8 @@ def repair(
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
         repaired = pruned if inplace else copy.deepcopy(pruned)
-        outcome = formula.run(session, repaired, Terms(support, scope))
+        terms = Terms(support, scope, new_biases=new_biases)
+        outcome = formula.run(session, repaired, terms)
     if outcome.added_biases:
         warnings.warn(
             f"layers that got a bias parameter: {', '.join(outcome.added_biases)}",
