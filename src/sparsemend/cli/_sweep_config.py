@@ -32,6 +32,12 @@ def _count(value: Any) -> int:
     return value
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("true or false")
+    return value
+
+
 def _channels(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(_number(part) for part in value)
@@ -61,6 +67,7 @@ _SWEEP: dict[str, Callable[[Any], Any]] = {
     "seed": _several(_count),
     "scope": _text,
     "budget": _number,
+    "new_biases": _flag,
     "calibration_size": _count,
     "heldout_size": _count,
     "batch_size": _count,

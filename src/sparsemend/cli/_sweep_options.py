@@ -58,6 +58,10 @@ Budget = Annotated[
         "--budget", help="For rule auto, per cell: repairs (default 40) or a time, as in 20min."
     ),
 ]
+NewBiases = Annotated[
+    bool | None,
+    typer.Option("--new-biases", help="Give a bias to layers with neither one nor a BatchNorm."),
+]
 CalibrationSize = Annotated[
     int | None, typer.Option("--calibration-size", help="Unlabelled training inputs; default 512.")
 ]

@@ -38,6 +38,7 @@ def ablate(
     sparsity: grid.Sparsity = None,
     seed: grid.Seeds = None,
     scope: grid.Scope = None,
+    new_biases: grid.NewBiases = None,
     calibration_size: grid.CalibrationSize = None,
     heldout_size: grid.HeldoutSize = None,
     limit: opt.Limit = None,

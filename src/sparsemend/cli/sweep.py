@@ -40,6 +40,7 @@ def sweep(
     seed: grid.Seeds = None,
     scope: grid.Scope = None,
     budget: grid.Budget = None,
+    new_biases: grid.NewBiases = None,
     calibration_size: grid.CalibrationSize = None,
     heldout_size: grid.HeldoutSize = None,
     limit: opt.Limit = None,

@@ -60,6 +60,9 @@ class Settings:
     diagnosis
         Fingerprint of the diagnosis that the rule was given; empty where it reads none, or the
         one of the cell's own mask and repair.
+    new_biases
+        Whether layers that have neither a bias nor a BatchNorm behind them got a bias. True as
+        well where the network has no such layers: it makes no difference there.
     """
 
     scope: str
@@ -72,6 +75,7 @@ class Settings:
     test: str
     budget: str = ""
     diagnosis: str = ""
+    new_biases: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,15 @@ class Task:
         """What is done to the network."""
         cell, settings = self.cell, self.settings
         budget = settings.budget or None
-        return Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, settings.scope, budget)
+        return Recipe(
+            cell.sparsity,
+            cell.rule,
+            cell.mask,
+            cell.repair,
+            settings.scope,
+            budget,
+            settings.new_biases,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sparsemend.allocation import Allocation
 from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.execution.batches import Batches
+from sparsemend.layers.refusals import check_apart, refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import REPAIR, RULE, SCOPE
@@ -21,6 +22,7 @@ from sparsemend.search import damage_curves, find_allocation, start_support
 from sparsemend.session import Session
 from sparsemend.verbs.allocate import allocate
 from sparsemend.verbs.compression import CompressionResult
+from sparsemend.verbs.verification import shapes_of, verify_result
 
 
 def compress(
@@ -92,6 +94,7 @@ def compress(
         For bad input; see the functions named above.
     """
     recipe = Recipe(sparsity, rule, mask, repair, scope, budget, new_biases)
+    refuse_unsupported(model)
     recipe.check(model)
     with progress_shown(progress):
         session = Session.open(
@@ -147,11 +150,16 @@ def run_recipe(
         with _timed(seconds, "allocate"):
             allocation = _allocation(session, recipe, diagnosis)
     network = copy.deepcopy(session.model) if into is None else into
+    check_apart(network, session.model)
     with _timed(seconds, "prune"):
         support = start_support(session, network, allocation, recipe.mask_rule)
     with _timed(seconds, "repair"):
         terms = Terms(support, recipe.scope, new_biases=recipe.new_biases)
         outcome = recipe.formula.run(session, network, terms)
+    with _timed(seconds, "verify"):
+        parameters = shapes_of(session.model)
+        verify_result(network, parameters, outcome.masks, allocation, outcome.added_biases)
+        check_apart(network, session.model)
     with _timed(seconds, "compare"):
         closeness = session.reference.agreement(network)
     return CompressionResult(

@@ -9,11 +9,13 @@ from torch import nn
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batches
-from sparsemend.masks import find_masks
+from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
+from sparsemend.masks import apply_masks, find_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, SCOPE
 from sparsemend.repairs import Support, Terms, parse_repair
 from sparsemend.session import Session
+from sparsemend.verbs.verification import shapes_of, verify_result
 
 
 def repair(
@@ -69,15 +71,23 @@ def repair(
         networks that do not belong together.
     """
     formula = parse_repair(repair)
+    refuse_unsupported(pruned)
     formula.check(pruned, scope)
     with progress_shown(progress):
         session = Session.open(dense, batches, judging=formula.judges)
         _check_pair(pruned, dense)
+        modules = {pruned.get_submodule(layer.name): layer.name for layer in session.layers}
+        check_copy(pruned, session.seen[0], modules, session.layers.names)
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
-        repaired = pruned if inplace else copy.deepcopy(pruned)
+        repaired, parameters = pruned if inplace else copy.deepcopy(pruned), shapes_of(pruned)
+        if not inplace:
+            check_apart(repaired, pruned)
+            check_apart(repaired, dense)
+        apply_masks(repaired, masks)  # -0 becomes +0
         terms = Terms(support, scope, new_biases=new_biases)
         outcome = formula.run(session, repaired, terms)
+        verify_result(repaired, parameters, outcome.masks, support.counts, outcome.added_biases)
     if outcome.added_biases:
         warnings.warn(
             f"layers that got a bias parameter: {', '.join(outcome.added_biases)}",
