@@ -272,8 +272,8 @@ def test_new_biases_are_reported_and_keys_stay_where_a_norm_takes_the_shift():
     model, done, _ = rebuilt(network("residual"), [images(40)], 0.5)
     assert done.added_biases == ()
     dense = network("transposed")
+    pruned = sm.prune(dense, {"2": 40})
     with pytest.warns(SparsemendWarning, match="layers that got a bias parameter: 2$"):
-        pruned = sm.prune(dense, {"2": 40})
         sm.repair(pruned, dense, images(40), "reconstruct", new_biases=True)
 
 

@@ -114,7 +114,7 @@ def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
         if node.kind == "module":
             runs[node.name].append(node.index)
 
-    check_copy(model, batch, prunable, runs)
+    check_copy(model, batch)
     modules: dict[str, Any] = {name: module for module, name in prunable.items()}
     executed: dict[int, list[str]] = {}  # first run → names of one weight tensor
     skipped: dict[str, str] = {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import sys
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
 
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, call, cut, evaluation_mode
@@ -98,9 +100,7 @@ def _loaded(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, ())
 
 
-def check_copy(
-    model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], ran: Collection[str]
-) -> None:
+def check_copy(model: nn.Module, batch: Batch) -> None:
     """Check that a copy of the network is a network of its own, where something may prevent that.
 
     A function that a module holds, be it in the place of its ``forward``, stays the same in every
@@ -114,31 +114,52 @@ def check_copy(
         copy of it is made and run on at most two inputs.
     batch
         A batch of inputs.
-    watched
-        Prunable modules → their names.
-    ran
-        Names of those that ran in the network itself.
 
     Raises
     ------
     SparsemendError
-        Naming layers that do not run, and the modules that hold functions.
+        Naming parameters of the network that its copy uses, and a module that holds a function.
     """
     suspects = [name or "the network" for name, m in model.named_modules() if _may_keep(m)]
     if not suspects:
         return
     twin = copy.deepcopy(model)
     check_apart(twin, model)
-    seen = _layers_that_run(twin, batch, set(watched.values()))
-    missing = [name for name in watched.values() if name in ran and name not in seen]
-    if missing or not ran:
+    watch = _Watch(model)
+    with evaluation_mode(twin), watch:
+        try:
+            call(twin, cut(batch, 0, _TRIED_INPUTS))
+        except SparsemendError:  # as in discovery: it may need the whole batch
+            call(twin, batch)
+    if watch.used:
         raise SparsemendError(
-            "a copy of the network does not run its own layers: a function that it holds in the "
-            f"place of a forward or another method keeps to the original's ({suspects[0]})",
-            missing[:5] or "no layer of its own runs",
+            "a copy of the network uses the network's own parameters: a function that it holds "
+            f"in the place of a forward or another method keeps to the original ({suspects[0]})",
+            list(watch.used)[:5],
             "networks whose copies run by themselves",
             "undo the replacement, as in del module.forward, or make it a method of a class",
         )
+
+
+class _Watch(TorchFunctionMode):
+    """Notes which parameters of a network are used, by whomever."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.used: dict[str, None] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            if id(leaf) in self._names:
+                self.used[self._names[id(leaf)]] = None
+        return func(*args, **(kwargs or {}))
 
 
 def check_apart(network: nn.Module, original: nn.Module) -> None:
@@ -179,22 +200,3 @@ def _content(cell: types.CellType) -> object:
         return cell.cell_contents
     except ValueError:  # empty as yet
         return None
-
-
-def _layers_that_run(model: nn.Module, batch: Batch, names: Collection[str]) -> set[str]:
-    found: set[str] = set()
-    handles = [
-        module.register_forward_pre_hook(lambda *_, name=name: found.add(name))
-        for name, module in model.named_modules()
-        if name in names
-    ]
-    try:
-        with evaluation_mode(model):
-            try:
-                call(model, cut(batch, 0, _TRIED_INPUTS))
-            except SparsemendError:  # as in discovery: it may need the whole batch
-                call(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found

@@ -11,7 +11,7 @@ from sparsemend.allocation import Allocation, check_rule, kept_total, needs_diag
 from sparsemend.errors import SparsemendError
 from sparsemend.masks import MaskRule, default_mask, get_mask_rule
 from sparsemend.recipe.budget import Budget, parse_budget
-from sparsemend.recipe.defaults import AUTO, REPAIR, RULE, SCOPE
+from sparsemend.recipe.defaults import AUTO, NEW_BIASES, REPAIR, RULE, SCOPE
 from sparsemend.repairs import SCOPES, Formula, parse_repair
 
 
@@ -55,7 +55,7 @@ class Recipe:
     repair: str = REPAIR
     scope: str = SCOPE
     budget: float | str | None = None
-    new_biases: bool = False
+    new_biases: bool = NEW_BIASES
 
     def __post_init__(self) -> None:
         formula = parse_repair(self.repair)

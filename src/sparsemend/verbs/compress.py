@@ -12,11 +12,12 @@ from torch import nn
 from sparsemend.allocation import Allocation
 from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
-from sparsemend.execution.batches import Batches
-from sparsemend.layers.refusals import check_apart, refuse_unsupported
+from sparsemend.errors import SparsemendError
+from sparsemend.execution.batches import Batches, materialise
+from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
-from sparsemend.recipe.defaults import REPAIR, RULE, SCOPE
+from sparsemend.recipe.defaults import NEW_BIASES, REPAIR, RULE, SCOPE
 from sparsemend.repairs import Terms
 from sparsemend.search import damage_curves, find_allocation, start_support
 from sparsemend.session import Session
@@ -36,7 +37,7 @@ def compress(
     scope: str = SCOPE,
     heldout: Batches | None = None,
     budget: float | str | None = None,
-    new_biases: bool = False,
+    new_biases: bool = NEW_BIASES,
     calibration: Calibration | None = None,
     diagnosis: Diagnosis | None = None,
     inplace: bool = False,
@@ -96,6 +97,9 @@ def compress(
     recipe = Recipe(sparsity, rule, mask, repair, scope, budget, new_biases)
     refuse_unsupported(model)
     recipe.check(model)
+    if inplace:  # the session sees a copy, which cannot show what is wrong with copies
+        batches = materialise(batches)
+        check_copy(model, batches[0])
     with progress_shown(progress):
         session = Session.open(
             # In place, the dense network is a copy.
@@ -156,7 +160,6 @@ def run_recipe(
     with _timed(seconds, "repair"):
         terms = Terms(support, recipe.scope, new_biases=recipe.new_biases)
         outcome = recipe.formula.run(session, network, terms)
-    with _timed(seconds, "verify"):
         parameters = shapes_of(session.model)
         verify_result(network, parameters, outcome.masks, allocation, outcome.added_biases)
         check_apart(network, session.model)
@@ -184,6 +187,14 @@ def run_recipe(
 def _allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis | None) -> Allocation:
     """The recipe's own, or that of its rule."""
     if isinstance(recipe.rule, Allocation):
+        sizes = recipe.rule.sizes
+        strange = [layer.name for layer in session.layers if sizes.get(layer.name) != layer.size]
+        if strange:
+            raise SparsemendError(
+                "the allocation lacks layers of the network, or has them in another size",
+                strange[:5],
+                fix="allocate for the network that is compressed",
+            )
         return recipe.rule
     return allocate(
         session.model, recipe.sparsity, recipe.rule, diagnosis=diagnosis, layers=session.layers

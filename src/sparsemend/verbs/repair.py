@@ -12,7 +12,7 @@ from sparsemend.execution.batches import Batches
 from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
 from sparsemend.masks import apply_masks, find_masks
 from sparsemend.progress import progress_shown
-from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, SCOPE
+from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, NEW_BIASES, SCOPE
 from sparsemend.repairs import Support, Terms, parse_repair
 from sparsemend.session import Session
 from sparsemend.verbs.verification import shapes_of, verify_result
@@ -25,7 +25,7 @@ def repair(
     repair: str = DIAGNOSED_REPAIR,
     *,
     scope: str = SCOPE,
-    new_biases: bool = False,
+    new_biases: bool = NEW_BIASES,
     inplace: bool = False,
     progress: bool | None = None,
 ) -> nn.Module:
@@ -76,8 +76,7 @@ def repair(
     with progress_shown(progress):
         session = Session.open(dense, batches, judging=formula.judges)
         _check_pair(pruned, dense)
-        modules = {pruned.get_submodule(layer.name): layer.name for layer in session.layers}
-        check_copy(pruned, session.seen[0], modules, session.layers.names)
+        check_copy(pruned, session.seen[0])
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
         repaired, parameters = pruned if inplace else copy.deepcopy(pruned), shapes_of(pruned)
