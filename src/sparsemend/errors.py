@@ -3,6 +3,32 @@
 from __future__ import annotations
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    """Return text that says what it holds and does nothing else to a terminal.
+
+    Names of layers come from files: one with an escape sequence could move the cursor or rewrite
+    what stands above. Such characters become as in ``repr``.
+
+    Parameters
+    ----------
+    text
+        To be printed.
+    keep
+        Characters to leave as they are, such as line ends.
+
+    Examples
+    --------
+    >>> print(printable("conv\\x1b[2J"))
+    conv\\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
 class SparsemendError(ValueError):
     """Bad input: says what was wrong, the value, what is allowed and what to do.
 
@@ -33,8 +59,11 @@ class SparsemendError(ValueError):
             parts.append(f"allowed: {allowed}")
         if fix:
             parts.append(fix)
-        super().__init__("; ".join(parts))
+        super().__init__(printable("; ".join(parts), keep="\n\t"))
 
 
 class SparsemendWarning(UserWarning):
     """Something the user should know about a layer; work goes on."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message), keep="\n\t"))

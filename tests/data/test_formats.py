@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -368,6 +370,28 @@ def test_damaged_arrays(tmp_path: Path) -> None:
     np.savez(path, x_train=np.array([{}, []], dtype=object))
     with pytest.raises(SparsemendError, match="nothing pickled"):
         data.load(path).calibration(1)
+
+
+def test_arrays_that_claim_more_than_they_hold(tmp_path: Path) -> None:
+    path = _save_npz(tmp_path, {"y_test": np.arange(3)})
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (6400000, 1000, 1000), }"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_test.npy", b"\x93NUMPY\x01\x00" + bytes([len(text), 0]) + text)
+    with pytest.raises(SparsemendError, match=r"does not hold an array of shape \(6400000, 1000"):
+        data.load(path).test()
+
+
+def test_nobody_is_told_to_allow_pickles(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    for write in (
+        lambda: path.write_bytes(pickle.dumps({"x_train": 1})),
+        lambda: np.savez(path, x_train=np.array([{}], dtype=object)),
+    ):
+        write()
+        with pytest.raises(SparsemendError) as caught:
+            data.load(path).calibration(1)
+        assert "allow_pickle" not in str(caught.value)
+        assert "trust" not in str(caught.value)
 
 
 # ---------------------------------------------------------------------------- no data set

@@ -213,3 +213,63 @@ def test_a_folder_that_does_not_exist(result, tmp_path):
     with pytest.raises(SparsemendError, match=r"cannot write there .*: got '.*nowhere"):
         result.save(tmp_path / "nowhere" / "sparse.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+SAVE = """
+import sys, torch
+from torch import nn
+import sparsemend as sm
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+result = sm.compress(model, torch.randn(50, 6), 0.5, "erk", repair="variance")
+result.save(sys.argv[1], {"mean": "0.5", "seed": 3, "facts": {"b": 1, "a": 2}})
+"""
+
+
+def test_the_same_run_writes_the_same_bytes(tmp_path):
+    paths = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for path in paths:
+        subprocess.run([sys.executable, "-c", SAVE, path], check=True)
+    assert len({path.read_bytes() for path in paths}) == 1
+    names = list(header(paths[0])[0]["__metadata__"])
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_pruned_weights_are_plain_zeros(path, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 5)).to(dtype)
+    allocation = sm.allocate(model, 0.5, "uniform")
+    pruned = sm.prune(model, allocation)
+    with torch.no_grad():
+        pruned[0].weight.mul_(-1)  # as a repair by a negative scale
+    assert torch.signbit(pruned[0].weight[pruned[0].weight == 0]).all()
+    save_checkpoint(pruned, path, allocation)
+    plain = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 5)).to(dtype)
+    load_checkpoint(plain, path)
+    same_values(plain, pruned)
+    for layer in plain:
+        zeros = layer.weight[layer.weight == 0]
+        assert len(zeros) == layer.weight.numel() // 2
+        assert not torch.signbit(zeros).any()
+
+
+def test_a_network_within_data_parallel(path):
+    model, x = biased(), torch.randn(30, 3, 6, 6)
+    result = sm.compress(model, x, 0.5, "global", repair="variance")
+    result.save(path)
+    held = nn.DataParallel(biased(seed=1))
+    load_checkpoint(held, path)
+    same_values(held.module, result.model)
+
+
+def test_a_missing_key_leaves_the_model_as_it_was(result, tmp_path):
+    state = {key: value + 1 for key, value in result.model.state_dict().items()}
+    state.pop("fc.bias")
+    torch.save(state, tmp_path / "w.pt")
+    plain = sm.models.create("digits")
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    with pytest.raises(SparsemendError, match=r"missing keys: fc\.bias"):
+        load_checkpoint(plain, tmp_path / "w.pt")
+    assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())

@@ -1,4 +1,5 @@
 import math
+import os
 import signal
 import sqlite3
 import subprocess
@@ -185,3 +186,129 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         with pytest.raises(SparsemendError, match="the store cannot be there"):
             open_store(path).__enter__()
     assert not list(tmp_path.iterdir())
+
+
+OTHER_DRIVER = """
+import sys
+from pathlib import Path
+from sparsemend.sweeps.store import open_store
+with open_store(Path(sys.argv[1])):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def link_beside(path, folder):
+    (folder / "b.sqlite").symlink_to(path.name)
+    return folder / "b.sqlite"
+
+
+def link_elsewhere(path, folder):
+    (folder / "below").mkdir()
+    (folder / "below" / "b.sqlite").symlink_to(path)
+    return folder / "below" / "b.sqlite"
+
+
+def link_to_the_folder(path, folder):
+    (folder.parent / "other").symlink_to(folder)
+    return folder.parent / "other" / path.name
+
+
+def hard_link(path, folder):
+    (folder / "below").mkdir()
+    (folder / "below" / "b.sqlite").hardlink_to(path)
+    return folder / "below" / "b.sqlite"
+
+
+LINKS = (link_beside, link_elsewhere, link_to_the_folder, hard_link)
+
+
+@pytest.fixture
+def linked(tmp_path, request):
+    """A store and its second name, either way round."""
+    folder = tmp_path / "stores"
+    folder.mkdir()
+    path = folder / "s.sqlite"
+    with open_store(path) as store:
+        store.add(RECORD)
+    return path, request.param(path, folder)
+
+
+@pytest.mark.parametrize("linked", LINKS, indirect=True)
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_second_name_lets_no_second_driver_in(linked, way):
+    first, second = linked[::way]
+    with open_store(first) as store:
+        with (
+            pytest.raises(SparsemendError, match="another sweep is writing to this store"),
+            open_store(second),
+        ):
+            pass
+        with read_store(second) as reader:
+            assert reader.records() == store.records()
+        store.add(make_record(make_cell(seed=7)))
+    with open_store(second) as store:
+        assert len(store.records()) == 2
+
+
+@pytest.mark.parametrize("linked", LINKS, indirect=True)
+@pytest.mark.parametrize("way", [1, -1])
+def test_nor_into_another_process(linked, way):
+    first, second = linked[::way]
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER_DRIVER, first],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as driver:  # fmt: skip
+        assert driver.stdout.readline() == "in\n"
+        with (
+            pytest.raises(SparsemendError, match="another sweep is writing to this store"),
+            open_store(second),
+        ):
+            pass
+        with read_store(second) as reader:
+            assert len(reader.records()) == 1
+        driver.kill()  # the lock goes with the process
+        driver.wait()
+    with open_store(second) as store:
+        store.add(make_record(make_cell(seed=7)))
+
+
+def test_a_link_to_a_store_that_is_still_to_be_made(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "s.sqlite").symlink_to("far/t.sqlite")
+    with open_store(tmp_path / "s.sqlite") as store:
+        store.add(RECORD)
+    assert (tmp_path / "s.sqlite").is_symlink()
+    with read_store(tmp_path / "far" / "t.sqlite") as store:
+        assert len(store.records()) == 1
+
+
+def test_what_is_no_file_is_no_store(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SparsemendError, match="it is a named pipe"):
+        open_store(tmp_path / "pipe").__enter__()
+    with pytest.raises(SparsemendError, match="there is no store"):
+        read_store(tmp_path / "pipe").__enter__()
+
+
+def test_errors_of_a_driver_are_its_own(tmp_path):
+    error = OSError(2, "not the store's")
+    with pytest.raises(OSError, match="not the store's") as caught, open_store(tmp_path / "s"):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("kept", ["[" * 200_000, "{", ""])
+def test_damaged_json_in_a_store(tmp_path, kept):
+    path = tmp_path / "s.sqlite"
+    with open_store(path) as store:
+        store.add(RECORD)
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE records SET densities = ?", (kept,))
+    connection.close()
+    with (
+        pytest.raises(SparsemendError, match="column densities holds no JSON"),
+        read_store(path) as store,
+    ):
+        store.records()

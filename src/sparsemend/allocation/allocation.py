@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, printable
 
 
 class Allocation(Mapping[str, int]):
@@ -157,7 +157,7 @@ class Allocation(Mapping[str, int]):
     def __str__(self) -> str:
         rows = [("layer", "size", "kept", "density")]
         rows += [
-            (name, str(self._sizes[name]), str(self._counts[name]), f"{density:.4f}")
+            (printable(name), str(self._sizes[name]), str(self._counts[name]), f"{density:.4f}")
             for name, density in self.densities.items()
         ]
         rows.append(("total", str(self.total), str(self.kept), f"{1 - self.sparsity:.4f}"))
@@ -165,7 +165,7 @@ class Allocation(Mapping[str, int]):
         lines = [
             "  ".join([name.ljust(first), *map(str.rjust, cells, rest)]) for name, *cells in rows
         ]
-        return "\n".join([f"rule {self._rule}, sparsity {self.sparsity:.6g}", *lines])
+        return "\n".join([f"rule {printable(self._rule)}, sparsity {self.sparsity:.6g}", *lines])
 
 
 def _integer(name: str, what: str, value: object) -> int:

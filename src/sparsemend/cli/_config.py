@@ -58,7 +58,7 @@ def _read(path: Path) -> tuple[Values, list[Values]]:
         raise sm.SparsemendError(
             f"--config cannot be read ({error.strerror})", str(path), "a TOML file"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise sm.SparsemendError(f"--config is no TOML ({error})", str(path)) from error
     tables = content.pop("network", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -14,18 +18,30 @@ from sparsemend.errors import SparsemendError
 
 # Pillow modes that are one 8-bit channel, or lose nothing but transparency on the way there.
 _GRAY_MODES = ("1", "L", "LA", "La")
-# More than 8 bits a channel: conversion would clip.
+# More than 8 bits a channel: what range they fill is only known of those with 16.
 _DEEP_MODES = ("I", "F")
+_SIXTEEN_BITS = "I;16"
+SAMPLE = 100  # images whose kind decides for all
 
 
 class Decoder:
-    """Decodes the images of one split, which must all have the shape of the first one seen.
+    """Decodes the images of one split, which must all have the size of the first one seen.
 
-    Gray images give one channel, all others three (RGB); transparency is dropped.
+    What most of a sample are decides for all: one channel if they are gray, else three (RGB);
+    three in a tie. The others are converted: gray ones become RGB, colours their brightness, 16
+    bits the upper 8. Transparency is dropped. Where most have more than 8 bits, such images are
+    refused, as it is not known how the network was given them.
+
+    Parameters
+    ----------
+    sample
+        Returns some images of the split, as paths or open files, of which only the beginning is
+        read; asked for once, when the first image is decoded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sample: Callable[[], Iterable[Path | IO[bytes]]]) -> None:
         self._image = require("PIL.Image", purpose="decoding images")
+        self._sample = sample
         self._first: tuple[str, tuple[int, ...]] | None = None
 
     def decode(self, encoded: Iterable[tuple[str, bytes]]) -> Tensor:
@@ -49,17 +65,41 @@ class Decoder:
         pixels = np.stack([self._decode_one(where, content) for where, content in encoded])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
+    @cached_property
+    def _kinds(self) -> Counter[str]:
+        """How many images of the sample are of each kind; damaged ones are of none."""
+        kinds: Counter[str] = Counter()
+        for file in self._sample():
+            mode = self._mode_of(file)
+            if mode is not None:
+                kinds[_kind(mode)] += 1
+        return kinds
+
+    @property
+    def _mode(self) -> str:
+        """The Pillow mode that all images are converted to."""
+        return "L" if self._kinds["gray"] > self._kinds["colour"] else "RGB"
+
+    def _mode_of(self, file: Path | IO[bytes]) -> str | None:
+        try:
+            with self._image.open(file) as image:
+                return str(image.mode)
+        except Exception:  # Pillow's readers raise many types; decoding the image says which
+            return None
+
     def _decode_one(
         self, where: str, content: bytes
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         try:
             image = self._image.open(io.BytesIO(content))
             mode = image.mode
-            if mode.partition(";")[0] in _DEEP_MODES:
-                raise SparsemendError(
-                    f"image {where} has too many bits a channel", mode, "8 bits a channel"
-                )
-            pixels = np.array(image.convert("L" if mode in _GRAY_MODES else "RGB"))
+            if _kind(mode) == "deep":
+                if self._kinds["deep"] * 2 > self._kinds.total() or not _has_sixteen_bits(mode):
+                    raise SparsemendError(
+                        f"image {where} has too many bits a channel", mode, "8 bits a channel"
+                    )
+                image = self._image.fromarray((np.array(image) >> 8).astype(np.uint8))
+            pixels = np.array(image.convert(self._mode))
         except SparsemendError:
             raise
         # Pillow's readers raise many types on damaged files.
@@ -79,6 +119,21 @@ class Decoder:
                 fix="resize them all to the size the network was trained with",
             )
         return pixels
+
+
+def evenly(count: int) -> range:
+    """Rows of a sample of ``count`` images, at equal distances."""
+    return range(0, count, -(-count // SAMPLE) or 1)
+
+
+def _kind(mode: str) -> Literal["gray", "colour", "deep"]:
+    if mode.partition(";")[0] in _DEEP_MODES:
+        return "deep"
+    return "gray" if mode in _GRAY_MODES else "colour"
+
+
+def _has_sixteen_bits(mode: str) -> bool:
+    return mode.startswith(_SIXTEEN_BITS)
 
 
 def _size(shape: tuple[int, ...]) -> str:

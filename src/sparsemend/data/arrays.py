@@ -6,19 +6,17 @@ They are named ``x_train``, ``y_train``, ``x_test`` and ``y_test``; also underst
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import safetensors
 import torch
 from torch import Tensor
 
 from sparsemend.data._split import Split, check_labels, split_name
 from sparsemend.errors import SparsemendError
+from sparsemend.files import npz_arrays, npz_keys
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -41,7 +39,7 @@ def read_arrays(path: Path) -> dict[str, Split]:
     if not images:
         raise SparsemendError(
             f"file {str(path)!r} names no array of images",
-            sorted(keys),
+            sorted(keys)[:10],
             "x_train, y_train, x_test and y_test, or train_images, train_labels and so on",
             "rename the arrays",
         )
@@ -126,8 +124,7 @@ def _channels_first(images: Tensor, source: str) -> Tensor:
 def _keys(path: Path) -> list[str]:
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return list(file.files)
+            return npz_keys(path)
         with safetensors.safe_open(path, framework="pt") as file:
             return list(file.keys())
     except _UNREADABLE as error:
@@ -137,8 +134,7 @@ def _keys(path: Path) -> list[str]:
 def _array(path: Path, key: str) -> Tensor:
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return torch.from_numpy(file[key])
+            return torch.from_numpy(npz_arrays(path, [key])[key])
         with safetensors.safe_open(path, framework="pt") as file:
             tensor: Tensor = file.get_tensor(key)
             return tensor
@@ -146,15 +142,7 @@ def _array(path: Path, key: str) -> Tensor:
         raise _damaged(path, error) from error
 
 
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    safetensors.SafetensorError,
-)
+_UNREADABLE = (OSError, ValueError, TypeError, safetensors.SafetensorError)
 
 
 def _damaged(path: Path, error: Exception) -> SparsemendError:

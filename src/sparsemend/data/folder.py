@@ -1,31 +1,26 @@
 """A folder of image files by class: ``train/CLASS/*.png`` and ``test/CLASS/*.png``.
 
-Classes are numbered in the alphabetical order of their folders, as torchvision does. A split
-whose images lie in no class folder has no labels. Without folders for the splits, the whole
-folder is one split: test if its name says so, otherwise train.
+Classes are numbered in the alphabetical order of their folders, as torchvision does; a folder in
+which no split has an image is no class. A split whose images lie in no class folder has no
+labels. Without folders for the splits, the whole folder is one split: test if its name says so,
+otherwise train. Links are followed; hidden files and folders are left out, as are those that
+archives and storage systems add, such as ``__MACOSX``. Gray images among coloured ones become
+coloured, and the other way round, as most of a split are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sparsemend.data._decode import Decoder
+from sparsemend.data._decode import Decoder, evenly
+from sparsemend.data._listing import has_images, images_of, loose_images, subfolders
 from sparsemend.data._split import TRAIN, Split, split_name
 from sparsemend.errors import SparsemendError
-
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
-)
-
-
-def has_images(path: Path) -> bool:
-    """Say whether there is an image file in the folder or below."""
-    return any(_is_image(file) for file in path.rglob("*"))
 
 
 def read_folder(path: Path) -> dict[str, Split]:
@@ -39,10 +34,8 @@ def read_folder(path: Path) -> dict[str, Split]:
     """
     folders: dict[str, Path] = {}
     others = []
-    for folder in _subfolders(path):
+    for folder in filter(has_images, subfolders(path)):
         name = split_name(folder.name)
-        if not has_images(folder):
-            continue
         if name is None:
             others.append(folder.name)
             continue
@@ -64,17 +57,20 @@ def read_folder(path: Path) -> dict[str, Split]:
     if not folders:
         folders = {split_name(path.resolve().name) or TRAIN: path}
     # Over all splits, so that a class that one of them lacks does not shift the numbers.
-    names = {sub.name for folder in folders.values() for sub in _subfolders(folder)}
+    found = {
+        split: {sub.name: list(images_of(sub)) for sub in subfolders(folder)}
+        for split, folder in folders.items()
+    }
+    names = {name for classes in found.values() for name, files in classes.items() if files}
     numbers = {name: number for number, name in enumerate(sorted(names))}
-    return {split: _read_split(folder, numbers) for split, folder in folders.items()}
+    return {split: _split(folders[split], classes, numbers) for split, classes in found.items()}
 
 
-def _read_split(folder: Path, numbers: dict[str, int]) -> FolderSplit:
-    loose = sorted(file for file in folder.iterdir() if _is_image(file))
-    classes = [
-        [(file, numbers[sub.name]) for file in sorted(sub.rglob("*")) if _is_image(file)]
-        for sub in _subfolders(folder)
-    ]
+def _split(
+    folder: Path, by_class: Mapping[str, Sequence[Path]], numbers: Mapping[str, int]
+) -> FolderSplit:
+    loose = loose_images(folder)
+    classes = [[(file, numbers[name]) for file in files] for name, files in by_class.items()]
     if loose and any(classes):
         raise SparsemendError(
             f"folder {str(folder)!r} has images beside its class folders",
@@ -102,7 +98,7 @@ class FolderSplit:
 
     def __init__(self, files: Sequence[Path], labels: Tensor | None) -> None:
         self._files = tuple(files)
-        self._decoder = Decoder()
+        self._decoder = Decoder(lambda: (self._files[row] for row in evenly(len(self))))
         self.labels = labels
 
     def __len__(self) -> int:
@@ -118,11 +114,3 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise SparsemendError(f"image {str(file)!r} cannot be read ({error})") from error
-
-
-def _subfolders(path: Path) -> list[Path]:
-    return sorted(sub for sub in path.iterdir() if sub.is_dir() and not sub.name.startswith("."))
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()

@@ -6,6 +6,7 @@ chosen by how the file name begins: ``train-00000-of-00004.parquet``.
 
 from __future__ import annotations
 
+import io
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsemend.data._decode import Decoder
+from sparsemend.data._decode import Decoder, evenly
 from sparsemend.data._optional import require
 from sparsemend.data._split import Split, check_labels, split_name
 from sparsemend.errors import SparsemendError
@@ -84,7 +85,7 @@ class ParquetSplit:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._parquet = require("pyarrow.parquet", purpose="reading parquet files")
-        self._decoder = Decoder()
+        self._decoder = Decoder(self._sample)
         self._files = tuple(files)
         self._groups: list[_RowGroup] = []
         columns = set()
@@ -148,6 +149,13 @@ class ParquetSplit:
                     )
                 encoded[position] = (where, content)
         return self._decoder.decode(encoded)
+
+    def _sample(self) -> list[io.BytesIO]:
+        """Images of the first row group that has any: others would have to be read for it."""
+        group = next(group for group in self._groups if group.size)
+        column = self._read(group)
+        contents = (column[row].as_py() for row in evenly(group.size))
+        return [io.BytesIO(content) for content in contents if content is not None]
 
     def _open(self, file: Path) -> Any:
         try:

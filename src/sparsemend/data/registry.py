@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsemend.data import arrays, folder, parquet
+from sparsemend.data._listing import has_images
 from sparsemend.data._split import Split
 from sparsemend.data.digits import read_digits
 from sparsemend.data.image_data import ImageData
@@ -41,7 +42,7 @@ FORMATS: dict[str, Format] = {
     ),
     "folder": Format(
         "a folder of images by class (train/CLASS/*.png, test/CLASS/*.png)",
-        lambda path: path.is_dir() and folder.has_images(path),
+        lambda path: path.is_dir() and has_images(path),
         folder.read_folder,
     ),
     "arrays": Format(

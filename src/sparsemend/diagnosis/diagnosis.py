@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsemend.errors import SparsemendError
-from sparsemend.files import atomic_write
+from sparsemend.errors import SparsemendError, printable
+from sparsemend.files import atomic_write, npz_arrays, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,14 +67,15 @@ class Diagnosis:
     def __str__(self) -> str:
         """Relative Repairability and residual damage of each layer at a few densities."""
         shown = sorted({int(np.abs(self.densities - d).argmin()) for d in _SHOWN_DENSITIES})
-        width = max(5, *(len(name) for name in self.layers))
+        names = [printable(name) for name in self.layers]
+        width = max(5, *map(len, names))
         head = "".join(f"{f'{100 * self.densities[k]:.3g} %':>14}" for k in shown)
         lines = [
             f"Relative Repairability (residual damage) after repair {self.repair!r}, "
-            f"{self.mask} masks, {self.inputs} inputs",
+            f"{printable(self.mask)} masks, {self.inputs} inputs",
             f"{'layer':<{width}}{head}   density",
         ]
-        for index, name in enumerate(self.layers):
+        for index, name in enumerate(names):
             cells = (f"{self.rr[index, k]:.2f} ({self.residual[index, k]:.2f})" for k in shown)
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
         return "\n".join(lines)
@@ -144,7 +146,9 @@ class Diagnosis:
             arrays = {key: getattr(self, key) for key in ("densities", "raw", "residual", "rr")}
             rest = {key: value for key, value in values.items() if key not in arrays}
             header = np.array(json.dumps(rest))
-            atomic_write(path, lambda file: np.savez(file, header=header, **arrays))
+            content = io.BytesIO()  # a zip archive does not close where the disk is full
+            np.savez(content, header=header, **arrays)
+            atomic_write(path, lambda file: file.write(content.getvalue()))
         else:
             raise _unknown_ending(path)
 
@@ -162,11 +166,11 @@ class Diagnosis:
             raise SparsemendError("there is no diagnosis file", str(path))
         try:
             if path.suffix == ".json":
-                return cls.from_dict(json.loads(path.read_text()))
+                return cls.from_dict(parse_json(path.read_text(encoding="utf-8")))
             if path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as file:
-                    header = json.loads(str(file["header"]))
-                    return cls.from_dict({**header, **{k: file[k] for k in file if k != "header"}})
+                arrays = npz_arrays(path)
+                header = parse_json(str(arrays.pop("header")))
+                return cls.from_dict({**header, **arrays})
         except SparsemendError:
             raise
         except Exception as error:  # what a damaged file makes the readers raise is open-ended

@@ -26,7 +26,8 @@ def save_checkpoint(
 ) -> None:
     """Write a sparse network as safetensors: its state dict, strictly under its own keys.
 
-    Zeros are stored densely, so the file is as large as the dense one; it compresses well.
+    Zeros are stored densely, so the file is as large as the dense one; it compresses well. The
+    same network and facts give the same bytes.
 
     Parameters
     ----------
@@ -53,7 +54,12 @@ def save_checkpoint(
         "added_biases": list(added_biases),
     }
     header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
-    save_weights(Path(path), model.state_dict(), header)
+    state = dict(model.state_dict())
+    for name in allocation:
+        key = f"{name}.weight"
+        if key in state:
+            state[key] = state[key] + 0.0  # a pruned weight that was scaled may be -0
+    save_weights(Path(path), state, header)
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> dict[str, str]:
@@ -62,7 +68,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> dict[str, str]:
     Parameters
     ----------
     model
-        A network of the checkpoint's architecture. Layers that the repair gave a bias get one.
+        A network of the checkpoint's architecture, as it is or within DataParallel and the like.
+        Layers that the repair gave a bias get one. Nothing is changed where the file does not fit.
     path
         A file that :func:`save_checkpoint` or ``sparsemend compress`` wrote.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sparsemend.errors import SparsemendError
 from sparsemend.models import digits
+from sparsemend.models._names import plain_names
 from sparsemend.models.registry import architecture, create
 from sparsemend.models.weights import channel_values, load_weights, read_weights
 
@@ -123,6 +124,8 @@ def _create_to_fit(
 ) -> nn.Module:
     """Build a built-in network in the size of the weights, where the caller gives none."""
     entry = architecture(name)
+    rename = plain_names(state)
+    state = {rename(key): value for key, value in state.items()}
     if num_classes is None:
         num_classes = _rows(state, entry.classifier)
     if width is None:
@@ -132,7 +135,8 @@ def _create_to_fit(
 
 
 def _rows(state: Mapping[str, Tensor], module: str) -> int | None:
-    weight = state.get(f"{module}.weight")
+    # The second is how torch.nn.utils.prune names it.
+    weight = state.get(f"{module}.weight", state.get(f"{module}.weight_orig"))
     if weight is None or weight.ndim == 0 or len(weight) == 0:
         return None
     return len(weight)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, printable
 from sparsemend.files import atomic_write
 from sparsemend.reports.compare import other_rules, rules_of_shapes
 from sparsemend.reports.contents import Compression, Contents
@@ -75,7 +75,7 @@ class Report:
         return write_images(self.figures, Path(folder), kind)
 
     def __str__(self) -> str:
-        return "\n".join(self.summary)
+        return "\n".join(map(printable, self.summary))
 
 
 def report(

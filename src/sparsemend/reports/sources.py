@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
+from sparsemend.files import parse_json
 from sparsemend.reports.compose import Source
 from sparsemend.reports.contents import Compression
 from sparsemend.sweeps import SweepResult
@@ -18,7 +18,7 @@ from sparsemend.sweeps import SweepResult
 def _json(path: Path) -> Source:
     """Told apart by what is in them."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SparsemendError(f"this is no JSON ({error})", str(path)) from error
     if isinstance(values, Mapping) and values.get("format") == "sparsemend-diagnosis":

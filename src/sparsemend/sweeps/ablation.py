@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsemend.allocation import ForcedRule
+from sparsemend.errors import printable
 from sparsemend.sweeps.records import Measure, Record, Spread
 from sparsemend.sweeps.result import SweepResult, write_csv
 from sparsemend.sweeps.text import columns, failure_lines, spread_text
@@ -114,7 +115,7 @@ class AblationResult:
     def __str__(self) -> str:
         base, forced, source = self.rule.base, str(self.rule), self.rule.source
         lines = [
-            f"{network}: {source}'s densities instead of {base}'s in {', '.join(names)}"
+            printable(f"{network}: {source}'s densities instead of {base}'s in {', '.join(names)}")
             for network, names in self.layers.items()
         ]
         found = self.comparisons()

@@ -27,8 +27,20 @@ def _add_diagnosis_and_kept_repair(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE records ADD COLUMN kept_repair TEXT NOT NULL DEFAULT ''")
 
 
+def _add_judge(connection: sqlite3.Connection) -> None:
+    """Version 3 judged class scores alone, all outputs by their KL.
+
+    From then on agreement and chance may be missing: outputs need not be class scores.
+    """
+    for table in ("records", "failures"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN judge TEXT NOT NULL DEFAULT 'auto'")
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN output TEXT NOT NULL DEFAULT ''")
+    connection.execute("ALTER TABLE records ADD COLUMN judged TEXT NOT NULL DEFAULT 'kl'")
+    connection.execute("ALTER TABLE records ADD COLUMN recovered REAL")
+
+
 def _add_new_biases(connection: sqlite3.Connection) -> None:
-    """In version 3 every layer that needed a bias for its shift got one."""
+    """Until version 4 every layer that needed a bias for its shift got one."""
     connection.execute("ALTER TABLE records ADD COLUMN new_biases INTEGER NOT NULL DEFAULT 1")
     connection.execute("ALTER TABLE failures ADD COLUMN new_biases INTEGER NOT NULL DEFAULT 1")
 
@@ -38,5 +50,6 @@ def _add_new_biases(connection: sqlite3.Connection) -> None:
 MIGRATIONS: dict[int, Migration] = {
     1: _add_budget,
     2: _add_diagnosis_and_kept_repair,
-    3: _add_new_biases,
+    3: _add_judge,
+    4: _add_new_biases,
 }

@@ -15,6 +15,7 @@ from sparsemend.execution.batches import batch_size
 from sparsemend.layers import LayerSet, discover, select_layers
 from sparsemend.recipe import AUTO, Recipe, parse_budget
 from sparsemend.repairs import unshiftable
+from sparsemend.session import Session
 from sparsemend.sweeps.fingerprint import (
     diagnosis_fingerprint,
     inputs_fingerprint,
@@ -44,7 +45,8 @@ def plan_tasks(
         For anything that no cell could be computed with: unknown rules, masks, repairs or
         scopes, ones that do not go together, sparsities out of range, and bad inputs; for a
         search budget that is none, or that no rule of the grid spends; for repair ``best`` and
-        rule ``auto`` without the held-out inputs that they choose by.
+        rule ``auto`` without the held-out inputs that they choose by; for a network whose outputs
+        cannot be judged.
     """
     limit = str(parse_budget(budget))
     if budget is not None and AUTO not in grid.rules:
@@ -99,6 +101,7 @@ def _settings(network: Network, grid: Grid, scope: str, new_biases: bool) -> dic
     for seed in grid.seeds:
         seen, unseen = network.inputs.draw(seed)
         if not settings:
+            Session(network.model, seen, criterion=network.criterion).check_outputs()
             layers = discover(network.model, seen[0])
             _check_forced(layers, grid.rules)
             new_biases = new_biases or not unshiftable(network.model, layers)
@@ -111,6 +114,8 @@ def _settings(network: Network, grid: Grid, scope: str, new_biases: bool) -> dic
             weights=weights,
             inputs=inputs_fingerprint(seen, unseen),
             test=test,
+            judge=network.criterion.name,
+            output=str(network.criterion.output),
             new_biases=new_biases,
         )
     return settings

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsemend.errors import SparsemendError
-from sparsemend.files import atomic_write
+from sparsemend.files import atomic_write, csv_text
 from sparsemend.sweeps import text, transition
 from sparsemend.sweeps.plan import Estimate
 from sparsemend.sweeps.records import Cell, Failure, Lead, Measure, Record, Settings, Transition
@@ -102,16 +100,15 @@ class SweepResult:
 
     def __str__(self) -> str:
         leads = self.leads("accuracy") or self.leads("agreement")
-        return text.describe(len(self.records), self.transitions(), leads, self.failures)
+        return text.describe(self.records, self.transitions(), leads, self.failures)
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of the same keys, atomically."""
-    content = io.StringIO()
-    table = csv.DictWriter(content, fieldnames=list(rows[0]) if rows else [])
-    table.writeheader()
-    table.writerows(rows)
-    atomic_write(Path(path), lambda file: file.write(content.getvalue().encode()))
+    """Write rows atomically; what a row lacks is empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[row.get(name) for name in names] for row in rows]
+    content = csv_text([names, *cells], newline="\r\n")
+    atomic_write(Path(path), lambda file: file.write(content.encode()))
 
 
 def record_row(record: Record) -> dict[str, Any]:

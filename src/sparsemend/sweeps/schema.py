@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from sparsemend.files import parse_json
 from sparsemend.sweeps.migrations import MIGRATIONS
 from sparsemend.sweeps.records import Cell, Failure, Record, Settings
 
@@ -46,7 +47,12 @@ class Column:
         """Inverse of :meth:`write`."""
         if self.flag:
             return bool(kept)
-        return json.loads(kept) if self.json else kept
+        if not self.json:
+            return kept
+        try:
+            return parse_json(kept)
+        except ValueError as error:
+            raise sqlite3.DataError(f"column {self.name} holds no JSON: {error}") from error
 
 
 def columns(kind: type) -> tuple[Column, ...]:
@@ -123,7 +129,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite itself rolls back where the disk is full
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")

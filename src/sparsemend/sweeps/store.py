@@ -6,9 +6,10 @@ any moment leaves every finished cell and nothing of the others.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sparsemend.errors import SparsemendError
+from sparsemend.files import cannot_write, regular_target
 from sparsemend.sweeps import schema
+from sparsemend.sweeps._locks import locked_file
 from sparsemend.sweeps.records import Cell, Failure, Record, Settings, Task
 
 _WAIT = 30.0  # seconds that a reader may wait for a writer's transaction
@@ -90,7 +93,7 @@ def open_store(path: Path | None) -> Iterator[Store]:
         with _connected(":memory:") as connection:
             yield Store(connection)
         return
-    with _locked(path), _connected(str(path), path) as connection:
+    with _locked(path) as target, _connected(str(target), path) as connection:
         yield Store(connection)
 
 
@@ -129,6 +132,8 @@ def _connected(
             schema.migrate(connection, version)
         yield connection
     except sqlite3.Error as error:
+        if path is not None and getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+            raise cannot_write(path, OSError(errno.ENOSPC, str(error))) from error
         raise SparsemendError(
             f"the store cannot be used ({error})", str(path), "a file made by a sweep"
         ) from error
@@ -171,28 +176,54 @@ def _in_memory(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let no second driver in; the lock goes with the process, however it ends."""
+def _locked(path: Path) -> Iterator[Path]:
+    """Let no second driver in, whatever name it has for the store; yields the file itself.
+
+    The lock goes with the process, however it ends. A file that was made for nothing is removed.
+    """
     if not path.parent.is_dir() or path.is_dir():
         raise SparsemendError(
             "the store cannot be there", str(path), "a file in a folder that exists"
         )
-    lock_path = path.with_name(f"{path.name}.lock")
+    with ExitStack() as locks:
+        try:
+            target, present = regular_target(path)
+            locks.enter_context(_named_lock(target, path))
+            free = locks.enter_context(locked_file(target))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        if not free:
+            raise _busy(path)
+        if present is None:
+            locks.callback(_remove_empty, target)
+        yield target
+
+
+def _remove_empty(file: Path) -> None:
+    with suppress(OSError):
+        if file.stat().st_size == 0:
+            file.unlink()
+
+
+@contextmanager
+def _named_lock(target: Path, path: Path) -> Iterator[None]:
+    """The lock beside the file, which also holds for other machines."""
+    lock_path = target.with_name(f"{target.name}.lock")
     lock = FileLock(lock_path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise SparsemendError(
-            "another sweep is writing to this store",
-            str(path),
-            fix="wait until it has ended, or choose another store",
-        ) from None
-    except OSError as error:
-        raise SparsemendError(
-            f"cannot write there ({error.strerror})", str(path), fix="choose an existing folder"
-        ) from error
+        raise _busy(path) from None
     try:
         yield
     finally:
         lock_path.unlink(missing_ok=True)  # while it is held: a lock without a name locks nobody
         lock.release()
+
+
+def _busy(path: Path) -> SparsemendError:
+    return SparsemendError(
+        "another sweep is writing to this store",
+        str(path),
+        fix="wait until it has ended, or choose another store",
+    )

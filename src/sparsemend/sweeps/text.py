@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsemend.sweeps.records import Cell, Failure, Lead, Spread, Transition
+from sparsemend.errors import printable
+from sparsemend.sweeps.records import Cell, Failure, Lead, Record, Spread, Transition
 
 _HEAD = ("network", "rule", "mask", "repair", "midpoint", "0.8 to 0.2", "label-free midpoint")
 
 
 def describe(
-    cells: int,
+    records: Sequence[Record],
     transitions: Sequence[Transition],
     leads: Sequence[Lead],
     failures: Sequence[Failure],
@@ -19,8 +20,8 @@ def describe(
 
     Parameters
     ----------
-    cells
-        Number of finished cells.
+    records
+        The finished cells.
     transitions
         Of both measures.
     leads
@@ -28,19 +29,39 @@ def describe(
     failures
         Cells without a result.
     """
-    parts = [f"{cells} cells"]
-    if cells:
+    parts = [f"{len(records)} cells"]
+    if records:
         parts += ["", transition_table(transitions)]
+    if notes := undefined(records):
+        parts += ["", *notes]
     if leads:
         parts += ["", f"leading rule by {leads[0].measure} (recovery ahead of the next by up to)"]
         groups = dict.fromkeys((lead.network, lead.mask, lead.repair) for lead in leads)
         for group in groups:
             mine = [x for x in leads if (x.network, x.mask, x.repair) == group]
             stretches = ", ".join(map(_stretch, mine))
-            parts.append(f"  {' '.join(group)}: {stretches}")
+            parts.append(printable(f"  {' '.join(group)}: {stretches}"))
     if failures:
         parts += ["", *failure_lines(failures)]
     return "\n".join(parts)
+
+
+def undefined(records: Sequence[Record]) -> list[str]:
+    """In words, where there is no recovery to speak of, one line for every network."""
+    lines = {}
+    for record in records:
+        network = record.cell.network
+        if record.guesses:
+            lines[network, "accuracy"] = (
+                f"{network}: recovery of accuracy is not defined, because the dense network "
+                f"(accuracy {record.top1_dense:.4f}) is no better than guessing "
+                f"({record.chance:.4f})"
+            )
+        if record.recovery("agreement") is None:
+            lines[network, "agreement"] = (
+                f"{network}: recovery without labels is not defined for judge {record.judged!r}"
+            )
+    return list(lines.values())
 
 
 def failure_lines(failures: Sequence[Failure]) -> list[str]:
@@ -51,7 +72,8 @@ def failure_lines(failures: Sequence[Failure]) -> list[str]:
     lines = [f"{len(failures)} cells failed"]
     for error, having in cells.items():
         more = f" and {len(having) - 1} more" if len(having) > 1 else ""
-        lines.append(f"  {having[0]}{more}: {error}")
+        first, why = printable(str(having[0])), printable(error, keep="\n")
+        lines.append(f"  {first}{more}: {why}")
     return lines
 
 
@@ -64,10 +86,12 @@ def transition_table(transitions: Sequence[Transition]) -> str:
     agreement = {_whose(t): t for t in transitions if t.measure == "agreement"}
     accuracy = {_whose(t): t for t in transitions if t.measure == "accuracy"}
     rows: list[tuple[str, ...]] = [_HEAD]
-    for whose, label_free in agreement.items():
-        shown = accuracy.get(whose, label_free)
+    for whose in dict.fromkeys((*agreement, *accuracy)):
+        label_free = agreement.get(whose)
+        shown = accuracy.get(whose) or agreement[whose]
         band = f"{_mean(shown.start)} to {_mean(shown.end)}"
-        rows.append((*whose, spread_text(shown.midpoint), band, spread_text(label_free.midpoint)))
+        free = "-" if label_free is None else spread_text(label_free.midpoint)
+        rows.append((*whose, spread_text(shown.midpoint), band, free))
     title = "recovery passes one half at this sparsity (-: not within the sweep)"
     if not accuracy:
         title += "; no labels: by agreement with the dense network"
@@ -76,8 +100,9 @@ def transition_table(transitions: Sequence[Transition]) -> str:
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines of aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
 
 
 def _stretch(lead: Lead) -> str:

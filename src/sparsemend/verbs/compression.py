@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
+from sparsemend.errors import printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
 from sparsemend.search import AllocationSearch
@@ -50,7 +51,7 @@ class CompressionResult:
         Names of layers that were repaired without a shift: they have neither a bias nor a
         BatchNorm behind them.
     tried
-        With repair ``best``: every ending that was tried → its KL on the held-out inputs;
+        With repair ``best``: every ending that was tried → its loss on the held-out inputs;
         ``repair`` names the winner.
     seconds
         Stage → wall-clock seconds.
@@ -91,6 +92,9 @@ class CompressionResult:
             "repair": self.repair,
             "tried": dict(self.tried),
             "scope": self.scope,
+            "loss": self.agreement.loss,
+            "judge": self.agreement.judge,
+            "judged": str(self.agreement),
             "kl": self.agreement.kl,
             "agreement": self.agreement.top1,
             "heldout": self.heldout,
@@ -122,10 +126,10 @@ class CompressionResult:
             f"{self.agreement} ({where} inputs)",
         ]
         if len(self.tried) > 1:
-            kls = ", ".join(f"{name} {kl:.4f}" for name, kl in self.tried.items())
-            lines.append(f"tried (KL): {kls}")
+            losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self.tried.items())
+            lines.append(f"tried ({self.agreement.label}): {losses}")
         if self.added_biases:
-            lines.append(f"got a bias parameter: {', '.join(self.added_biases)}")
+            lines.append(f"got a bias parameter: {', '.join(map(printable, self.added_biases))}")
         if self.unshifted:
             lines.append(f"without a bias, so not shifted: {_some(self.unshifted)}")
         return "\n".join(lines)
@@ -134,4 +138,4 @@ class CompressionResult:
 def _some(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")

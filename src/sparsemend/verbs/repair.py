@@ -8,11 +8,12 @@ import warnings
 from torch import nn
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
 from sparsemend.masks import apply_masks, find_masks
 from sparsemend.progress import progress_shown
-from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, NEW_BIASES, SCOPE
+from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, JUDGE, NEW_BIASES, SCOPE
 from sparsemend.repairs import Support, Terms, parse_repair
 from sparsemend.session import Session
 from sparsemend.verbs.verification import shapes_of, verify_result
@@ -25,6 +26,8 @@ def repair(
     repair: str = DIAGNOSED_REPAIR,
     *,
     scope: str = SCOPE,
+    judge: str | LossFunction = JUDGE,
+    output: str | int | None = None,
     new_biases: bool = NEW_BIASES,
     inplace: bool = False,
     progress: bool | None = None,
@@ -51,6 +54,10 @@ def repair(
     scope
         ``"sequential"``: layer by layer, inputs from the network repaired so far.
         ``"one-shot"``: all layers from one pass.
+    judge, output
+        How ``best`` judges closeness, and on which part of the network's output alone, as in
+        :func:`sparsemend.agreement`. Only where a final layer's outputs are judged as class
+        scores does ``reconstruct`` fit the probabilities of classes.
     new_biases
         Give a bias to layers that have neither one nor a BatchNorm behind them, with a warning
         that names them. By default no parameter is added: they are fitted without a shift.
@@ -73,9 +80,12 @@ def repair(
     formula = parse_repair(repair)
     refuse_unsupported(pruned)
     formula.check(pruned, scope)
+    criterion = Criterion(judge, output)
     with progress_shown(progress):
-        session = Session.open(dense, batches, judging=formula.judges)
+        session = Session.open(dense, batches, criterion=criterion, judging=formula.judges)
         _check_pair(pruned, dense)
+        if formula.judges:
+            session.check_outputs()
         check_copy(pruned, session.seen[0])
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)

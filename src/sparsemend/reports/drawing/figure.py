@@ -5,12 +5,11 @@ Plain data. :mod:`sparsemend.reports.drawing.svg` draws it; nothing else knows a
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparsemend.files import csv_text
 from sparsemend.reports.drawing.scale import Scale
 
 Value = str | float | int | None
@@ -145,11 +144,7 @@ class Table:
 
         Numbers have nine significant digits, more than the float32 measurements behind them.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([_cell(value) for value in row] for row in self.rows)
-        return text.getvalue()
+        return csv_text([self.columns, *([_cell(value) for value in row] for row in self.rows)])
 
 
 @dataclass(frozen=True)
