@@ -278,8 +278,11 @@ def test_compressing_a_network_that_got_biases(run_json, tmp_path):
         "    return nn.Sequential(*layers, nn.Linear(288, 10, bias=False))\n"
     )
     command = ("compress", "--model", "no_biases:network", "--data", "digits", *SIZES)
-    first = run_json(*command, "--sparsity", 0.5, "--repair", "mean", "--out", "a.safetensors")
-    assert first["added_biases"] == ["0", "3"]
+    mean = ("--sparsity", 0.5, "--repair", "mean", "--out", "a.safetensors")
+    plain = run_json(*command, *mean)
+    assert (plain["added_biases"], plain["unshifted"]) == ([], ["0", "3"])
+    first = run_json(*command, *mean, "--new-biases")
+    assert (first["added_biases"], first["unshifted"]) == (["0", "3"], [])
     again = ("--weights", "a.safetensors", "--sparsity", 0.7, "--out", "b.safetensors")
     second = run_json(*command, *again, "--repair", "variance")
     assert second["added_biases"] == []

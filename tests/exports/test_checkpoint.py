@@ -142,7 +142,7 @@ def biased(seed=0):
 
 def test_added_biases_round_trip(path):
     model, x = biased(), torch.randn(30, 3, 6, 6)
-    result = sm.compress(model, x, 0.5, "global", repair="variance")
+    result = sm.compress(model, x, 0.5, "global", repair="variance", new_biases=True)
     assert result.added_biases == ("0", "4")
     result.save(path)
     plain = biased(seed=1)

@@ -18,6 +18,7 @@ from sparsemend.recipe.options import (
     INPUT,
     LIMIT,
     MASK,
+    NEW_BIASES,
     RECIPE,
     REPAIR,
     RULE,
@@ -71,7 +72,7 @@ def test_sweep_has_no_keyword_without_an_option():
 
 def test_columns_of_stores():
     columns = {column.name: column.type for column in key_columns()}
-    sql = {str: "TEXT", int: "INTEGER", float: "REAL"}
+    sql = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER"}
     options = [option for option in (*RECIPE, *INPUT) if option is not LIMIT]
     for option in options:
         assert columns.pop(option.name) == sql[option.type]
@@ -104,6 +105,7 @@ def test_values_of_files():
     assert SPARSITY.read_value([0.9, "0.80:0.98:0.01"]) == ["0.9", "0.80:0.98:0.01"]
     assert BUDGET.read_value(40) == "40"
     assert LIMIT.read_value(3) == 3
+    assert NEW_BIASES.read_value(True) is True
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,7 @@ def test_values_of_files():
         (LIMIT, [3], "a whole number"),
         (SPARSITY, [[0.9]], "a number, or a range"),
         (BUDGET, False, "a number"),
+        (NEW_BIASES, 1, "true or false"),
     ],
 )
 def test_values_that_are_refused(option, value, allowed):

@@ -13,6 +13,7 @@ import sparsemend as sm
 from sparsemend import SparsemendError, recalibrate, repair
 from sparsemend.masks import apply_masks, choose_masks
 from sparsemend.operators import OPERATORS
+from sparsemend.repairs import Support, Terms
 from sparsemend.repairs.channelwise import covered_layers, repair_channelwise
 from sparsemend.session import Session
 
@@ -222,7 +223,7 @@ def one_after_the_other(pruned, dense, batches, operator, scope):
     """
     model, session, operator = copy.deepcopy(pruned), Session(dense, batches), OPERATORS[operator]
     chosen = covered_layers(model, session.layers, operator, recalibrated=True)
-    repair_channelwise(session, model, chosen, operator, scope)
+    repair_channelwise(session, model, chosen, operator, Terms(Support({}, {}), scope))
     sm.recalibrate(model, batches)
     return model
 

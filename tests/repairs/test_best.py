@@ -239,10 +239,10 @@ def test_in_place_adds_the_biases_that_the_winner_has():
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(8, 9, bias=False), nn.ReLU(), nn.Linear(9, 4, bias=False))
     batches = [torch.randn(30, 8) for _ in range(4)]
-    expected = sm.compress(dense, batches, 0.5, "global")
+    expected = sm.compress(dense, batches, 0.5, "global", new_biases=True)
     assert expected.added_biases == ("0", "2")
     model = copy.deepcopy(dense)
-    sm.compress(model, batches, 0.5, "global", inplace=True)
+    sm.compress(model, batches, 0.5, "global", new_biases=True, inplace=True)
     same_values(model, expected.model)
     assert [name for name, _ in model.named_parameters()] == [
         name for name, _ in expected.model.named_parameters()

@@ -35,7 +35,7 @@ def repaired_signals(dense, fraction, seed, operator):
     """Layer → (layer, dense signal, repaired signal), and the pruned and repaired networks."""
     batches = list(images(20, seed, torch.float64).split(8))
     pruned = prune_half(dense, fraction)
-    repaired = repair(pruned, dense, batches, operator)
+    repaired = repair(pruned, dense, batches, operator, new_biases=True)
     layers = layers_of(dense, batches[0])
     ours, theirs = signals(repaired, layers, batches), signals(dense, layers, batches)
     return {x.name: (x, theirs[x.name], ours[x.name]) for x in layers}, pruned, repaired
@@ -277,7 +277,7 @@ def test_kept_weights_on_silent_inputs_are_neither_erased_nor_blown_up(operator)
         pruned[1].weight[0, 0] = 0
         pruned[1].weight[1, 0] = 0
     with pytest.warns(SparsemendWarning, match=r"got a bias parameter: 1$"):
-        repaired = repair(pruned, model, x, operator)
+        repaired = repair(pruned, model, x, operator, new_biases=True)
     assert torch.equal(repaired[1].weight[:2], pruned[1].weight[:2])
     assert (repaired[1].weight != 0).sum() == (pruned[1].weight != 0).sum()
 

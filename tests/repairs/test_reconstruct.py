@@ -33,7 +33,7 @@ def random_masks(model, layers, density, seed=0):
     return masks
 
 
-def rebuilt(dense, batches, density, free=True, settings=None):
+def rebuilt(dense, batches, density, free=True, settings=None, new_biases=False):
     """The reconstructed network, its masks, and what the reconstruction reports."""
     layers, model = discover(dense, batches[0]), copy.deepcopy(dense)
     masks = None if free else random_masks(dense, layers, density)
@@ -43,7 +43,7 @@ def rebuilt(dense, batches, density, free=True, settings=None):
                 model.get_submodule(name).weight.masked_fill_(~mask, 0)
     before = copy.deepcopy(dense)
     support = Support(counts(layers, density), masks)
-    done = reconstruct(Session(dense, batches), model, support, settings)
+    done = reconstruct(Session(dense, batches), model, support, settings, new_biases=new_biases)
     assert same_state(dense, before)
     if masks is not None:
         assert all(torch.equal(done.masks[name], mask) for name, mask in masks.items())
@@ -266,14 +266,15 @@ def test_half_precision():
 
 @pytest.mark.filterwarnings(ILL)
 def test_new_biases_are_reported_and_keys_stay_where_a_norm_takes_the_shift():
-    model, done, _ = rebuilt(network("transposed"), [images(40)], 0.5)
+    model, done, _ = rebuilt(network("transposed"), [images(40)], 0.5, new_biases=True)
     assert done.added_biases == ("2",)
     assert model[2].bias.isfinite().all()
     model, done, _ = rebuilt(network("residual"), [images(40)], 0.5)
     assert done.added_biases == ()
     dense = network("transposed")
+    pruned = sm.prune(dense, {"2": 40})
     with pytest.warns(SparsemendWarning, match="layers that got a bias parameter: 2$"):
-        sm.repair(sm.prune(dense, {"2": 40}), dense, images(40), "reconstruct")
+        sm.repair(pruned, dense, images(40), "reconstruct", new_biases=True)
 
 
 def sum_error(model, dense, x, block):

@@ -29,31 +29,31 @@ def damaged(dense, seed=0):
     return model, marginal
 
 
-def distance(model, dense, batches, restored, original):
+def distance(model, dense, batches, restored, original, unshifted=()):
     """KL after restoring, batch by batch, the statistics that the original has."""
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if restored == "norms" and isinstance(module, nn.BatchNorm2d):
             module.train()
     if restored == "layers":
-        restore(model, original)
+        restore(model, original, unshifted)
     with torch.no_grad():
         total = sum(float(JUDGES["kl"].loss(dense(x), model(x)).sum()) for x in batches)
     return total / sum(map(len, batches))
 
 
-def restore(model, original):
-    """Outputs of all layers get mean and variance of those of another network."""
+def restore(model, original, unshifted=()):
+    """Outputs of all layers get mean and variance of those of another network, or E z² alone."""
     original = copy.deepcopy(original).eval()
     aims, modules = {}, dict(model.named_modules())
     for layer in discover(model):
         twin = dict(original.named_modules())[layer.name]
 
         def note(_, __, z, name=layer.name):
-            aims[name] = moments(z)
+            aims[name] = moments(z, name not in unshifted)
 
         def match(_, __, z, name=layer.name):
-            (mean, spread), (aim, aimed) = moments(z), aims[name]
+            (mean, spread), (aim, aimed) = moments(z, name not in unshifted), aims[name]
             return aim + aimed * (z - mean) / spread
 
         twin.register_forward_hook(note)
@@ -65,8 +65,10 @@ def restore(model, original):
     model.register_forward_pre_hook(first)
 
 
-def moments(z):
+def moments(z, about_mean=True):
     dims = [d for d in range(z.dim()) if d != 1]
+    if not about_mean:
+        return 0.0, z.square().mean(dims, keepdim=True).sqrt()
     return z.mean(dims, keepdim=True), z.var(dims, correction=0, keepdim=True).sqrt()
 
 
@@ -90,18 +92,20 @@ NETWORKS = {"plain": conv_bn, "grouped, in place": grouped, "linear": perceptron
 
 
 @pytest.mark.parametrize(
-    ("name", "restored"),
+    ("name", "restored", "unshifted"),
     [
-        ("plain", "nothing"),
-        ("plain", "norms"),
-        ("plain", "layers"),
-        ("grouped, in place", "norms"),
-        ("grouped, in place", "layers"),
-        ("linear", "nothing"),
-        ("linear", "layers"),
+        ("plain", "nothing", ()),
+        ("plain", "norms", ()),
+        ("plain", "layers", ()),
+        ("plain", "layers", ("3", "11")),
+        ("grouped, in place", "norms", ()),
+        ("grouped, in place", "layers", ()),
+        ("linear", "nothing", ()),
+        ("linear", "layers", ()),
+        ("linear", "layers", ("0", "2")),
     ],
 )
-def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, restored):
+def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, restored, unshifted):
     dense = NETWORKS[name]().double()
     x = torch.randn(20, 6) if name == "linear" else images(20)
     batches = list(x.double().split([8, 8, 4]))
@@ -113,7 +117,11 @@ def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, resto
     before = copy.deepcopy(model), copy.deepcopy(dense)
     flags = [m.training for net in (model, dense) for m in net.modules()]
     found = density_slopes(
-        Session(dense, batches), model, Marginal(marginal, ratios), restored=restored
+        Session(dense, batches),
+        model,
+        Marginal(marginal, ratios),
+        restored=restored,
+        unshifted=unshifted,
     )
     assert [m.training for net in (model, dense) for m in net.modules()] == flags
     assert same_state(model, before[0])
@@ -122,7 +130,14 @@ def test_slopes_are_derivatives_along_the_dense_values_at_the_margin(name, resto
     dense.eval()
     for layer, ratio, slope in zip(layers, ratios, found, strict=True):
         ends = [
-            distance(shifted(model, dense, layer, marginal, step), dense, batches, restored, model)
+            distance(
+                shifted(model, dense, layer, marginal, step),
+                dense,
+                batches,
+                restored,
+                model,
+                unshifted,
+            )
             for step in (1e-5, -1e-5)
         ]
         assert slope * np.log(ratio) == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-7)

@@ -13,6 +13,7 @@ _SETTINGS = {
     "weights": "w",
     "inputs": "i",
     "test": "t",
+    "new_biases": True,
 }
 _CELL = {
     "network": "n",

@@ -54,6 +54,17 @@ def test_only_searches_have_a_budget(network):
         plan_tasks([network], make_grid(0.9, "erk", None, "mean"), "sequential", 12)
 
 
+def test_new_biases_are_a_setting_of_networks_that_could_get_some(network):
+    grid = make_grid(0.9, "erk", None, "mean")
+    given = GivenInputs([torch.randn(8, 6) for _ in range(4)])
+    bare = Network("bare", nn.Sequential(nn.Linear(6, 5, bias=False), nn.ReLU()), given)
+    for asked in (False, True):
+        tasks = plan_tasks([network, bare], grid, "sequential", new_biases=asked)
+        # True where it makes no difference: as in stores that did not keep it.
+        assert [task.settings.new_biases for task in tasks] == [True, asked]
+        assert [task.recipe.new_biases for task in tasks] == [True, asked]
+
+
 def test_masks_that_come_to_the_same_are_one_cell(network):
     grid = make_grid(0.9, "erk", ["magnitude", "magnitude"], "mean")
     assert len(plan_tasks([network], grid, "sequential")) == 1

@@ -233,13 +233,30 @@ def test_a_network_without_norms_and_biases_reports_the_new_ones():
     )
     before = state_of(model)
     x = torch.randn(40, 3, 8, 8)
-    result = compress(model, x, 0.6, "global")
+    result = compress(model, x, 0.6, "global", new_biases=True)
     same(state_of(model), before)
     check_masks(result, model)
-    assert result.added_biases == ("0", "6")
+    assert (result.added_biases, result.unshifted) == (("0", "6"), ())
     assert result.model.state_dict().keys() - model.state_dict().keys() == {"0.bias", "6.bias"}
     assert str(result).endswith("got a bias parameter: 0, 6")
-    assert compress(model, x, 0.6, "global", repair="none").added_biases == ()
+    none = compress(model, x, 0.6, "global", repair="none", new_biases=True)
+    assert (none.added_biases, none.unshifted) == ((), ())
+
+
+def test_a_network_without_norms_and_biases_keeps_its_parameters():
+    def network():
+        return nn.Sequential(nn.Linear(9, 8, bias=False), nn.ReLU(), nn.Linear(8, 5, bias=False))
+
+    torch.manual_seed(0)
+    model, x = network(), torch.randn(40, 9)
+    for repair in ("none", "mean", "variance", "shrinkage", "affine", "reconstruct", "best"):
+        result = compress(model, list(x.split(10)), 0.5, "erk", repair=repair)
+        network().load_state_dict(result.model.state_dict(), strict=True)
+        assert result.added_biases == ()
+        # Shrinkage covers convolutions only.
+        covered = () if repair in ("none", "shrinkage") else ("0", "2")
+        assert result.unshifted == covered
+        assert str(result).endswith("not shifted: 0, 2") == bool(covered)
 
 
 @pytest.mark.parametrize("kind", ["linear", "convolutional"])

@@ -109,8 +109,9 @@ def test_layers_that_get_a_bias_are_named():
     dense = conv_bn(norms=("batch", "group", "none"))
     pruned = prune_half(dense)
     with pytest.warns(SparsemendWarning, match="^layers that got a bias parameter: 3, 6$"):
-        repaired = repair(pruned, dense, images())
+        repaired = repair(pruned, dense, images(), new_biases=True)
     assert repaired.state_dict().keys() - pruned.state_dict().keys() == {"3.bias", "6.bias"}
+    assert repair(pruned, dense, images()).state_dict().keys() == pruned.state_dict().keys()
     # A second repair finds the biases there and the dense network without them.
     again = repair(repaired, dense, images())
     assert again.state_dict().keys() == repaired.state_dict().keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -33,6 +34,21 @@ class OutputStatistics:
     pruned_variance: Tensor
     error_mean: Tensor
     error_variance: Tensor
+
+    def uncentred(self) -> OutputStatistics:
+        """The same with second moments about zero in the place of variances, and means of zero.
+
+        What operators make of them is right for a layer that cannot be shifted: E z² is matched
+        where Var z would be, and regressions go through the origin.
+        """
+        zero = torch.zeros_like
+        return OutputStatistics(
+            dense_mean=zero(self.dense_mean),
+            dense_variance=self.dense_variance + self.dense_mean.square(),
+            pruned_variance=self.pruned_variance + self.pruned_mean.square(),
+            error_mean=zero(self.error_mean),
+            error_variance=self.raw_distortion,
+        )
 
     @property
     def pruned_mean(self) -> Tensor:

@@ -27,6 +27,7 @@ from sparsemend.recipe.options import (
     JUDGE,
     LIMIT,
     MASK,
+    NEW_BIASES,
     OUTPUT,
     RECIPE,
     REPAIR,
@@ -46,7 +47,7 @@ def swept(*options: Option) -> tuple[Option, ...]:
 
 # What a sweep takes besides networks and rules.
 GRID = (
-    *swept(MASK, REPAIR, SPARSITY, SEED, SCOPE, BUDGET, JUDGE, OUTPUT),
+    *swept(MASK, REPAIR, SPARSITY, SEED, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES),
     *swept(CALIBRATION_SIZE, HELDOUT_SIZE, LIMIT, STORE),
     Option("csv", Path, "Write one row per cell here."),
     Option("dry_run", bool, "Say what would run and about how long; run nothing.", False),

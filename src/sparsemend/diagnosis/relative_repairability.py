@@ -52,7 +52,9 @@ def diagnose(
 ) -> Diagnosis:
     """Compare each layer's damage before and after repair (arXiv 2605.25508).
 
-    RR_l = Σ_c omega_c D_rep,c / Σ_c omega_c D_raw,c from the calibration moments alone.
+    RR_l = Σ_c omega_c D_rep,c / Σ_c omega_c D_raw,c from the calibration moments alone. D_rep is
+    the residual with the mean matched, also of layers that a repair would not shift because they
+    have neither a bias nor a BatchNorm behind them.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from sparsemend.execution.batches import Batch, cut
 from sparsemend.layers.graph import Graph, trace
 from sparsemend.layers.kinds import is_layer, kind_of, labels
 from sparsemend.layers.layer import Layer
+from sparsemend.layers.refusals import check_copy, refuse_unsupported
 
 # One input could hide what an operation does across inputs.
 _TRACED_INPUTS = 2
@@ -98,8 +99,9 @@ def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
     ------
     SparsemendError
         If no prunable layer runs, a weight is lazy or reparametrised, or the batch does
-        not fit the model.
+        not fit the model; or for networks that ``refusals.py`` names.
     """
+    refuse_unsupported(model)
     prunable = _modules_of(model, is_layer)
     for module, name in prunable.items():
         _check_weight(name, module)
@@ -112,6 +114,7 @@ def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
         if node.kind == "module":
             runs[node.name].append(node.index)
 
+    check_copy(model, batch)
     modules: dict[str, Any] = {name: module for module, name in prunable.items()}
     executed: dict[int, list[str]] = {}  # first run → names of one weight tensor
     skipped: dict[str, str] = {}

@@ -15,6 +15,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.layers import LayerSet, discover, layer_weights, stored_weight, weight_matrix
 from sparsemend.masks.registry import get_lone_mask_rule
 from sparsemend.masks.rule import MaskProblem
+from sparsemend.masks.verification import verify_masks
 
 Masks = dict[str, Tensor]
 
@@ -56,6 +57,7 @@ def prune(
     masks = choose_masks(model, allocation, mask, calibration=calibration)
     pruned = model if inplace else copy.deepcopy(model)
     apply_masks(pruned, masks)
+    verify_masks(pruned, masks, allocation)
     return pruned
 
 

@@ -11,6 +11,8 @@ BASE_RULE = "erk"
 REPAIR = "best"
 SCOPE = "sequential"
 JUDGE = "auto"
+# The result has the parameters of the original.
+NEW_BIASES = False
 # The repair of Relative Repairability, and the mask and weights of channels of a diagnosis.
 DIAGNOSED_REPAIR = "variance"
 WEIGHTING = "relative"

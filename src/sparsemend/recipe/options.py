@@ -41,6 +41,13 @@ def read_number(value: Any) -> str:
     return str(value)
 
 
+def read_flag(value: Any) -> bool:
+    """Whether something is wanted."""
+    if not isinstance(value, bool):
+        raise TypeError("true or false")
+    return value
+
+
 def _nothing() -> Iterable[str]:
     return ()
 
@@ -51,6 +58,7 @@ _READERS: dict[type, Callable[[Any], Any]] = {
     Path: read_text,
     int: read_count,
     float: read_number,
+    bool: read_flag,
 }
 
 
@@ -198,8 +206,14 @@ JUDGE = Option(
     sweep_help="How closeness is judged: auto, or one of {choices}.",
 )
 OUTPUT = Option("output", str, "Judge this part of the output only, as logits or 0; default all.")
+NEW_BIASES = Option(
+    "new_biases",
+    bool,
+    "Give a bias to layers that have neither one nor a BatchNorm behind them.",
+    defaults.NEW_BIASES,
+)
 # What is done: the fields of a recipe.
-RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT)
+RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES)
 
 SEED = Option(
     "seed",

@@ -12,7 +12,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.masks import MaskRule, default_mask, get_mask_rule
 from sparsemend.recipe.budget import Budget, parse_budget
-from sparsemend.recipe.defaults import AUTO, JUDGE, REPAIR, RULE, SCOPE
+from sparsemend.recipe.defaults import AUTO, JUDGE, NEW_BIASES, REPAIR, RULE, SCOPE
 from sparsemend.repairs import SCOPES, Formula, parse_repair
 
 
@@ -37,6 +37,9 @@ class Recipe:
     judge, output
         How closeness to the dense network is judged, and on which part of the output, as in
         :func:`sparsemend.agreement`.
+    new_biases
+        Whether layers that have neither a bias nor a BatchNorm behind them may get a bias; else
+        they are repaired without a shift, and no parameter is added.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class Recipe:
     budget: float | str | None = None
     judge: str | LossFunction = JUDGE
     output: str | int | None = None
+    new_biases: bool = NEW_BIASES
 
     def __post_init__(self) -> None:
         formula = parse_repair(self.repair)

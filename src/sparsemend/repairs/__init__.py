@@ -7,6 +7,7 @@ What a repair is, says ``repair.py``; which there are, ``registry.py``; how they
 from sparsemend.repairs.adoption import adopt
 from sparsemend.repairs.batchnorm import has_running_norms, recalibrate, running_norms
 from sparsemend.repairs.fit import FitSettings
+from sparsemend.repairs.fold import unshiftable
 from sparsemend.repairs.formula import Formula, parse_repair
 from sparsemend.repairs.registry import REPAIRS, get_repair, repair_names, repairs
 from sparsemend.repairs.repair import SCOPES, Outcome, Repair, Restored, Support, Terms
@@ -29,4 +30,5 @@ __all__ = [
     "repair_names",
     "repairs",
     "running_norms",
+    "unshiftable",
 ]

@@ -95,9 +95,8 @@ class _Trials:
             if self.suits(repair, support):
                 model = copy.deepcopy(start)
                 outcome = repair.run(self._session, model, terms)
-                added = (*before.added_biases, *outcome.added_biases)
                 name = f"{refit.name}+{repair.name}"
-                self._judge(name, model, dataclasses.replace(outcome, added_biases=added))
+                self._judge(name, model, outcome.after(before))
 
     def take(self, network: nn.Module) -> Outcome:
         """Let the network become the best, and say what that was."""

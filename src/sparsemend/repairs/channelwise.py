@@ -17,7 +17,7 @@ from sparsemend.execution.lockstep import Pause, lockstep
 from sparsemend.layers import Layer, LayerSet, channel_last
 from sparsemend.operators import Operator
 from sparsemend.progress import progress_bar
-from sparsemend.repairs.fold import fold
+from sparsemend.repairs.fold import fold, takes_shift, unshiftable
 from sparsemend.repairs.repair import Outcome, Repair, Terms
 from sparsemend.session import Session
 
@@ -37,8 +37,9 @@ def channelwise(operator: Operator) -> Repair:
             return Outcome(masks)
         recalibrated = any(part.restores == "norms" for part in terms.then)
         layers = covered_layers(network, session.layers, operator, recalibrated=recalibrated)
-        added = repair_channelwise(session, network, layers, operator, terms.scope)
-        return Outcome(masks, tuple(added))
+        unshifted = () if terms.new_biases else unshiftable(network, layers)
+        added = repair_channelwise(session, network, layers, operator, terms)
+        return Outcome(masks, tuple(added), unshifted)
 
     return Repair(
         operator.name,
@@ -71,7 +72,7 @@ def repair_channelwise(
     network: nn.Module,
     layers: Sequence[Layer],
     operator: Operator,
-    scope: str,
+    terms: Terms,
 ) -> list[str]:
     """Match the pruned network's layers to the dense network's, in place.
 
@@ -79,6 +80,10 @@ def repair_channelwise(
     so far. Scope ``one-shot``: statistics of both networks in one pass, then all layers
     together. A layer that runs several times in a forward pass cannot be repaired between its
     own calls; its statistics are pooled over them in one shot first.
+
+    A layer that cannot be shifted (see ``fold.py``) gets the operator's scale for second moments
+    about zero, E z² and E z'² instead of variances: ``variance`` matches E z², and the scale of
+    ``affine`` is E z z' / E z'².
 
     Returns
     -------
@@ -88,10 +93,10 @@ def repair_channelwise(
     repeated = [layer for layer in layers if layer.calls > 1]
     added: list[str] = []
     with evaluation_mode(session.model, network):
-        if scope == "one-shot":
-            return _one_shot(session, network, layers, operator)
+        if terms.scope == "one-shot":
+            return _one_shot(session, network, layers, operator, terms)
         if repeated:
-            added += _one_shot(session, network, repeated, operator)
+            added += _one_shot(session, network, repeated, operator, terms)
         once = [layer for layer in layers if layer.calls == 1]
         by_name = {layer.name: layer for layer in once}
         with (
@@ -101,13 +106,17 @@ def repair_channelwise(
             for pause in pauses:
                 layer = by_name[pause.name]
                 moments = _accumulate(pause, layer, len(session.seen), None)
-                added += _apply(network, layer, operator, moments.statistics())
+                added += _apply(network, layer, operator, moments.statistics(), terms)
                 advance()
     return added
 
 
 def _one_shot(
-    session: Session, network: nn.Module, layers: Sequence[Layer], operator: Operator
+    session: Session,
+    network: nn.Module,
+    layers: Sequence[Layer],
+    operator: Operator,
+    terms: Terms,
 ) -> list[str]:
     moments: dict[str, PairedMoments] = {}
     by_name = {layer.name: layer for layer in layers}
@@ -122,7 +131,7 @@ def _one_shot(
             advance()
     added: list[str] = []
     for layer in layers:
-        added += _apply(network, layer, operator, moments[layer.name].statistics())
+        added += _apply(network, layer, operator, moments[layer.name].statistics(), terms)
     return added
 
 
@@ -170,11 +179,18 @@ def _outputs(module: nn.Module, inputs: Tensor, layer: Layer, index: int) -> Ten
 
 
 def _apply(
-    network: nn.Module, layer: Layer, operator: Operator, statistics: OutputStatistics
+    network: nn.Module,
+    layer: Layer,
+    operator: Operator,
+    statistics: OutputStatistics,
+    terms: Terms,
 ) -> list[str]:
+    shifted = terms.new_biases or takes_shift(network, layer)
+    if not shifted:
+        statistics = statistics.uncentred()
     # Outputs without variance give no scale, and the weights kept there must stay as they are:
     # v / eps would let them explode on other inputs, 0 / eps would erase them.
     alive = statistics.pruned_variance[0] > 0
     scale = operator.scale(statistics)[0].where(alive, statistics.dense_mean.new_ones(()))
-    shift = statistics.dense_mean - scale * statistics.pruned_mean[0]
+    shift = statistics.dense_mean - scale * statistics.pruned_mean[0] if shifted else None
     return fold(network, layer, scale, shift)

@@ -1,4 +1,10 @@
-"""Fit one layer: choose its support, if that is free, and its least-squares values."""
+"""Fit one layer: choose its support, if that is free, and its least-squares values.
+
+With a shift h that is free, E‖W x + h − t‖² is least at W Sigma = Cov[t, x] and h = E t − W mu.
+In a layer that cannot be shifted h is fixed (at its bias, if it has one, else 0), and what is
+solved is W M = E[(t − h) xᵀ] with M = E[x xᵀ] = Sigma + mu muᵀ: the same with all moments about
+zero. Columns are then normalised by E x² instead of Var x, of which the ridge is a fraction.
+"""
 
 from __future__ import annotations
 
@@ -76,11 +82,14 @@ class LayerInputs:
         Its description.
     inputs
         One tensor per batch.
+    shifted
+        Whether the layer can be shifted, so that the fit's shift is free.
     """
 
     module: Any
     layer: Layer
     inputs: Sequence[Tensor]
+    shifted: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,25 @@ class Choice:
 
 
 class InputCovariance:
-    """Normalised covariance of a layer's inputs, and cross moments with targets."""
+    """Normalised covariance of a layer's inputs, and cross moments with targets.
+
+    Where the layer cannot be shifted, second moments about zero take the place of covariances.
+
+    Attributes
+    ----------
+    count
+        Number of positions.
+    mean
+        What inputs are taken about, [groups, d]: their mean; 0 where the layer cannot be shifted.
+    fixed
+        The shift where it is not free, [C]; else None.
+    scale
+        Square roots of the diagonal, [groups, d]; 1 where ``dead``.
+    dead
+        Columns of inputs without variance (of zeros only, where the layer cannot be shifted).
+    matrix
+        Normalised to a unit diagonal, [groups, d, d].
+    """
 
     def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
         module, layer, inputs = given.module, given.layer, given.inputs
@@ -118,10 +145,18 @@ class InputCovariance:
         self.count = moments.count
         self.mean = moments.mean
         covariance = moments.covariance
+        self.fixed: Tensor | None = None
+        if not given.shifted:
+            self.fixed = _present_shift(module, layer, self.mean)
+            mu = self.mean.to(covariance.dtype)
+            covariance += mu.unsqueeze(2) * mu.unsqueeze(1)
+            self.mean = torch.zeros_like(self.mean)
         self._emphasis = 0.0
         if pooled_weight:
             means = torch.cat([mean_patch(module, x) for x in inputs], dim=1)
-            self._means = (means - means.mean(dim=1, keepdim=True)).to(covariance.dtype)
+            if self.fixed is None:
+                means = means - means.mean(dim=1, keepdim=True)
+            self._means = means.to(covariance.dtype)
             self._emphasis = pooled_weight * self.count / means.shape[1]
             covariance += self._emphasis * (self._means.mT @ self._means) / means.shape[1]
         diagonal = covariance.diagonal(dim1=1, dim2=2).clone()
@@ -132,12 +167,19 @@ class InputCovariance:
         self.matrix = covariance
 
     def cross(self, targets: Callable[[int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised covariance with the targets [groups, rows, d], their mean and std [C]."""
+        """Normalised covariance with the targets [groups, rows, d], their mean and std [C].
+
+        Where the layer cannot be shifted, targets are taken about the fixed shift instead of
+        their mean.
+        """
         layer, shape = self._layer, channel_shape(self._layer)
         wide = self.mean.dtype
         held = [targets(index) for index in range(len(self._inputs))]
-        sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
-        mean = torch.stack(sums).sum(dim=0) / self.count
+        if self.fixed is None:
+            sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
+            mean = torch.stack(sums).sum(dim=0) / self.count
+        else:
+            mean = self.fixed
         square = torch.zeros_like(mean)
         total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
         total = total.to(mean.device)
@@ -158,6 +200,11 @@ class InputCovariance:
             covariance += self._emphasis * product
         covariance = (covariance / self.scale.unsqueeze(1)).to(self.matrix.dtype)
         return covariance, mean, (square / self.count).sqrt()
+
+
+def _present_shift(module: Any, layer: Layer, like: Tensor) -> Tensor:
+    """The layer's bias, [C]; 0 where it has none."""
+    return like.new_zeros(layer.rows) if module.bias is None else module.bias.detach().to(like)
 
 
 def fit_layer(

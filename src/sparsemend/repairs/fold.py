@@ -1,7 +1,13 @@
-"""Fold a channelwise repair z' → g z' + h into the network: no run-time cost, same keys."""
+"""Fold a channelwise repair z' → g z' + h into the network: no run-time cost, same keys.
+
+A shift goes into the layer's bias; without one, into the running mean of the BatchNorm that
+follows (there, and not in its affine bias, a later recalibration cancels it exactly). A layer that
+has neither is shifted only where new biases are asked for; else repairs fit it with h = 0.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,12 +17,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sparsemend.layers import Layer, stored_weight, weight_matrix
 
 
-def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor) -> list[str]:
+def takes_shift(model: nn.Module, layer: Layer) -> bool:
+    """Whether a shift of the layer's outputs has a place in the network as it is."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    if layer.norm is not None and isinstance(modules[layer.norm], _BatchNorm):
+        return True
+    return all(modules[path].bias is not None for path in (layer.name, *layer.aliases))
+
+
+def unshiftable(model: nn.Module, layers: Iterable[Layer]) -> tuple[str, ...]:
+    """Names of the layers without a place for a shift."""
+    return tuple(layer.name for layer in layers if not takes_shift(model, layer))
+
+
+def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor | None) -> list[str]:
     """Scale a layer's rows and shift its outputs, in place.
 
-    The scale goes into the weights. The shift goes into the layer's bias; without one, into
-    the running mean of the BatchNorm that follows (there, and not in its affine bias, a later
-    recalibration cancels it exactly); without either, into a new bias parameter.
+    The scale goes into the weights. The shift goes where the module's docstring says, else into
+    a new bias parameter.
 
     Parameters
     ----------
@@ -27,7 +45,7 @@ def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor) ->
     scale
         g, [C]; None for a shift alone.
     shift
-        h, [C], for outputs that contain the present bias.
+        h, [C], for outputs that contain the present bias; None for none.
 
     Returns
     -------
@@ -43,15 +61,17 @@ def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor) ->
             matrix = weight_matrix(weight, layer)
             rows = scale.to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
             scaled = matrix.to(rows.dtype) * rows.reshape(layer.groups, -1, 1)
-            weight.copy_(stored_weight(scaled, layer))
+            # Plus zero: a negative scale would turn pruned weights into -0.
+            weight.copy_(stored_weight(scaled, layer) + 0.0)
         folded: set[int] = set()  # tied layers may share their bias as well
         for path in (layer.name, *layer.aliases):
             module = modules[path]
             if module.bias is not None:
                 if id(module.bias) not in folded:
-                    bias = module.bias.to(shift.dtype)
-                    module.bias.copy_((bias if scale is None else bias * scale) + shift)
+                    _fold_bias(module.bias, scale, shift)
                 folded.add(id(module.bias))
+            elif shift is None:
+                continue
             elif isinstance(norm, _BatchNorm):
                 if norm.running_mean is not None:  # batch statistics cancel any shift
                     norm.running_mean.copy_(norm.running_mean.double() - shift)
@@ -60,3 +80,12 @@ def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor) ->
                 module.register_parameter("bias", bias)
                 added.append(path)
     return added
+
+
+def _fold_bias(bias: Tensor, scale: Tensor | None, shift: Tensor | None) -> None:
+    if shift is None:
+        if scale is not None:
+            bias.copy_(bias.to(scale.dtype) * scale)
+        return
+    wide = bias.to(shift.dtype)
+    bias.copy_((wide if scale is None else wide * scale) + shift)

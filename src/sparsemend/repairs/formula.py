@@ -92,15 +92,14 @@ class Formula:
         """
         if terms.support.masks is None and not self.chooses_masks:
             raise SparsemendError(f"repair {str(self)!r} needs masks: it does not choose them")
-        added: tuple[str, ...] = ()
         outcome = Outcome(terms.support.masks or {})
         for index, part in enumerate(self.parts):
             then = self.parts[index + 1 :]
-            outcome = part.run(session, network, dataclasses.replace(terms, then=then))
-            added += outcome.added_biases
+            found = part.run(session, network, dataclasses.replace(terms, then=then))
+            outcome = found.after(outcome)
             support = dataclasses.replace(terms.support, masks=outcome.masks)
             terms = dataclasses.replace(terms, support=support)
-        return dataclasses.replace(outcome, added_biases=added)
+        return outcome
 
 
 def parse_repair(text: str) -> Formula:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -41,20 +42,32 @@ def _variant(*, with_mirrored: bool = False, again: bool = False) -> Repair:
     first = f"{_NAME}-mirrored" if with_mirrored else _NAME
     name = f"{first}-again" if again else first
 
-    def once(session: Session, network: nn.Module, terms: Terms) -> Outcome:
-        return reconstruct(session, network, terms.support, terms.settings)
+    def refit(
+        session: Session,
+        network: nn.Module,
+        terms: Terms,
+        importance: Mapping[str, Tensor] | None = None,
+    ) -> Outcome:
+        return reconstruct(
+            session,
+            network,
+            terms.support,
+            terms.settings,
+            importance,
+            new_biases=terms.new_biases,
+        )
 
     def run(session: Session, network: nn.Module, terms: Terms) -> Outcome:
         if with_mirrored:
             session = session.on(_with_mirror_images(session))
         if not again:
-            return once(session, network, terms)
+            return refit(session, network, terms)
         before = terms.earlier.get(first)
         if before is None:
             before = copy.deepcopy(network)
-            once(session, before, terms)
+            refit(session, before, terms)
         importance = channel_importance(before, session.layers)
-        return reconstruct(session, network, terms.support, terms.settings, importance)
+        return refit(session, network, terms, importance)
 
     def ending(situation: Situation) -> bool:
         tried = situation.tried

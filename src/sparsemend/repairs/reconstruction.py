@@ -34,7 +34,7 @@ from sparsemend.masks.gradual import GRADUAL
 from sparsemend.progress import progress_bar
 from sparsemend.repairs.channelwise import paired_runs
 from sparsemend.repairs.fit import Choice, Fit, FitSettings, InputCovariance, LayerInputs, fit_layer
-from sparsemend.repairs.fold import fold
+from sparsemend.repairs.fold import fold, takes_shift
 from sparsemend.repairs.importance import channel_importance
 from sparsemend.repairs.repair import Outcome, Support
 from sparsemend.repairs.targets import Targets, norm_affine
@@ -48,6 +48,8 @@ def reconstruct(
     support: Support,
     settings: FitSettings | None = None,
     importance: Mapping[str, Tensor] | None = None,
+    *,
+    new_biases: bool = False,
 ) -> Outcome:
     """Reconstruct every layer in place.
 
@@ -67,10 +69,13 @@ def reconstruct(
     importance
         Layer name → weight of each channel's error where the support is free; by default that
         of the dense network's weights, see ``importance.py``.
+    new_biases
+        Whether a layer without a place for a shift gets a bias; else it is fitted without one.
     """
     if importance is None and support.masks is None:
         importance = channel_importance(session.model, session.layers)
-    walk = _Pass(session, network, support, settings or FitSettings(), importance or {})
+    settings, importance = settings or FitSettings(), importance or {}
+    walk = _Pass(session, network, support, settings, importance, new_biases)
     runs, stops = paired_runs(session, network, session.layers)
     with (
         evaluation_mode(session.model, network),
@@ -82,7 +87,7 @@ def reconstruct(
                 walk.repair(name, pause.calls)
                 advance()
     walk.warn()
-    return Outcome(walk.masks, tuple(walk.added))
+    return Outcome(walk.masks, tuple(walk.added), tuple(walk.unshifted))
 
 
 class _Pass:
@@ -95,10 +100,12 @@ class _Pass:
         support: Support,
         settings: FitSettings,
         importance: Mapping[str, Tensor],
+        new_biases: bool,
     ) -> None:
         self._network, self._dense, self._batches = network, session.model, len(session.seen)
         self._layers, self._support = session.layers, support
         self._settings, self._importance = settings, importance
+        self._new_biases = new_biases
         self._around = surroundings(session.layers)
         # Final layers whose outputs are class scores, of which there are two at least.
         self._scores = {
@@ -120,6 +127,7 @@ class _Pass:
         }
         self.masks: Masks = {}
         self.added: list[str] = []
+        self.unshifted: list[str] = []
         self._ill: dict[str, str] = {}
 
     def due(self, name: str) -> list[str]:
@@ -150,8 +158,9 @@ class _Pass:
             self._support.rule or GRADUAL,
             self._importance.get(name),
         )
+        shifted = self._new_biases or takes_shift(self._network, layer)
         fit, covariance = fit_layer(
-            LayerInputs(module, layer, inputs),
+            LayerInputs(module, layer, inputs, shifted),
             targets,
             choice,
             self._settings,
@@ -198,10 +207,14 @@ class _Pass:
 
     def _finish(self, layer: Layer, module: Any, fit: Fit, covariance: InputCovariance) -> None:
         with torch.no_grad():
-            module.weight.copy_(stored_weight(fit.weight, layer))
-        bias = None if module.bias is None else module.bias.detach().to(fit.shift)
-        shift = fit.shift if bias is None else fit.shift - bias
-        self.added += fold(self._network, layer, None, shift)
+            # Plus zero: solvers leave -0 among the pruned weights.
+            module.weight.copy_(stored_weight(fit.weight, layer) + 0.0)
+        if covariance.fixed is None:
+            bias = None if module.bias is None else module.bias.detach().to(fit.shift)
+            shift = fit.shift if bias is None else fit.shift - bias
+            self.added += fold(self._network, layer, None, shift)
+        else:
+            self.unshifted.append(layer.name)
         self.masks[layer.name] = stored_weight(fit.mask, layer)
         constant = int(covariance.dead.sum())
         if constant:
@@ -241,14 +254,15 @@ def _refit_logits(
     """Fit the class probabilities rather than the logits, by Böhning's bound.
 
     The Hessian of the cross entropy in the logits is at most I / 2, so least squares to
-    z + 2 (p_dense − p) never increases KL(dense ‖ repaired).
+    z + 2 (p_dense − p) never increases KL(dense ‖ repaired). A shift that is not free stays as
+    it is, as in ``fit.py``.
     """
     x = torch.cat([part.reshape(-1, part.shape[-1]) for part in inputs]).to(fit.weight.dtype)
     wanted = F.softmax(torch.cat(list(logits)).to(x.dtype), dim=1)
     for _ in range(settings.logit_refits):
         z = x @ fit.weight[0].mT + fit.shift
         target = z + 2 * (wanted - F.softmax(z, dim=1))
-        mean = target.mean(dim=0)
+        mean = target.mean(dim=0) if covariance.fixed is None else covariance.fixed.to(x.dtype)
         cross = (target - mean).mT @ x / len(x) / covariance.scale.to(x.dtype)
         solved = solve_on_support(
             covariance.matrix,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -55,6 +56,9 @@ class Terms:
         ``"one-shot"``: all layers from one pass.
     settings
         Constants of a repair that fits layers; None for its own.
+    new_biases
+        Whether a layer that has neither a bias nor a BatchNorm behind it may get a bias; else it
+        is fitted without a shift.
     then
         The parts of the formula that run after it.
     earlier
@@ -64,6 +68,7 @@ class Terms:
     support: Support
     scope: str = "sequential"
     settings: FitSettings | None = None
+    new_biases: bool = False
     then: tuple[Repair, ...] = ()
     earlier: Mapping[str, nn.Module] = field(default_factory=dict)
 
@@ -78,6 +83,8 @@ class Outcome:
         Layer name → boolean tensor of the stored weight's shape, True where kept.
     added_biases
         Module paths that got a bias parameter.
+    unshifted
+        Names of layers that were repaired without a shift, for want of a place for it.
     repair
         Formula of what was done, where the repair has chosen it; else empty.
     tried
@@ -86,8 +93,17 @@ class Outcome:
 
     masks: Masks
     added_biases: tuple[str, ...] = ()
+    unshifted: tuple[str, ...] = ()
     repair: str = ""
     tried: Mapping[str, float] = field(default_factory=dict)
+
+    def after(self, before: Outcome) -> Outcome:
+        """The outcome of both, where another repair had run on the same network before."""
+        return dataclasses.replace(
+            self,
+            added_biases=(*before.added_biases, *self.added_biases),
+            unshifted=tuple(dict.fromkeys((*before.unshifted, *self.unshifted))),
+        )
 
 
 @dataclass(frozen=True)

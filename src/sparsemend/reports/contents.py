@@ -45,6 +45,8 @@ class Compression:
         Layers that got a bias parameter.
     judged
         Closeness to the dense network in words, also where outputs are no class scores.
+    unshifted
+        Layers that were repaired without a shift, for want of a bias.
     """
 
     allocation: Allocation
@@ -62,6 +64,7 @@ class Compression:
     seconds: Mapping[str, float] = field(default_factory=dict)
     added_biases: tuple[str, ...] = ()
     judged: str = ""
+    unshifted: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, result: CompressionResult, **top1: float | None) -> Compression:
@@ -86,6 +89,7 @@ class Compression:
                 seconds=values["seconds"],
                 added_biases=tuple(values["added_biases"]),
                 judged=values.get("judged", ""),
+                unshifted=tuple(values.get("unshifted", ())),  # what earlier versions did not say
                 **{key: values[key] for key in plain},
                 **top1,
             )

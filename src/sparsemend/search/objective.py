@@ -18,7 +18,7 @@ from sparsemend.execution.batches import batch_size, split_inputs
 from sparsemend.masks import MaskRule, apply_masks, choose_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
-from sparsemend.repairs import FitSettings, Support, Terms
+from sparsemend.repairs import FitSettings, Support, Terms, unshiftable
 from sparsemend.search.directions import Array
 from sparsemend.search.slopes import at_the_margin, density_slopes
 from sparsemend.session import Session
@@ -77,6 +77,7 @@ class Objective:
 
     def __init__(self, session: Session, recipe: Recipe) -> None:
         self._session, self._scope = session, recipe.scope
+        self._new_biases = recipe.new_biases
         self._rule, self._formula = recipe.mask_rule, recipe.formula.trial
         self._last: tuple[dict[str, int], nn.Module] | None = None
         few, rest = split_inputs(session.seen, lambda n: max(1, round(_PROXY_INPUTS * n)))
@@ -113,7 +114,15 @@ class Objective:
         if self._formula.refits or self._rule.joint or restored is None:
             return None
         marginal = at_the_margin(self._session, counts, self._rule)
-        return density_slopes(self._session, self._network(counts), marginal, restored=restored)
+        network = self._network(counts)
+        return density_slopes(
+            self._session,
+            network,
+            marginal,
+            restored=restored,
+            # Those that were to get a bias have it by now.
+            unshifted=unshiftable(network, self._session.layers),
+        )
 
     def _network(self, counts: Mapping[str, int]) -> nn.Module:
         """After the real repair; the last one is kept."""
@@ -128,7 +137,7 @@ class Objective:
     ) -> nn.Module:
         model = copy.deepcopy(session.model)
         support = start_support(self._session, model, counts, self._rule)
-        terms = Terms(support, self._scope, settings)
+        terms = Terms(support, self._scope, settings, self._new_biases)
         with warnings.catch_warnings():
             # What there is to say of the winner, its own repair says; of the others, nobody.
             warnings.simplefilter("ignore", SparsemendWarning)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,12 @@ def at_the_margin(
 
 
 def density_slopes(
-    session: Session, model: nn.Module, marginal: Marginal, *, restored: Restored = "nothing"
+    session: Session,
+    model: nn.Module,
+    marginal: Marginal,
+    *,
+    restored: Restored = "nothing",
+    unshifted: Collection[str] = (),
 ) -> Array | None:
     """d loss / d log density of every layer, for class scores in nats, [L].
 
@@ -117,6 +122,8 @@ def density_slopes(
         so that only what changes besides these counts: in no place, in front of every BatchNorm
         that keeps running statistics (``"norms"``, with the statistics of each batch; batches of
         one input are left out), or behind every layer (``"layers"``).
+    unshifted
+        Layers that cannot be shifted: ``"layers"`` restores E z² behind them instead.
 
     Returns
     -------
@@ -138,7 +145,8 @@ def density_slopes(
         if restored == "layers":
             for layer in layers:
                 for path in (layer.name, *layer.aliases):
-                    modules[path].register_forward_hook(_restoring(channel_shape(layer)))
+                    hook = _restoring(channel_shape(layer), shifted=layer.name not in unshifted)
+                    modules[path].register_forward_hook(hook)
         count = 0
         for batch in batches:
             expected = jury.read(call(dense, batch), batch)
@@ -170,13 +178,18 @@ def _factors(session: Session, batches: Sequence[Batch]) -> list[float]:
     return tally.factors()
 
 
-def _restoring(shape: tuple[int, ...]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    """The output as it is, its gradient without what changes means and variances of channels."""
+def _restoring(
+    shape: tuple[int, ...], *, shifted: bool
+) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    """The output as it is, its gradient without what changes means and variances of channels.
+
+    Where these are not shifted, without what changes their second moments about zero.
+    """
 
     def hook(module: nn.Module, _: Any, z: Tensor) -> Tensor:
         wide = z.to(torch.promote_types(z.dtype, torch.float32))
         columns = channel_last(module, wide)
-        mean = columns.mean(dim=0)
+        mean = columns.mean(dim=0) if shifted else columns.new_zeros(columns.shape[1])
         # A constant channel has no scale to restore, and no gradient through it.
         spread = (columns - mean).square().mean(dim=0).clamp_min(_TINY).sqrt()
         mean, spread = mean.reshape(shape), spread.reshape(shape)

@@ -24,6 +24,7 @@ def run_sweep(
     compute: Compute = in_process,
     *,
     budget: float | str | None = None,
+    new_biases: bool = False,
 ) -> SweepResult:
     """Compute the cells of a grid that the store does not have.
 
@@ -39,13 +40,15 @@ def run_sweep(
         Where to compute.
     budget
         Of the searches among them.
+    new_biases
+        As in a recipe.
 
     Returns
     -------
     SweepResult
         The cells of this grid, whether they were computed now or earlier.
     """
-    tasks = plan_tasks(networks, grid, scope, budget)
+    tasks = plan_tasks(networks, grid, scope, budget, new_biases=new_biases)
     with open_store(store) as opened:
         finished = opened.records()
         pending = [task for task in tasks if task not in finished]
@@ -75,9 +78,10 @@ def preview_sweep(
     store: Path | None,
     *,
     budget: float | str | None = None,
+    new_biases: bool = False,
 ) -> SweepResult:
     """What :func:`run_sweep` would find done and would have to do; computes and writes nothing."""
-    tasks = plan_tasks(networks, grid, scope, budget)
+    tasks = plan_tasks(networks, grid, scope, budget, new_biases=new_biases)
     finished: dict[Task, Record] = {}
     if store is not None and store.exists() and store.stat().st_size:
         with read_store(store) as opened:

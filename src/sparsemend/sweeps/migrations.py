@@ -39,10 +39,17 @@ def _add_judge(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE records ADD COLUMN recovered REAL")
 
 
+def _add_new_biases(connection: sqlite3.Connection) -> None:
+    """Until version 4 every layer that needed a bias for its shift got one."""
+    connection.execute("ALTER TABLE records ADD COLUMN new_biases INTEGER NOT NULL DEFAULT 1")
+    connection.execute("ALTER TABLE failures ADD COLUMN new_biases INTEGER NOT NULL DEFAULT 1")
+
+
 # Version → what makes the next version of it. A migration need not touch constraints nor the
 # order of columns: afterwards every table is written anew as the dataclasses say.
 MIGRATIONS: dict[int, Migration] = {
     1: _add_budget,
     2: _add_diagnosis_and_kept_repair,
     3: _add_judge,
+    4: _add_new_biases,
 }

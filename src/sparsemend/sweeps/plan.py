@@ -11,9 +11,10 @@ from torch import nn
 
 from sparsemend.allocation import needs_diagnosis, parse_forced
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import Batch, batch_size
-from sparsemend.layers import discover, select_layers
+from sparsemend.execution.batches import batch_size
+from sparsemend.layers import LayerSet, discover, select_layers
 from sparsemend.recipe import AUTO, Recipe, parse_budget
+from sparsemend.repairs import unshiftable
 from sparsemend.session import Session
 from sparsemend.sweeps.fingerprint import (
     diagnosis_fingerprint,
@@ -27,7 +28,12 @@ from sparsemend.sweeps.records import Cell, Record, Settings, Task
 
 
 def plan_tasks(
-    networks: Sequence[Network], grid: Grid, scope: str, budget: float | str | None = None
+    networks: Sequence[Network],
+    grid: Grid,
+    scope: str,
+    budget: float | str | None = None,
+    *,
+    new_biases: bool = False,
 ) -> list[Task]:
     """Every cell of the grid for every network; those that share work follow each other.
 
@@ -53,7 +59,7 @@ def plan_tasks(
              for network in networks}  # fmt: skip
     tasks = []
     for network in networks:
-        settings = _settings(network, grid, scope)
+        settings = _settings(network, grid, scope, new_biases)
         given = "" if network.diagnosis is None else diagnosis_fingerprint(network.diagnosis)
         for cell in cells[network.name]:
             own = dataclasses.replace(
@@ -86,7 +92,7 @@ def _check_heldout(task: Task) -> None:
         )
 
 
-def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:
+def _settings(network: Network, grid: Grid, scope: str, new_biases: bool) -> dict[int, Settings]:
     """Seed → what the cells of this seed depend on."""
     labelled = network.inputs.test()
     test, test_size = ("", 0) if labelled is None else labelled_fingerprint(labelled)
@@ -96,7 +102,9 @@ def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:
         seen, unseen = network.inputs.draw(seed)
         if not settings:
             Session(network.model, seen, criterion=network.criterion).check_outputs()
-            _check_forced(network, grid.rules, seen[0])
+            layers = discover(network.model, seen[0])
+            _check_forced(layers, grid.rules)
+            new_biases = new_biases or not unshiftable(network.model, layers)
         settings[seed] = Settings(
             scope=scope,
             calibration_size=sum(map(batch_size, seen)),
@@ -108,15 +116,16 @@ def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:
             test=test,
             judge=network.criterion.name,
             output=str(network.criterion.output),
+            new_biases=new_biases,
         )
     return settings
 
 
-def _check_forced(network: Network, rules: Iterable[str], batch: Batch) -> None:
+def _check_forced(layers: LayerSet, rules: Iterable[str]) -> None:
     """Refuse a forced rule that means no layer of the network."""
     for rule in rules:
         if forced := parse_forced(rule):
-            select_layers(discover(network.model, batch), forced.pattern)
+            select_layers(layers, forced.pattern)
 
 
 @dataclass(frozen=True)

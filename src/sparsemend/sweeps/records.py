@@ -64,6 +64,9 @@ class Settings:
     judge, output
         How closeness was judged, as it was asked for, of a function its name; and on which part
         of the output, empty for all.
+    new_biases
+        Whether layers that have neither a bias nor a BatchNorm behind them got a bias. True as
+        well where the network has no such layers: it makes no difference there.
     """
 
     scope: str
@@ -78,6 +81,7 @@ class Settings:
     diagnosis: str = ""
     judge: str = JUDGE
     output: str = ""
+    new_biases: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,15 @@ class Task:
         """What is done to the network; how it is judged goes with the network."""
         cell, settings = self.cell, self.settings
         budget = settings.budget or None
-        return Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, settings.scope, budget)
+        return Recipe(
+            cell.sparsity,
+            cell.rule,
+            cell.mask,
+            cell.repair,
+            settings.scope,
+            budget,
+            new_biases=settings.new_biases,
+        )
 
 
 @dataclass(frozen=True)

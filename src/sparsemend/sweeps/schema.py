@@ -21,7 +21,7 @@ from sparsemend.sweeps.records import Cell, Failure, Record, Settings
 SCHEMA_VERSION = 1 + max(MIGRATIONS)
 APPLICATION = 0x536D5377  # marks the file as ours ("SmSw")
 
-_SQL = {str: "TEXT", int: "INTEGER", float: "REAL", Mapping: "TEXT"}
+_SQL = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", Mapping: "TEXT"}
 _FINISHED = "finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
 
 
@@ -32,7 +32,8 @@ class Column:
     name: str
     type: str
     optional: bool
-    json: bool
+    json: bool = False
+    flag: bool = False
 
     @property
     def sql(self) -> str:
@@ -44,6 +45,8 @@ class Column:
 
     def read(self, kept: Any) -> Any:
         """Inverse of :meth:`write`."""
+        if self.flag:
+            return bool(kept)
         if not self.json:
             return kept
         try:
@@ -70,7 +73,8 @@ def _column(name: str, hint: Any) -> Column:
     kinds = [get_origin(part) or part for part in parts if part is not NoneType]
     if len(kinds) != 1 or kinds[0] not in _SQL:
         raise TypeError(f"no column for field {name!r} of type {hint}")
-    return Column(name, _SQL[kinds[0]], NoneType in parts, kinds[0] is Mapping)
+    kind, optional = kinds[0], NoneType in parts
+    return Column(name, _SQL[kind], optional, json=kind is Mapping, flag=kind is bool)
 
 
 def key_columns() -> tuple[Column, ...]:

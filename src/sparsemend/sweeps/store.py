@@ -66,7 +66,9 @@ class Store:
         names = _names(*cell, *settings, *result)
         for row in self._connection.execute(f"SELECT {names} FROM {table} ORDER BY rowid"):
             split, end = len(cell), len(cell) + len(settings)
-            task = Task(Cell(*row[:split]), Settings(*row[split:end]))
+            given = zip(settings, row[split:end], strict=True)
+            own = Settings(*(column.read(value) for column, value in given))
+            task = Task(Cell(*row[:split]), own)
             kept = zip(result, row[end:], strict=True)
             yield task, {column.name: column.read(value) for column, value in kept}
 

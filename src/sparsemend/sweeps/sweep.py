@@ -21,6 +21,7 @@ from sparsemend.recipe.defaults import (
     CALIBRATION_SIZE,
     HELDOUT_SIZE,
     JUDGE,
+    NEW_BIASES,
     PLAIN_RULE,
     REPAIR,
     SCOPE,
@@ -45,6 +46,7 @@ def sweep(
     seeds: int | Iterable[int] = (SEED,),
     scope: str = SCOPE,
     budget: float | str | None = None,
+    new_biases: bool = NEW_BIASES,
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
     diagnosis: Diagnosis | None = None,
@@ -86,6 +88,8 @@ def sweep(
     budget
         How long rule ``"auto"`` may search in each cell: a number of repairs (default 40), or a
         time such as ``"20min"``, which other machines will not reproduce.
+    new_biases
+        As in :func:`sparsemend.compress`.
     heldout, test
         With inputs of your own: unlabelled batches (or a function of the seed) that the repair
         must not see, by default the last fifth of the calibration batches; and labelled
@@ -150,9 +154,9 @@ def sweep(
     path = None if store is None else Path(store)
     compute = _computer(workers, ray)
     if dry_run:
-        return preview_sweep(networks, grid, scope, path, budget=budget)
+        return preview_sweep(networks, grid, scope, path, budget=budget, new_biases=new_biases)
     with progress_shown(progress):
-        return run_sweep(networks, grid, scope, path, compute, budget=budget)
+        return run_sweep(networks, grid, scope, path, compute, budget=budget, new_biases=new_biases)
 
 
 def _computer(workers: int, ray: str | None) -> Compute:

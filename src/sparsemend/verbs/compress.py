@@ -14,15 +14,17 @@ from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import LossFunction
-from sparsemend.execution.batches import Batches
+from sparsemend.execution.batches import Batches, materialise
+from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
-from sparsemend.recipe.defaults import JUDGE, REPAIR, RULE, SCOPE
+from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, REPAIR, RULE, SCOPE
 from sparsemend.repairs import Terms
 from sparsemend.search import damage_curves, find_allocation, start_support
 from sparsemend.session import Session
 from sparsemend.verbs.allocate import allocate
 from sparsemend.verbs.compression import CompressionResult
+from sparsemend.verbs.verification import shapes_of, verify_result
 
 
 def compress(
@@ -38,6 +40,7 @@ def compress(
     budget: float | str | None = None,
     judge: str | LossFunction = JUDGE,
     output: str | int | None = None,
+    new_biases: bool = NEW_BIASES,
     calibration: Calibration | None = None,
     diagnosis: Diagnosis | None = None,
     inplace: bool = False,
@@ -77,6 +80,10 @@ def compress(
         How closeness to the dense network is judged, and on which part of the network's output
         alone, as in :func:`sparsemend.agreement`. By default every floating-point tensor of the
         output is judged as its name and shape suggest. Checked on one batch before any work.
+    new_biases
+        Give a bias to layers that have neither one nor a BatchNorm behind them, so that the
+        repair can shift their outputs. By default no parameter is added, so the result loads
+        into the original architecture; such layers are fitted without a shift.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
     inplace
@@ -94,8 +101,12 @@ def compress(
     SparsemendError
         For bad input; see the functions named above.
     """
-    recipe = Recipe(sparsity, rule, mask, repair, scope, budget, judge, output)
+    recipe = Recipe(sparsity, rule, mask, repair, scope, budget, judge, output, new_biases)
+    refuse_unsupported(model)
     recipe.check(model)
+    if inplace:  # the session sees a copy, which cannot show what is wrong with copies
+        batches = materialise(batches)
+        check_copy(model, batches[0])
     with progress_shown(progress):
         session = Session.open(
             # In place, the dense network is a copy.
@@ -152,10 +163,15 @@ def run_recipe(
         with _timed(seconds, "allocate"):
             allocation = _allocation(session, recipe, diagnosis)
     network = copy.deepcopy(session.model) if into is None else into
+    check_apart(network, session.model)
     with _timed(seconds, "prune"):
         support = start_support(session, network, allocation, recipe.mask_rule)
     with _timed(seconds, "repair"):
-        outcome = recipe.formula.run(session, network, Terms(support, recipe.scope))
+        terms = Terms(support, recipe.scope, new_biases=recipe.new_biases)
+        outcome = recipe.formula.run(session, network, terms)
+        parameters = shapes_of(session.model)
+        verify_result(network, parameters, outcome.masks, allocation, outcome.added_biases)
+        check_apart(network, session.model)
     with _timed(seconds, "compare"):
         closeness = session.reference.agreement(network)
     return CompressionResult(
@@ -171,6 +187,7 @@ def run_recipe(
         diagnosis=diagnosis if recipe.searches or recipe.needs_diagnosis else None,
         search=search,
         added_biases=outcome.added_biases,
+        unshifted=outcome.unshifted,
         tried=outcome.tried,
         seconds=seconds,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,9 @@ from sparsemend.errors import printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
 from sparsemend.search import AllocationSearch
+
+# So many layers are named in the text of a result.
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class CompressionResult:
     search
         With rule ``auto``: what was tried, and how the winner compares with the plain rules.
     added_biases
-        Module paths of layers that got a bias parameter, because they had none and no
-        BatchNorm follows. Empty: the model loads into the original architecture strictly.
+        Module paths of layers that got a bias parameter, because they had none, no BatchNorm
+        follows and ``new_biases`` was asked for. Empty: the model loads into the original
+        architecture strictly.
+    unshifted
+        Names of layers that were repaired without a shift: they have neither a bias nor a
+        BatchNorm behind them.
     tried
         With repair ``best``: every ending that was tried → its loss on the held-out inputs;
         ``repair`` names the winner.
@@ -62,6 +69,7 @@ class CompressionResult:
     diagnosis: Diagnosis | None = None
     search: AllocationSearch | None = None
     added_biases: tuple[str, ...] = ()
+    unshifted: tuple[str, ...] = ()
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -91,6 +99,7 @@ class CompressionResult:
             "agreement": self.agreement.top1,
             "heldout": self.heldout,
             "added_biases": list(self.added_biases),
+            "unshifted": list(self.unshifted),
             "seconds": dict(self.seconds),
             "version": importlib.metadata.version("sparsemend"),
         }
@@ -121,4 +130,12 @@ class CompressionResult:
             lines.append(f"tried ({self.agreement.label}): {losses}")
         if self.added_biases:
             lines.append(f"got a bias parameter: {', '.join(map(printable, self.added_biases))}")
+        if self.unshifted:
+            lines.append(f"without a bias, so not shifted: {_some(self.unshifted)}")
         return "\n".join(lines)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - _NAMED
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")

@@ -10,11 +10,13 @@ from torch import nn
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
-from sparsemend.masks import find_masks
+from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
+from sparsemend.masks import apply_masks, find_masks
 from sparsemend.progress import progress_shown
-from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, JUDGE, SCOPE
+from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, JUDGE, NEW_BIASES, SCOPE
 from sparsemend.repairs import Support, Terms, parse_repair
 from sparsemend.session import Session
+from sparsemend.verbs.verification import shapes_of, verify_result
 
 
 def repair(
@@ -26,6 +28,7 @@ def repair(
     scope: str = SCOPE,
     judge: str | LossFunction = JUDGE,
     output: str | int | None = None,
+    new_biases: bool = NEW_BIASES,
     inplace: bool = False,
     progress: bool | None = None,
 ) -> nn.Module:
@@ -55,6 +58,9 @@ def repair(
         How ``best`` judges closeness, and on which part of the network's output alone, as in
         :func:`sparsemend.agreement`. Only where a final layer's outputs are judged as class
         scores does ``reconstruct`` fit the probabilities of classes.
+    new_biases
+        Give a bias to layers that have neither one nor a BatchNorm behind them, with a warning
+        that names them. By default no parameter is added: they are fitted without a shift.
     inplace
         Change the pruned network that was passed.
     progress
@@ -63,8 +69,7 @@ def repair(
     Returns
     -------
     nn.Module
-        The repaired network; zeros stay zeros. A layer without bias and without BatchNorm
-        behind it gets a bias parameter, and a warning says which.
+        The repaired network; zeros stay zeros.
 
     Raises
     ------
@@ -73,6 +78,7 @@ def repair(
         networks that do not belong together.
     """
     formula = parse_repair(repair)
+    refuse_unsupported(pruned)
     formula.check(pruned, scope)
     criterion = Criterion(judge, output)
     with progress_shown(progress):
@@ -80,10 +86,17 @@ def repair(
         _check_pair(pruned, dense)
         if formula.judges:
             session.check_outputs()
+        check_copy(pruned, session.seen[0])
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
-        repaired = pruned if inplace else copy.deepcopy(pruned)
-        outcome = formula.run(session, repaired, Terms(support, scope))
+        repaired, parameters = pruned if inplace else copy.deepcopy(pruned), shapes_of(pruned)
+        if not inplace:
+            check_apart(repaired, pruned)
+            check_apart(repaired, dense)
+        apply_masks(repaired, masks)  # -0 becomes +0
+        terms = Terms(support, scope, new_biases=new_biases)
+        outcome = formula.run(session, repaired, terms)
+        verify_result(repaired, parameters, outcome.masks, support.counts, outcome.added_biases)
     if outcome.added_biases:
         warnings.warn(
             f"layers that got a bias parameter: {', '.join(outcome.added_biases)}",

@@ -18,6 +18,15 @@ def test_a_compression():
     ]
 
 
+def test_layers_without_a_shift_are_named():
+    layers = tuple(f"block{i}.up" for i in range(5))
+    words = plain(of_compression(make_compression(unshifted=layers))).splitlines()
+    assert words[-1] == (
+        "Repaired without a shift, having neither a bias nor a BatchNorm behind: block0.up, "
+        "block1.up, block2.up and 2 more."
+    )
+
+
 def test_a_compression_without_labels():
     unknown = make_compression(top1_dense=None, top1_repaired=None, top1_pruned=None, heldout=False)
     words = plain(of_compression(unknown)).splitlines()

@@ -51,6 +51,11 @@ def of_compression(
             f"{plural(len(compression.added_biases), 'layer')} got a bias parameter that the "
             f"original lacks: {some(compression.added_biases)}."
         )
+    if compression.unshifted:
+        yield (
+            f"Repaired without a shift, having neither a bias nor a BatchNorm behind: "
+            f"{some(compression.unshifted)}."
+        )
 
 
 def _against_erk(allocation: Allocation, erk: Allocation) -> Iterator[str]:

@@ -1,0 +1,53 @@
+"""Check that a network is as sparse as its masks and counts say, before anything is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsemend.errors import SparsemendError
+
+
+def verify_masks(model: nn.Module, masks: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+    """Check every layer that has a count.
+
+    Parameters
+    ----------
+    model
+        The pruned network.
+    masks
+        Layer name → boolean tensor of the stored weight's shape, True where kept.
+    counts
+        Layer name → number of weights to keep.
+
+    Raises
+    ------
+    SparsemendError
+        Naming the layer: if it has no mask of its weight's shape, the mask does not keep that
+        many weights, or a weight outside it is anything but +0.
+    """
+    modules: dict[str, Any] = dict(model.named_modules())
+    for name, count in counts.items():
+        weight, mask = modules[name].weight.detach(), masks.get(name)
+        if mask is None or mask.shape != weight.shape:
+            shape = None if mask is None else tuple(mask.shape)
+            raise _wrong(name, "has no mask of its weight", shape, tuple(weight.shape))
+        kept = int(mask.sum())
+        if kept != count:
+            raise _wrong(name, "has a mask of another number of weights", kept, count)
+        pruned = weight[~mask]
+        if left := int(pruned.count_nonzero()):
+            raise _wrong(name, "has weights outside its mask that are not zero", left, 0)
+        if negative := int(pruned.signbit().sum()):
+            raise _wrong(name, "has pruned weights that are -0", negative, "+0 only")
+
+
+def _wrong(name: str, problem: str, value: object, allowed: object) -> SparsemendError:
+    return SparsemendError(
+        f"verification of the result failed: layer {name!r} {problem}",
+        value,
+        str(allowed),
+        "the repair or mask rule that was used has a fault; use another and report this",
+    )
