@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from sparsemend.errors import SparsemendError, printable
+from sparsemend.files import parse_json
 
 
 class Allocation(Mapping[str, int]):
@@ -112,13 +115,45 @@ class Allocation(Mapping[str, int]):
             If a key is missing or a value does not validate.
         """
         expected = {"rule", "kept", "sizes"}
-        if not isinstance(data, Mapping) or not expected <= data.keys():
+        # A compression has a number under "kept".
+        if not (
+            isinstance(data, Mapping)
+            and expected <= data.keys()
+            and all(isinstance(data[key], Mapping) for key in ("kept", "sizes"))
+        ):
             raise SparsemendError(
                 "this is no allocation",
                 sorted(map(str, data)) if isinstance(data, Mapping) else data,
                 "a mapping with the keys 'kept', 'rule' and 'sizes'",
             )
+        for key, kind in (("kept", Mapping), ("sizes", Mapping), ("rule", str)):
+            if not isinstance(data[key], kind):
+                raise SparsemendError(
+                    f"this is no allocation: {key!r}",
+                    data[key],
+                    "counts by layer" if kind is Mapping else "the name of a rule",
+                )
         return cls(data["kept"], data["sizes"], data["rule"])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Allocation:
+        """Read the file of what ``sparsemend allocate --json`` printed.
+
+        Raises
+        ------
+        SparsemendError
+            If there is no such file, or it holds no allocation.
+        """
+        path = Path(path)
+        try:
+            values = parse_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SparsemendError(
+                f"the allocation cannot be read ({error.strerror})", str(path)
+            ) from error
+        except ValueError as error:
+            raise SparsemendError(f"this allocation is no JSON ({error})", str(path)) from error
+        return cls.from_dict(values)
 
     def __repr__(self) -> str:
         return (
