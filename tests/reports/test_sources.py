@@ -87,5 +87,5 @@ def test_deep_nesting_is_no_json(tmp_path, opening):
 def test_allocations_of_other_types(tmp_path, changed):
     path = tmp_path / "x.json"
     path.write_text(json.dumps({"kept": {"a": 1}, "sizes": {"a": 2}, "rule": "erk"} | changed))
-    with pytest.raises(sm.SparsemendError, match="allocation|count"):
+    with pytest.raises(sm.SparsemendError, match=r"allocation|count"):
         load_source(path)
