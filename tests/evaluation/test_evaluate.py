@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -79,3 +81,67 @@ def test_batches_that_cannot_be_used():
     ]:
         with pytest.raises(SparsemendError, match=text):
             evaluate(OneHot(), batches)
+
+
+def test_labels_that_do_not_count():
+    tokens = torch.tensor([[0, 1, 2], [3, 0, 1]])
+    labels = torch.tensor([[0, 2, -100], [-100, -100, 1]])
+    assert evaluate(OneHot(), [(tokens, labels)]) == Evaluation(2 / 3, 3)
+    assert evaluate(OneHot(), [(tokens, labels), (tokens[0], tokens[0])]).count == 6
+    none = torch.full((3,), -100)
+    assert evaluate(OneHot(), [(tokens, labels), (tokens[0], none)]).count == 3
+    with pytest.raises(SparsemendError, match="no label counts: all are -100"):
+        evaluate(OneHot(), [(tokens[0], none)])
+    with pytest.raises(SparsemendError, match=r"\[0\] has labels below 0: got -1; .*from 0"):
+        evaluate(OneHot(), [(tokens[0], torch.tensor([0, -1, 2]))])
+
+
+class Packed(OneHot):
+    def __init__(self, pack):
+        super().__init__()
+        self.pack = pack
+
+    def forward(self, x):
+        return self.pack(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    ("pack", "output"),
+    [
+        (lambda y: {"loss": y.mean(), "logits": y}, None),
+        (lambda y: {"hidden": -y, "logits": y}, None),
+        (lambda y: {"out": y, "aux": -y}, None),
+        (lambda y: SimpleNamespace(logits=y), None),
+        (lambda y: (y, -y), None),
+        (lambda y: {"scores": y}, None),
+        (lambda y: {"features": -y, "scores": y}, "scores"),
+        (lambda y: (-y, {"scores": y}), "1.scores"),
+        (lambda y: (-y, y), 1),
+    ],
+)
+def test_outputs_of_every_form(pack, output):
+    labels = torch.arange(4)
+    assert evaluate(Packed(pack), [(labels, labels)], output=output).top1 == 1
+
+
+@pytest.mark.parametrize(
+    ("pack", "text"),
+    [
+        (lambda y: {"features": -y, "scores": y}, "could be class scores: got 'features, scores'"),
+        (lambda y: y[:, :1], "has one column, so it has no most likely class"),
+        (lambda y: y.long(), "not understood as logits"),
+    ],
+)
+def test_outputs_that_are_no_class_scores(pack, text):
+    labels = torch.arange(4)
+    with pytest.raises(SparsemendError, match=text):
+        evaluate(Packed(pack), [(labels, labels)])
+
+
+def test_outputs_that_are_nan_name_the_batch():
+    labels = torch.arange(4)
+    nan = Packed(lambda y: y.where(y.sum(dim=1, keepdim=True) * y[:, 3:] == 0, torch.nan))
+    with pytest.raises(SparsemendError, match=r"outputs on labelled_batches\[1\] are NaN"):
+        evaluate(nan, [(labels[:3], labels[:3]), (labels, labels)])
+    ignored = torch.tensor([0, 1, 2, -100])
+    assert evaluate(nan, [(labels, ignored)]) == Evaluation(1.0, 3)

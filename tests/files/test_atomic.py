@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsemend.errors import SparsemendError
-from sparsemend.files import atomic_path, atomic_write, make_folder
+from sparsemend.files import atomic_path, atomic_write
 
 
 def names(folder):
@@ -291,13 +291,3 @@ def test_names_may_be_as_long_as_the_system_allows(tmp_path):
     assert path.read_bytes() == b"x"
     with pytest.raises(SparsemendError, match=r"cannot write there \(File name too long"):
         atomic_write(tmp_path / ("x" * 256), lambda file: file.write(b"x"))
-
-
-def test_a_folder_is_made_once_or_refused(tmp_path):
-    folder = tmp_path / "a" / "b"
-    make_folder(folder, "the folder")
-    make_folder(folder, "the folder")
-    assert folder.is_dir()
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SparsemendError, match=r"^the folder cannot be made \(.*\): got .*file"):
-        make_folder(tmp_path / "file" / "b", "the folder")

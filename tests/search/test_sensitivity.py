@@ -14,7 +14,7 @@ def hooks(model):
 
 
 def measure(model, batches, **options):
-    return sensitivities(model, batches, discover(model, batches[0]), progress=False, **options)
+    return sensitivities(model, batches, discover(model, batches[0]), **options)
 
 
 @pytest.mark.parametrize("make", [conv_bn, perceptron])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.repairs.networks import conv_bn, images, perceptron, same_state
 from torch import nn
 
-from sparsemend.evaluation import divergence
+from sparsemend.evaluation import JUDGES
 from sparsemend.layers import discover, layer_weights
 from sparsemend.search.slopes import Marginal, density_slopes, downhill, margins
 from sparsemend.session import Session
@@ -38,7 +38,7 @@ def distance(model, dense, batches, restored, original):
     if restored == "layers":
         restore(model, original)
     with torch.no_grad():
-        total = sum(float(divergence(model(x), dense(x))) for x in batches)
+        total = sum(float(JUDGES["kl"].loss(dense(x), model(x)).sum()) for x in batches)
     return total / sum(map(len, batches))
 
 

@@ -8,11 +8,14 @@ from tests.sweeps.samples import SIZES, make_cell
 from torch import nn
 
 import sparsemend as sm
+from sparsemend.diagnosis import relative_repairability
 from sparsemend.evaluation import Agreement
+from sparsemend.session import session
 from sparsemend.sweeps import Failure, GivenInputs, ImageInputs, Network, make_grid
 from sparsemend.sweeps import bench as module
 from sparsemend.sweeps.bench import Bench
 from sparsemend.sweeps.plan import plan_tasks
+from sparsemend.verbs import compress as whole_job
 
 
 def tasks_of(networks, *values, scope="sequential", budget=None):
@@ -76,10 +79,16 @@ def test_a_cell_is_what_compress_gives(digits, images, network, rule, mask, repa
 
 
 def test_shared_work_is_done_once(network, monkeypatch):
-    calls = dict.fromkeys(("calibrate", "diagnose", "damage_curves", "evaluate"), 0)
+    places = {
+        "calibrate": session,
+        "diagnose": relative_repairability,
+        "damage_curves": whole_job,
+        "evaluate": module,
+    }
+    calls = dict.fromkeys(places, 0)
 
     def counting(name):
-        original = getattr(module, name)
+        original = getattr(places[name], name)
 
         def count(*args, **kwargs):
             calls[name] += 1
@@ -87,8 +96,8 @@ def test_shared_work_is_done_once(network, monkeypatch):
 
         return count
 
-    for name in calls:
-        monkeypatch.setattr(module, name, counting(name))
+    for name, place in places.items():
+        monkeypatch.setattr(place, name, counting(name))
     bench = Bench([network])
     rules, repairs, seeds = ["rr", "erk"], ["none", "mean"], [0, 1]
     tasks = tasks_of([network], [0.8, 0.9], rules, None, repairs, seeds)
@@ -141,9 +150,11 @@ def test_the_repair_that_was_run(network):
 
 def test_searches_share_their_diagnosis(network, monkeypatch):
     found = []
-    damage_curves = module.damage_curves
+    diagnose = relative_repairability.diagnose
     monkeypatch.setattr(
-        module, "damage_curves", lambda *a, **k: found.append(damage_curves(*a, **k)) or found[-1]
+        relative_repairability,
+        "diagnose",
+        lambda *a, **k: found.append(diagnose(*a, **k)) or found[-1],
     )
     bench = Bench([network])
     for task in tasks_of([network], [0.8, 0.9], "auto", None, "none"):
@@ -176,7 +187,7 @@ def test_other_errors_fail_their_cell_alone(network, monkeypatch):
         raise torch.linalg.LinAlgError("did not converge")
 
     (task,) = tasks_of([network], 0.9, "erk", None, "mean")
-    monkeypatch.setattr(module, "compress", fail)
+    monkeypatch.setattr(module, "run_recipe", fail)
     assert Bench([network]).compute(task).error.endswith("LinAlgError: did not converge")
 
 
@@ -206,10 +217,12 @@ def test_outputs_that_are_not_finite_are_no_result(network, monkeypatch):
     (task,) = tasks_of([network], 0.9, "erk", None, "mean")
 
     def overflowing(*args, **kwargs):
-        return dataclasses.replace(compress(*args, **kwargs), agreement=Agreement(math.nan, 0, 1))
+        return dataclasses.replace(
+            run(*args, **kwargs), agreement=Agreement(math.nan, "kl", math.nan, 0, 1)
+        )
 
-    compress = module.compress
-    monkeypatch.setattr(module, "compress", overflowing)
+    run = module.run_recipe
+    monkeypatch.setattr(module, "run_recipe", overflowing)
     assert "not finite" in Bench([network]).compute(task).error
 
 

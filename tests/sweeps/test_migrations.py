@@ -27,13 +27,18 @@ NAMES = (
     "network, rule, mask, repair, sparsity, seed, scope, calibration_size, heldout_size, "
     "test_size, batch_size, weights, inputs, test"
 )
-LATER = {1: ("", ""), 2: (", budget TEXT NOT NULL", ", budget")}  # columns, and their names
+LATER = {  # columns of the key, and their names
+    1: ("", ""),
+    2: (", budget TEXT NOT NULL", ", budget"),
+    3: (", budget TEXT NOT NULL, diagnosis TEXT NOT NULL", ", budget, diagnosis"),
+}
+RESULTS = {1: (), 2: (), 3: ("kept_repair",)}  # further columns of records
 TABLES = """
 CREATE TABLE records (
     {columns},
     achieved_sparsity REAL NOT NULL, top1_dense REAL, top1_pruned REAL, top1_repaired REAL,
     chance REAL NOT NULL, kl REAL NOT NULL, agreement REAL NOT NULL, seconds REAL NOT NULL,
-    versions TEXT NOT NULL, densities TEXT NOT NULL,
+    versions TEXT NOT NULL, densities TEXT NOT NULL,{results}
     finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
     UNIQUE ({names})
 );
@@ -61,7 +66,12 @@ def write_old(path, version, outcomes):
     columns, names = LATER[version]
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript(
-            TABLES.format(columns=KEY + columns, names=NAMES + names, version=version)
+            TABLES.format(
+                columns=KEY + columns,
+                names=NAMES + names,
+                version=version,
+                results="".join(f" {name} TEXT NOT NULL," for name in RESULTS[version]),
+            )
         )
         for outcome in outcomes:
             key = (*astuple(outcome.cell), *astuple(outcome.settings)[: 7 + version])
@@ -70,7 +80,8 @@ def write_old(path, version, outcomes):
             else:
                 values = [getattr(outcome, name) for name in FIELDS]
                 values[-2:] = map(json.dumps, values[-2:])
-                names_ = ", ".join([NAMES + names, *FIELDS, "finished"])
+                values += [getattr(outcome, name) for name in RESULTS[version]]
+                names_ = ", ".join([NAMES + names, *FIELDS, *RESULTS[version], "finished"])
                 insert(connection, "records", names_, (*key, *values, WHEN))
 
 
@@ -83,14 +94,14 @@ def without_budget(outcome):
     return dataclasses.replace(outcome, settings=dataclasses.replace(outcome.settings, budget=""))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", LATER)
 def test_an_old_store_is_read_without_a_change(tmp_path, version):
     path = tmp_path / "s.sqlite"
     write_old(path, version, [SEARCHED, FAILED, PLAIN])
     before = path.read_bytes()
     with read_store(path) as store:
         records, failures = store.records(), store.failures()
-    searched = SEARCHED if version == 2 else without_budget(SEARCHED)
+    searched = without_budget(SEARCHED) if version == 1 else SEARCHED
     assert list(records.values()) == [searched, PLAIN]  # in the order of writing
     assert list(records) == [Task(r.cell, r.settings) for r in (searched, PLAIN)]
     assert list(failures.values()) == [FAILED]
@@ -99,7 +110,7 @@ def test_an_old_store_is_read_without_a_change(tmp_path, version):
     assert [file.name for file in tmp_path.iterdir()] == ["s.sqlite"]
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", LATER)
 def test_writing_to_an_old_store_makes_it_one_of_today(tmp_path, version):
     path, new = tmp_path / "s.sqlite", tmp_path / "new.sqlite"
     write_old(path, version, [PLAIN, FAILED, OTHER_FAILED])
@@ -222,3 +233,17 @@ def test_columns_follow_the_annotations():
     with pytest.raises(TypeError, match="no column for field 'several'"):
         schema.columns(Odd)
     assert [c.sql for c in schema.columns(Measured)[-2:]] == ["joules REAL NOT NULL", "host TEXT"]
+
+
+def test_class_scores_were_judged_by_their_kl(tmp_path):
+    path = tmp_path / "s.sqlite"
+    write_old(path, 3, [make_record(kept_repair="mean")])
+    with read_store(path) as store:
+        (record,) = store.records().values()
+    assert (record.settings.judge, record.settings.output) == ("auto", "")
+    assert (record.judged, record.recovered, record.kept_repair) == ("kl", None, "mean")
+    assert record.recovery("agreement") == (0.7 - 0.1) / (1 - 0.1)
+    other = make_record(None, make_settings(judge="relative"), agreement=None, chance=None)
+    with open_store(path) as store:
+        store.add(other)
+        assert list(store.records().values()) == [record, other]

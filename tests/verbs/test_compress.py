@@ -256,9 +256,9 @@ def test_networks_without_batchnorm(kind):
             torch.randn(30, 4, 9),
         )
     for rule in ("rr", "erk", "lamp"):
-        result = compress(model, x, 0.7, rule, repair="affine")
+        result = compress(model, x, 0.7, rule, repair="affine", judge="kl")
         check_masks(result, model)
-        plain = compress(model, x, 0.7, rule, repair="none")
+        plain = compress(model, x, 0.7, rule, repair="none", judge="kl")
         assert result.agreement.kl < plain.agreement.kl
     before = state_of(model)
     with pytest.raises(SparsemendError, match="no BatchNorm with running statistics"):
@@ -266,6 +266,8 @@ def test_networks_without_batchnorm(kind):
     same(state_of(model), before)
 
 
+# Whether an input of a layer is constant depends on how many threads have trained the network.
+@pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
 def test_best_keeps_the_ending_that_is_closest_on_heldout_inputs(digits):
     options = {"mask": "magnitude", "heldout": digits.heldout}
     result = compress(digits.model, digits.calibration, 0.9, "global", repair="best", **options)

@@ -24,8 +24,10 @@ from sparsemend.recipe.options import (
     CALIBRATION_SIZE,
     HELDOUT_SIZE,
     INPUT,
+    JUDGE,
     LIMIT,
     MASK,
+    OUTPUT,
     RECIPE,
     REPAIR,
     SCOPE,
@@ -44,7 +46,7 @@ def swept(*options: Option) -> tuple[Option, ...]:
 
 # What a sweep takes besides networks and rules.
 GRID = (
-    *swept(MASK, REPAIR, SPARSITY, SEED, SCOPE, BUDGET),
+    *swept(MASK, REPAIR, SPARSITY, SEED, SCOPE, BUDGET, JUDGE, OUTPUT),
     *swept(CALIBRATION_SIZE, HELDOUT_SIZE, LIMIT, STORE),
     Option("csv", Path, "Write one row per cell here."),
     Option("dry_run", bool, "Say what would run and about how long; run nothing.", False),

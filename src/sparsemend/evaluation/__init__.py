@@ -1,6 +1,30 @@
-"""How good a network is: accuracy with labels, agreement with the dense network without."""
+"""How good a network is: accuracy with labels, closeness to the dense network without."""
 
 from sparsemend.evaluation.accuracy import Evaluation, evaluate
-from sparsemend.evaluation.closeness import Agreement, Reference, agreement, divergence, logits
+from sparsemend.evaluation.closeness import (
+    Agreement,
+    OutputLoss,
+    Reference,
+    Tally,
+    agreement,
+)
+from sparsemend.evaluation.judges import JUDGES, LossFunction, judge_names
+from sparsemend.evaluation.jury import Criterion, Jury, Parts
+from sparsemend.evaluation.scores import logits
 
-__all__ = ["Agreement", "Evaluation", "Reference", "agreement", "divergence", "evaluate", "logits"]
+__all__ = [
+    "JUDGES",
+    "Agreement",
+    "Criterion",
+    "Evaluation",
+    "Jury",
+    "LossFunction",
+    "OutputLoss",
+    "Parts",
+    "Reference",
+    "Tally",
+    "agreement",
+    "evaluate",
+    "judge_names",
+    "logits",
+]

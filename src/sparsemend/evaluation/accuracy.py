@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparsemend.errors import SparsemendError
-from sparsemend.evaluation.closeness import logits
+from sparsemend.evaluation.scores import logits
 from sparsemend.execution.batches import (
     Batches,
     batch_count,
@@ -17,6 +17,9 @@ from sparsemend.execution.batches import (
     split_labels,
 )
 from sparsemend.progress import progress_bar, progress_shown
+
+# A label that does not count, as of PyTorch's cross entropy.
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Evaluation:
     top1
         Fraction of inputs whose most likely class is the label.
     count
-        Number of inputs.
+        Number of labels that count.
     """
 
     top1: float
@@ -42,7 +45,11 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, labelled_batches: Batches, *, progress: bool | None = None
+    model: nn.Module,
+    labelled_batches: Batches,
+    *,
+    output: str | int | None = None,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Measure top-1 accuracy.
 
@@ -51,16 +58,21 @@ def evaluate(
     model
         The network; unchanged, run in evaluation mode.
     labelled_batches
-        Iterable of (inputs, labels) with integer labels [N].
+        Iterable of (inputs, labels) with integer labels [N], or one for every token or pixel.
+        Labels of -100 do not count.
+    output
+        Which part of the output the class scores are, as a key, an attribute, a place or a
+        dotted path of these; by default what is called logits, else the first.
     progress
         Show a progress bar; default on a terminal.
 
     Raises
     ------
     SparsemendError
-        If there are no batches, or a batch has no integer labels, or as many as do not fit.
+        If there are no batches or no labels that count, a batch has no integer labels, as many
+        as do not fit, or negative ones, or the network's outputs are no class scores, or NaN.
     """
-    hits, count = 0, 0
+    hits, count, batches = 0, 0, 0
     total = batch_count(labelled_batches)
     with (
         progress_shown(progress),
@@ -68,21 +80,49 @@ def evaluate(
         progress_bar("evaluate", total) as advance,
     ):
         for index, batch in enumerate(labelled_batches):
-            inputs, labels = split_labels(batch, f"labelled_batches[{index}]")
-            if labels.is_floating_point():
-                raise SparsemendError(
-                    f"labelled_batches[{index}] has labels of type {labels.dtype}",
-                    allowed="integer class numbers",
-                )
-            predicted = logits(call(model, inputs)).argmax(dim=1)
-            if predicted.numel() != labels.numel():
-                raise SparsemendError(
-                    f"labelled_batches[{index}] has labels of shape {list(labels.shape)}",
-                    allowed=f"one label for each of the {predicted.numel()} predictions",
-                )
-            hits += int((predicted == labels.flatten().to(predicted.device)).sum())
-            count += labels.numel()
+            where = f"labelled_batches[{index}]"
+            inputs, labels = split_labels(batch, where)
+            scores = logits(call(model, inputs), output)
+            counted = _counted(scores, labels, where)
+            predicted = scores[counted].argmax(dim=1)
+            hits += int((predicted == labels.flatten().to(predicted.device)[counted]).sum())
+            count += len(predicted)
+            batches += 1
             advance()
-    if not count:
+    if not batches:
         raise no_batches("labelled_batches")
+    if not count:
+        raise SparsemendError(f"no label counts: all are {IGNORED}", allowed="some class numbers")
     return Evaluation(hits / count, count)
+
+
+def _counted(scores: Tensor, labels: Tensor, where: str) -> Tensor:
+    """Which predictions have a label that counts, [predictions]; refuses what does not fit."""
+    if labels.is_floating_point():
+        raise SparsemendError(
+            f"{where} has labels of type {labels.dtype}", allowed="integer class numbers"
+        )
+    if len(scores) != labels.numel():
+        raise SparsemendError(
+            f"{where} has labels of shape {list(labels.shape)}",
+            allowed=f"one label for each of the {len(scores)} predictions",
+        )
+    if scores.shape[1] < 2:
+        raise SparsemendError(
+            "the network's output has one column, so it has no most likely class",
+            allowed="scores of two or more classes",
+        )
+    flat = labels.flatten().to(scores.device)
+    counted: Tensor = flat != IGNORED
+    if bool((flat[counted] < 0).any()):
+        raise SparsemendError(
+            f"{where} has labels below 0",
+            int(flat[counted].min()),
+            f"class numbers from 0, and {IGNORED} for what does not count",
+        )
+    if bool(scores[counted].isnan().any()):
+        raise SparsemendError(
+            f"the network's outputs on {where} are NaN",
+            fix="check its weights and statistics, and the preprocessing of the inputs",
+        )
+    return counted

@@ -1,16 +1,15 @@
-"""How close a network is to its dense parent, without labels (method, section 5)."""
+"""How close a network is to its dense parent, without labels (method, sections 5 and 9)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sparsemend.errors import SparsemendError
+from sparsemend.evaluation.judges import AUTO, LossFunction, Score
+from sparsemend.evaluation.jury import Criterion, Jury, Parts, Seat
 from sparsemend.execution.batches import (
     Batch,
     Batches,
@@ -23,29 +22,86 @@ from sparsemend.execution.batches import (
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Closeness of two networks' predictions.
+class OutputLoss:
+    """What was found of one output.
 
     Attributes
     ----------
-    kl
-        Mean KL(reference ‖ model) of the softmax outputs, in nats; 0 is perfect.
-    top1
-        Fraction of predictions with the same most likely class.
-    count
-        Number of predictions.
+    output
+        Where it is, as a dotted path; empty for the whole output.
+    judge, label
+        Name of its judge, and what that calls its loss.
+    loss
+        Mean over its samples.
     """
 
-    kl: float
-    top1: float
+    output: str
+    judge: str
+    label: str
+    loss: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Closeness of two networks' outputs.
+
+    Attributes
+    ----------
+    loss
+        Mean over all outputs that were judged, each in the unit of its judge; 0 is perfect.
+    judge
+        Names of the judges, as in ``"kl"`` or ``"kl+relative"``.
+    kl
+        Mean KL(reference ‖ model) of the softmax outputs, in nats; None unless all outputs were
+        judged as class scores.
+    top1
+        Fraction of predictions with the same most likely class; None unless all outputs were
+        judged as class scores.
+    count
+        Number of samples, which are predictions, tokens or pixels, of all outputs together.
+    losses
+        What was found of each output.
+    recovery
+        What is left of what the reference does beyond a constant output (of class scores: beyond
+        guessing, by ``top1``), mean over outputs; 1 is perfect, None where it is not defined.
+    """
+
+    loss: float
+    judge: str
+    kl: float | None
+    top1: float | None
     count: int
+    losses: tuple[OutputLoss, ...] = field(default=(), compare=False)
+    recovery: float | None = None
+
+    @property
+    def label(self) -> str:
+        """What the loss is called in texts."""
+        labels = {found.label for found in self.losses} or {"KL" if self.judge == "kl" else "loss"}
+        return labels.pop() if len(labels) == 1 else "loss"
 
     def __str__(self) -> str:
-        return f"KL {self.kl:.4f}, same top-1 class {100 * self.top1:.2f} % of {self.count:,}"
+        text = f"{self.label} {self.loss:.4f}"
+        if self.top1 is not None:
+            text += f", same top-1 class {100 * self.top1:.2f} %"
+        text += f" of {self.count:,}"
+        if len(self.losses) > 1:
+            parts = (f"{one.output} {one.label} {one.loss:.4f}" for one in self.losses)
+            text += f", the mean over outputs: {', '.join(parts)}"
+        elif self.losses and self.losses[0].output:
+            text += f", output {self.losses[0].output!r}"
+        return text
 
 
-def agreement(model: nn.Module, reference: nn.Module, batches: Batches) -> Agreement:
-    """Compare a network with its dense parent on unlabelled inputs.
+def agreement(
+    model: nn.Module,
+    reference: nn.Module,
+    batches: Batches,
+    *,
+    judge: str | LossFunction = AUTO,
+    output: str | int | None = None,
+) -> Agreement:
+    """Compare a network with its dense parent on unlabelled inputs (method, section 9).
 
     Parameters
     ----------
@@ -55,24 +111,39 @@ def agreement(model: nn.Module, reference: nn.Module, batches: Batches) -> Agree
         The dense network.
     batches
         Unlabelled batches, or one tensor [N, ...]; best inputs that the repair did not see.
+    judge
+        ``"kl"``: KL(reference ‖ model) of class scores. ``"relative"``: E‖y − y'‖² over
+        E‖y − mean y‖², the mean and the denominator of all the reference's outputs.
+        ``"cosine"``: 1 − cosine, of embeddings. Or a function (reference's output, model's
+        output) → loss per sample [N]. ``"auto"``: by names and shapes, see :mod:`.jury`; every
+        floating-point tensor of the output is judged, and the mean is taken.
+    output
+        Judge this part of the output alone: a key, an attribute, a place or a dotted path of
+        these, such as ``"logits"`` or ``0``.
 
     Raises
     ------
     SparsemendError
-        If there are no batches, they carry labels, or the outputs' shapes differ.
+        If there are no batches, they carry labels, or the outputs' shapes differ or cannot be
+        judged.
     """
-    total = _Total()
+    criterion = Criterion(judge, output)
+    tally: Tally | None = None
     with evaluation_mode(model, reference):
         for index, batch in enumerate(iterate(batches)):
             check_unlabelled(batch, f"batches[{index}]")
-            total.add(logits(call(model, batch)), logits(call(reference, batch)))
-    return total.result()
+            ours, theirs = call(model, batch), call(reference, batch)
+            tally = tally or Tally(criterion.jury(theirs, batch))
+            tally.add(tally.jury.read(theirs, batch), tally.jury.read(ours, batch))
+    if tally is None:
+        raise no_batches("batches")
+    return tally.result()
 
 
 class Reference:
     """A dense network's outputs on fixed inputs, to compare many networks with.
 
-    Held in memory: the inputs, and the dense network's logits.
+    Held in memory: the inputs, and of the dense network's outputs what is judged.
 
     Parameters
     ----------
@@ -80,75 +151,135 @@ class Reference:
         The dense network; runs once, here.
     batches
         Unlabelled batches.
+    jury
+        Its judges; by default those of judge ``"auto"``.
     """
 
-    def __init__(self, dense: nn.Module, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self, dense: nn.Module, batches: Sequence[Batch], jury: Jury | None = None
+    ) -> None:
         self._batches = batches
+        self._expected: list[Parts] = []
         with evaluation_mode(dense):
-            self._expected = [logits(call(dense, batch)) for batch in batches]
+            for batch in batches:
+                output = call(dense, batch)
+                jury = Criterion().jury(output, batch) if jury is None else jury
+                self._expected.append(jury.read(output, batch))
+        self._jury = jury
 
     def agreement(self, model: nn.Module) -> Agreement:
         """What :func:`agreement` gives for the dense network and these inputs."""
-        total = _Total()
+        if self._jury is None:
+            raise no_batches("batches")
+        tally = Tally(self._jury)
         with evaluation_mode(model):
             for batch, expected in zip(self._batches, self._expected, strict=True):
-                total.add(logits(call(model, batch)), expected)
-        return total.result()
+                tally.add(expected, self._jury.read(call(model, batch), batch))
+        return tally.result()
 
 
-class _Total:
-    """Sums over predictions."""
-
-    def __init__(self) -> None:
-        self._divergence, self._same, self._count = 0.0, 0, 0
-
-    def add(self, ours: Tensor, theirs: Tensor) -> None:
-        if ours.shape != theirs.shape:
-            raise SparsemendError(
-                "the networks' outputs differ in shape", list(ours.shape), str(theirs.shape)
-            )
-        self._divergence += float(divergence(ours, theirs))
-        self._same += int((ours.argmax(dim=1) == theirs.argmax(dim=1)).sum())
-        self._count += ours.shape[0]
-
-    def result(self) -> Agreement:
-        if not self._count:
-            raise no_batches("batches")
-        return Agreement(self._divergence / self._count, self._same / self._count, self._count)
-
-
-def divergence(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Sum of KL(theirs ‖ ours) over predictions, in nats; differentiable.
+class Tally:
+    """Sums over samples, from which losses follow.
 
     Parameters
     ----------
-    ours, theirs
-        Logits, [predictions, classes].
+    jury
+        The judges.
     """
-    expected = F.log_softmax(theirs.double(), dim=1)
-    predicted = F.log_softmax(ours.double(), dim=1)
-    terms = expected.exp() * (expected - predicted)
-    # 0 · log 0 is 0: classes that a network rules out with -inf do not count. NaN does.
-    return terms.where(expected != -math.inf, 0.0).sum()
 
+    def __init__(self, jury: Jury) -> None:
+        self.jury = jury
+        self._columns = [_Column(seat) for seat in jury.seats]
 
-def logits(output: Any) -> Tensor:
-    """The logits of a network's output as [predictions, classes].
+    @property
+    def simple(self) -> bool:
+        """Whether the loss is a plain mean over the samples of one output."""
+        return len(self._columns) == 1 and not self.jury.seats[0].judge.relative
 
-    Takes a tensor, something with ``logits``, a mapping with ``"logits"``, or a tuple's first.
-    Classes are dimension 1 of [N, K] and of images [N, K, H, W]; the last one of [N, T, K].
-    """
-    if isinstance(output, Mapping) and "logits" in output:
-        output = output["logits"]
-    elif hasattr(output, "logits"):
-        output = output.logits
-    elif isinstance(output, tuple | list) and output:
-        output = output[0]
-    if not isinstance(output, Tensor) or output.dim() < 2:
-        raise SparsemendError(
-            "the network's output is not understood as logits",
-            type(output).__name__,
-            "a tensor [N, classes], or an output with logits",
+    def add_dense(self, dense: Parts) -> None:
+        """Take note of dense outputs alone."""
+        for column, part in zip(self._columns, dense, strict=True):
+            column.add_dense(part)
+
+    def add(self, dense: Parts, sparse: Parts) -> None:
+        """Take note of the outputs on one batch."""
+        losses = self.jury.losses(dense, sparse)
+        for column, *found in zip(self._columns, dense, sparse, losses, strict=True):
+            column.add(*found)
+
+    def factors(self) -> list[float]:
+        """What the sum of each output's losses counts, so that their sum / the first's count is
+        the loss."""
+        first = self._columns[0].count
+        return [first / (len(self._columns) * c.count * c.unit) for c in self._columns]
+
+    def result(self) -> Agreement:
+        """What was found.
+
+        Raises
+        ------
+        SparsemendError
+            If there were no samples.
+        """
+        if not all(column.count for column in self._columns):
+            raise no_batches("batches")
+        seats, scores = self.jury.seats, [column.score() for column in self._columns]
+        loss = statistics.fmean(score.loss for score in scores)
+        same = [score.top1 for score in scores if score.top1 is not None]
+        classes = len(same) == len(scores)
+        kept = [seat.judge.recovery(score) for seat, score in zip(seats, scores, strict=True)]
+        defined = [value for value in kept if value is not None]
+        return Agreement(
+            loss=loss,
+            judge=self.jury.judge,
+            kl=loss if all(seat.judge.name == "kl" for seat in seats) else None,
+            top1=statistics.fmean(same) if classes else None,
+            count=sum(column.count for column in self._columns),
+            losses=tuple(
+                OutputLoss(seat.path, seat.judge.name, seat.judge.label, score.loss)
+                for seat, score in zip(seats, scores, strict=True)
+            ),
+            recovery=statistics.fmean(defined) if len(defined) == len(kept) else None,
         )
-    classes_last: Tensor = output.movedim(1, -1) if output.dim() > 3 else output
-    return classes_last.reshape(-1, classes_last.shape[-1])
+
+
+class _Column:
+    """Sums of one output."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat, self._judge = seat, seat.judge
+        self._loss, self._same, self.count = 0.0, 0, 0
+        self._sums: Tensor | None = None
+
+    def add_dense(self, dense: Tensor) -> None:
+        self.count += len(dense)
+        if self._judge.sums is not None:
+            sums = self._judge.sums(dense)
+            self._sums = sums if self._sums is None else self._sums + sums
+
+    def add(self, dense: Tensor, sparse: Tensor, losses: Tensor) -> None:
+        self._loss += float(losses.sum())
+        if self._judge.whole:
+            self.count += len(losses)
+            return
+        self.add_dense(dense)
+        if self._judge.classes:
+            self._same += int((sparse.argmax(dim=1) == dense.argmax(dim=1)).sum())
+
+    @property
+    def _constant(self) -> float | None:
+        if self._judge.constant is None or self._sums is None:
+            return None
+        return self._judge.constant(self._sums, self.count)
+
+    @property
+    def unit(self) -> float:
+        """What losses are multiples of."""
+        return (self._constant or 1.0) if self._judge.relative else 1.0
+
+    def score(self) -> Score:
+        loss = self._loss / self.count
+        if not self._judge.classes:
+            constant, unit = self._constant, self.unit
+            return Score(loss / unit, constant=None if constant is None else constant / unit)
+        return Score(loss, top1=self._same / self.count, chance=1 / self._seat.features)

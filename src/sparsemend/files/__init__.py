@@ -1,13 +1,8 @@
 """Files: written whole or not at all, and read without trusting what they claim."""
 
 from sparsemend.files.archives import check_archive, npz_arrays, npz_keys
-from sparsemend.files.atomic import (
-    atomic_path,
-    atomic_write,
-    cannot_write,
-    make_folder,
-    regular_target,
-)
+from sparsemend.files.atomic import atomic_path, atomic_write, cannot_write, regular_target
+from sparsemend.files.folders import make_folder
 from sparsemend.files.parsing import parse_json
 from sparsemend.files.tables import csv_text
 

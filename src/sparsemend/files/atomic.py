@@ -73,22 +73,6 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         write(file)
 
 
-def make_folder(folder: Path, what: str) -> None:
-    """Make a folder that may be there already.
-
-    Raises
-    ------
-    SparsemendError
-        If it cannot be made; ``what`` names it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SparsemendError(
-            f"{what} cannot be made ({error.strerror})", str(folder), fix="choose another"
-        ) from error
-
-
 def regular_target(path: Path) -> tuple[Path, os.stat_result | None]:
     """Return the file that ``path`` leads to over all links, and what is known of it.
 

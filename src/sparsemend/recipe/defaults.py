@@ -10,6 +10,7 @@ PLAIN_RULE = "global"
 BASE_RULE = "erk"
 REPAIR = "best"
 SCOPE = "sequential"
+JUDGE = "auto"
 # The repair of Relative Repairability, and the mask and weights of channels of a diagnosis.
 DIAGNOSED_REPAIR = "variance"
 WEIGHTING = "relative"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsemend.allocation import rule_names
+from sparsemend.evaluation import judge_names
 from sparsemend.masks import default_mask, mask_names
 from sparsemend.recipe import defaults
 from sparsemend.recipe.budget import DEFAULT_REPAIRS
@@ -188,8 +189,17 @@ BUDGET = Option(
     sweep_help=f"For rule auto, per cell: repairs (default {DEFAULT_REPAIRS:g}) or a time, as in "
     "20min.",
 )
+JUDGE = Option(
+    "judge",
+    str,
+    "How closeness to the dense network is judged: auto, or one of {choices}.",
+    defaults.JUDGE,
+    choices=judge_names,
+    sweep_help="How closeness is judged: auto, or one of {choices}.",
+)
+OUTPUT = Option("output", str, "Judge this part of the output only, as logits or 0; default all.")
 # What is done: the fields of a recipe.
-RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET)
+RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT)
 
 SEED = Option(
     "seed",

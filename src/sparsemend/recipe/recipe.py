@@ -9,9 +9,10 @@ from torch import nn
 
 from sparsemend.allocation import Allocation, check_rule, kept_total, needs_diagnosis
 from sparsemend.errors import SparsemendError
+from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.masks import MaskRule, default_mask, get_mask_rule
 from sparsemend.recipe.budget import Budget, parse_budget
-from sparsemend.recipe.defaults import AUTO, REPAIR, RULE, SCOPE
+from sparsemend.recipe.defaults import AUTO, JUDGE, REPAIR, RULE, SCOPE
 from sparsemend.repairs import SCOPES, Formula, parse_repair
 
 
@@ -33,6 +34,9 @@ class Recipe:
         ``"sequential"`` or ``"one-shot"``.
     budget
         Of rule ``auto``: a number of repairs or a time, as text; None for all other rules.
+    judge, output
+        How closeness to the dense network is judged, and on which part of the output, as in
+        :func:`sparsemend.agreement`.
 
     Raises
     ------
@@ -52,6 +56,8 @@ class Recipe:
     repair: str = REPAIR
     scope: str = SCOPE
     budget: float | str | None = None
+    judge: str | LossFunction = JUDGE
+    output: str | int | None = None
 
     def __post_init__(self) -> None:
         formula = parse_repair(self.repair)
@@ -66,6 +72,7 @@ class Recipe:
             ("repair", str(formula)),
             ("mask", rule.name),
             ("budget", self._read_budget()),
+            ("output", self.criterion.output or None),
         ):
             object.__setattr__(self, name, value)
 
@@ -84,6 +91,11 @@ class Recipe:
     def limit(self) -> Budget:
         """How long a search may take."""
         return parse_budget(self.budget)
+
+    @property
+    def criterion(self) -> Criterion:
+        """How outputs are judged."""
+        return Criterion(self.judge, self.output)
 
     @property
     def searches(self) -> bool:

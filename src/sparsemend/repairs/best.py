@@ -1,8 +1,9 @@
 """Repair ``best``: try the sensible endings and keep the closest to the dense network.
 
 Recalibrating BatchNorm after a reconstruction can help or hurt (least squares shrinks the
-variance on purpose), and at mild sparsities a light repair can win. The judge is
-KL(dense ‖ repaired) on inputs that no repair saw (method, section 5).
+variance on purpose), and at mild sparsities a light repair can win. They are judged by closeness
+to the dense network, for class scores KL(dense ‖ repaired), on inputs that no repair saw (method,
+sections 5 and 9).
 """
 
 from __future__ import annotations
@@ -106,8 +107,8 @@ class _Trials:
         return dataclasses.replace(outcome, tried=dict(self._tried))
 
     def _judge(self, formula: str, model: nn.Module, outcome: Outcome) -> None:
-        kl = self._session.reference.agreement(model).kl
-        self._tried[formula] = kl
+        loss = self._session.reference.agreement(model).loss
+        self._tried[formula] = loss
         # A network whose outputs are NaN is better than none, and worse than any other.
-        if self._best is None or kl < self._best[0] or math.isnan(self._best[0]):
-            self._best = kl, model, dataclasses.replace(outcome, repair=formula)
+        if self._best is None or loss < self._best[0] or math.isnan(self._best[0]):
+            self._best = loss, model, dataclasses.replace(outcome, repair=formula)

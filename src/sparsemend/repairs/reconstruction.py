@@ -100,6 +100,16 @@ class _Pass:
         self._layers, self._support = session.layers, support
         self._settings, self._importance = settings, importance
         self._around = surroundings(session.layers)
+        # Final layers whose outputs are class scores, of which there are two at least.
+        self._scores = {
+            layer.name
+            for layer in session.layers
+            if layer.name in self._around
+            and self._around[layer.name].final
+            and layer.groups == 1
+            and layer.rows > 1
+            and session.scores_classes(layer.rows)
+        }
         # Inputs that a later sum will need again: (dense, repaired) per batch.
         self._sources = {s.shortcut.source for s in self._around.values() if s.shortcut}
         self._held: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
@@ -148,8 +158,7 @@ class _Pass:
             relu=around.relu,
             pooled=around.pooled,
         )
-        # A single output has no class probabilities.
-        if around.final and layer.groups == 1 and outputs[0].dim() == 2 and layer.rows > 1:
+        if name in self._scores and outputs[0].dim() == 2:
             columns = [part[0] for x in inputs for part in unfold(module, x)]
             fit = _refit_logits(fit, covariance, columns, outputs, self._settings)
         self._finish(layer, module, fit, covariance)

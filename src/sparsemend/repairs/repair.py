@@ -81,7 +81,7 @@ class Outcome:
     repair
         Formula of what was done, where the repair has chosen it; else empty.
     tried
-        Formula → KL on held-out inputs of everything that it has tried for that.
+        Formula → loss on held-out inputs of everything that it has tried for that.
     """
 
     masks: Masks
@@ -101,7 +101,7 @@ class Situation:
     support
         The weights that may be used.
     tried
-        Formula → KL on held-out inputs so far.
+        Formula → loss on held-out inputs so far.
     """
 
     session: Session

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 
 from sparsemend.allocation import parse_forced
 from sparsemend.reports.drawing.text import percent, points
-from sparsemend.reports.series import by_measure, curves, measure_of, setting_title
-from sparsemend.sweeps import Measure, Record
+from sparsemend.reports.series import (
+    by_measure,
+    curves,
+    measure_of,
+    measured,
+    setting_title,
+)
+from sparsemend.sweeps import Record
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,3 @@ def gains(ablation: Ablation) -> Iterator[str]:
             f"{points(changes[worst])} (at {percent(worst)} sparsity) and "
             f"{points(changes[best])} (at {percent(best)})."
         )
-
-
-def measured(record: Record, measure: Measure) -> float | None:
-    """Accuracy after repair, or agreement with the dense network."""
-    return record.top1_repaired if measure == "accuracy" else record.agreement

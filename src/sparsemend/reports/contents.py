@@ -31,17 +31,20 @@ class Compression:
     rule, mask, repair, scope
         The choices made.
     kl, agreement
-        Closeness to the dense network: mean KL in nats, and the fraction of equal top-1 classes.
+        Closeness to the dense network: mean KL in nats, and the fraction of equal top-1 classes;
+        None where outputs are no class scores.
     heldout
         Whether they were measured on inputs that the repair did not see.
     top1_dense, top1_pruned, top1_repaired
         Accuracies as fractions; None where they are not known.
     tried
-        Repair → KL of every ending that was tried.
+        Repair → loss of every ending that was tried.
     seconds
         Stage → wall-clock seconds.
     added_biases
         Layers that got a bias parameter.
+    judged
+        Closeness to the dense network in words, also where outputs are no class scores.
     """
 
     allocation: Allocation
@@ -49,8 +52,8 @@ class Compression:
     mask: str
     repair: str
     scope: str
-    kl: float
-    agreement: float
+    kl: float | None
+    agreement: float | None
     heldout: bool
     top1_dense: float | None = None
     top1_pruned: float | None = None
@@ -58,6 +61,7 @@ class Compression:
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     added_biases: tuple[str, ...] = ()
+    judged: str = ""
 
     @classmethod
     def of(cls, result: CompressionResult, **top1: float | None) -> Compression:
@@ -81,6 +85,7 @@ class Compression:
                 tried=values["tried"],
                 seconds=values["seconds"],
                 added_biases=tuple(values["added_biases"]),
+                judged=values.get("judged", ""),
                 **{key: values[key] for key in plain},
                 **top1,
             )

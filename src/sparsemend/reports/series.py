@@ -58,11 +58,11 @@ def curves(
     """
     found: dict[Setting, dict[str, dict[float, list[float]]]] = {}
     for record in records:
-        measured = value(record)
-        if measured is not None:
+        number = value(record)
+        if number is not None:
             rules = found.setdefault(setting(record.cell), {})
             by_sparsity = rules.setdefault(record.cell.rule, {})
-            by_sparsity.setdefault(record.cell.sparsity, []).append(measured)
+            by_sparsity.setdefault(record.cell.sparsity, []).append(number)
     return {
         key: {
             rule: tuple(_point(s, values) for s, values in sorted(by_sparsity.items()))
@@ -74,7 +74,8 @@ def curves(
 
 def has_curves(records: Sequence[Record]) -> bool:
     """Whether some rule was run at enough sparsities to draw a curve."""
-    found = curves(records, lambda record: record.agreement)
+    measure = measure_of(records)
+    found = curves(records, lambda record: measured(record, measure))
     return any(len(curve) >= _FEWEST for rules in found.values() for curve in rules.values())
 
 
@@ -90,6 +91,16 @@ def measure_of(records: Iterable[Record]) -> Measure:
     """Accuracy where there are labels, else agreement with the dense network."""
     labelled = any(record.top1_repaired is not None for record in records)
     return "accuracy" if labelled else "agreement"
+
+
+def measured(record: Record, measure: Measure) -> float | None:
+    """Accuracy after repair, or agreement with the dense network.
+
+    For outputs that are no class scores, what their judge takes for the recovery of agreement.
+    """
+    if measure == "accuracy":
+        return record.top1_repaired
+    return record.recovered if record.agreement is None else record.agreement
 
 
 def transitions_of(

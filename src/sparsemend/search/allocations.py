@@ -50,6 +50,7 @@ def find_allocation(
         recipe.limit,
         further=further,
         further_cost=_SENSITIVITY_COST,
+        label=session.jury.label,
     )
 
 
@@ -93,7 +94,7 @@ def sensitive_allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis)
     :func:`.sensitivity.sensitivities` on the first batch of the inputs to judge on.
     """
     layers = session.layers
-    measured = sensitivities(session.model, session.unseen[:1], layers)
+    measured = sensitivities(session.model, session.unseen[:1], layers, jury=session.jury)
     weights = np.array([measured[name] for name in diagnosis.layers])
     weighted = dataclasses.replace(diagnosis, residual=diagnosis.residual * weights[:, None])
     return allocate_layers(

@@ -2,10 +2,10 @@
 
 Every plain rule gets the real repair, then mixtures of the best ones, then least damage weighted
 by measured sensitivities. From the best of all these, steps change all layers together down the
-slope of the KL; then a local search moves budget between groups of layers and single layers.
+slope of the loss; then a local search moves budget between groups of layers and single layers.
 Moves are tried with a cheap repair; what they reach is confirmed with the real one, and only that
 counts. The sequence of trials does not depend on the budget, so a larger budget never ends with a
-larger KL.
+larger loss. For class scores the loss is KL(dense ‖ repaired).
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def search_allocation(
     *,
     further: Further = dict,
     further_cost: float = 0.0,
+    label: str = "KL",
 ) -> AllocationSearch:
-    """Find the allocation with the lowest KL on the inputs that no repair sees.
+    """Find the allocation with the lowest loss on the inputs that no repair sees.
 
     Parameters
     ----------
@@ -60,6 +61,8 @@ def search_allocation(
         Further allocations, name → counts, worth trying after rules and mixtures; called then.
     further_cost
         What calling it costs, in repairs.
+    label
+        What the loss is called in texts.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def search_allocation(
         The best allocation and all that was tried. Interrupting the search ends it with the
         best so far.
     """
-    return _Search(layers, plain, objective, Meter(budget)).run(further, further_cost)
+    return _Search(layers, plain, objective, Meter(budget), label).run(further, further_cost)
 
 
 class _Search:
@@ -77,9 +80,10 @@ class _Search:
         plain: Mapping[str, Allocation],
         objective: Objective,
         meter: Meter,
+        label: str,
     ) -> None:
         self._layers, self._plain, self._objective = layers, plain, objective
-        self._meter = meter
+        self._meter, self._label = meter, label
         first = next(iter(plain.values()))
         self._sizes, self._keep = tuple(first.sizes.values()), first.kept
         self._trials: list[Trial] = []
@@ -112,6 +116,7 @@ class _Search:
             seconds=self._meter.seconds,
             finished=finished,
             reference=dict(self._plain["erk"].densities) if "erk" in self._plain else {},
+            label=self._label,
         )
 
     @property
@@ -152,7 +157,7 @@ class _Search:
         return all(self._exact(name, tuple(counts)) for name, counts in further().items())
 
     def _descend(self) -> bool:
-        """Follow the slopes of the KL from the best; False when the budget is spent."""
+        """Follow the slopes of the loss from the best; False when the budget is spent."""
         radius, start, steps, slopes = _RADIUS, self._best.name, 0, None
         while radius >= _SMALLEST_RADIUS:
             best = self._best
@@ -252,4 +257,4 @@ class _Search:
         return log_densities(counts, self._sizes)
 
     def _report(self) -> None:
-        self._advance(f"search, KL {self._best.kl:.4f}", self._meter.done)
+        self._advance(f"search, {self._label} {self._best.kl:.4f}", self._meter.done)

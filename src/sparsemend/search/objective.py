@@ -1,4 +1,7 @@
-"""What a search minimises: KL(dense ‖ repaired) on inputs that no repair sees."""
+"""What a search minimises: the distance of outputs from the dense network's on unseen inputs.
+
+For class scores that is KL(dense ‖ repaired); what it is for others, judges say.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def start_support(
 class Objective:
     """Prunes and repairs copies of a network and says how far they are from it.
 
-    Held in memory: what the session holds, the dense network's logits for a part of its inputs,
+    Held in memory: what the session holds, the dense network's outputs for a part of its inputs,
     and the network of the last real repair.
 
     Parameters
@@ -90,17 +93,17 @@ class Objective:
         return rounds * few / all_
 
     def exact(self, counts: Mapping[str, int]) -> float:
-        """KL after the real repair, in nats; infinite where outputs are no numbers."""
-        return _kl(self._session.reference, self._network(counts))
+        """Loss after the real repair; infinite where outputs are no numbers."""
+        return _loss(self._session.reference, self._network(counts))
 
     def proxy(self, counts: Mapping[str, int]) -> float:
-        """KL after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
+        """Loss after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
         with progress_shown(False):
             model = self._repaired(counts, self._quick, _PROXY_SETTINGS)
-        return _kl(self._quick.reference, model)
+        return _loss(self._quick.reference, model)
 
     def slopes(self, counts: Mapping[str, int]) -> Array | None:
-        """d KL / d log density of every layer after the real repair, on the inputs it repairs with.
+        """d loss / d log density of every layer after the real repair, on the inputs that it saw.
 
         Costs :attr:`slope_cost` repairs where these counts had the last real repair. None where
         weights are refitted, as dense values then do not say what a further weight would bring,
@@ -133,6 +136,6 @@ class Objective:
         return model
 
 
-def _kl(judge: Reference, model: nn.Module) -> float:
-    kl = judge.agreement(model).kl
-    return math.inf if math.isnan(kl) else kl  # NaN would compare as no worse than anything
+def _loss(judge: Reference, model: nn.Module) -> float:
+    loss = judge.agreement(model).loss
+    return math.inf if math.isnan(loss) else loss  # NaN would compare as no worse than anything

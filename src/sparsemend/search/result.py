@@ -22,7 +22,7 @@ class Trial:
     counts
         Kept weights of each layer.
     kl
-        KL(dense ‖ repaired) on inputs that the repair did not see, in nats.
+        Loss on inputs that the repair did not see: of class scores KL(dense ‖ repaired) in nats.
     seconds
         Time since the search began.
     """
@@ -44,7 +44,7 @@ class AllocationSearch:
     winner
         Its name: a plain rule, a mixture of rules, or how many steps or moves it is away from one.
     kl
-        Its KL on the held-out inputs, with the real repair, in nats.
+        Its loss on the held-out inputs, with the real repair: of class scores KL in nats.
     trials
         All that got the real repair, in order.
     plain
@@ -59,6 +59,8 @@ class AllocationSearch:
         Why it ended.
     reference
         Layer → density under ERK, to compare with.
+    label
+        What the loss is called in texts.
     """
 
     allocation: Allocation
@@ -71,19 +73,20 @@ class AllocationSearch:
     seconds: float
     finished: str
     reference: Mapping[str, float] = field(default_factory=dict)
+    label: str = "KL"
 
     @property
     def plain_kl(self) -> dict[str, float]:
-        """Plain rule → its KL, the closest first."""
+        """Plain rule → its loss, the closest first."""
         found = {trial.name: trial.kl for trial in self.trials if trial.name in self.plain}
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def __str__(self) -> str:
         repaired = len({trial.counts for trial in self.trials})
         lines = [
-            f"auto chose {self.winner}: KL {self.kl:.4f} on held-out inputs "
+            f"auto chose {self.winner}: {self.label} {self.kl:.4f} on held-out inputs "
             f"({repaired} repairs and {self.proxies} cheaper trials, {self.finished})",
-            f"{'rule':<12} {'KL':>8}  {'auto is lower by':>16}",
+            f"{'rule':<12} {'KL' if self.label == 'KL' else 'loss':>8}  {'auto is lower by':>16}",
         ]
         for name, kl in self.plain_kl.items():
             lines.append(f"{name:<12} {kl:>8.4f}  {kl - self.kl:>16.4f}")
@@ -98,9 +101,10 @@ class AllocationSearch:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; an infinite KL is null."""
+        """Plain data for JSON; an infinite loss is null."""
         return {
             "winner": self.winner,
+            "judged": self.label,
             "kl": _number(self.kl),
             "plain": {name: _number(kl) for name, kl in self.plain_kl.items()},
             "trials": [

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsemend.evaluation import Reference
+from sparsemend.evaluation import Jury, Reference
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import Layer, LayerSet, channel_last, channel_shape
 from sparsemend.progress import progress_bar
@@ -23,10 +23,11 @@ def sensitivities(
     batches: Sequence[Batch],
     layers: LayerSet,
     *,
+    jury: Jury | None = None,
     noise: float = NOISE,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Layer name → KL(dense ‖ noisy) per relative variance of noise in its pre-activations.
+    """Layer name → loss of the noisy network per relative variance of noise in its pre-activations.
 
     Each channel becomes mean + sqrt(1 − noise) · (z − mean) + sqrt(noise) · std · normal, with
     mean and std over the batch, so that its mean and variance are kept: what variance matching
@@ -40,6 +41,8 @@ def sensitivities(
         Unlabelled inputs.
     layers
         Its layers.
+    jury
+        Who judges its outputs; by default as names and shapes suggest.
     noise
         Relative variance of the noise, in (0, 1).
     seed
@@ -48,9 +51,9 @@ def sensitivities(
     Returns
     -------
     dict
-        In nats; at least 0 up to rounding.
+        For class scores KL(dense ‖ noisy) in nats; at least 0 up to rounding.
     """
-    reference = Reference(dense, batches)
+    reference = Reference(dense, batches, jury)
     noisy = copy.deepcopy(dense)
     modules: dict[str, Any] = dict(noisy.named_modules())
     found: dict[str, float] = {}
@@ -59,7 +62,7 @@ def sensitivities(
             hook = _disturbing(layer, noise, torch.Generator().manual_seed(seed))
             paths = (layer.name, *layer.aliases)
             handles = [modules[path].register_forward_hook(hook) for path in paths]
-            found[layer.name] = reference.agreement(noisy).kl / noise
+            found[layer.name] = reference.agreement(noisy).loss / noise
             for handle in handles:
                 handle.remove()
             advance()

@@ -1,7 +1,7 @@
-"""How the KL answers to the density of every layer, from one gradient instead of many repairs.
+"""How the loss answers to the density of every layer, from one gradient instead of many repairs.
 
 Weights at the margin (kept at 1.5 times the count, not at the count divided by 1.5) are what a
-change of density brings or takes. To first order each changes the KL by its dense value times
+change of density brings or takes. To first order each changes the loss by its dense value times
 the gradient at it, so their sum is a central difference for the layer, and one backward pass
 gives that of all layers.
 """
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsemend.evaluation import divergence, logits
-from sparsemend.execution.batches import batch_size, call, evaluation_mode
+from sparsemend.evaluation import Tally
+from sparsemend.execution.batches import Batch, batch_size, call, evaluation_mode
 from sparsemend.layers import channel_last, channel_shape, layer_weights
 from sparsemend.masks import MaskRule, Masks, choose_masks
 from sparsemend.masks.magnitude import MAGNITUDE
@@ -99,9 +99,9 @@ def at_the_margin(
 def density_slopes(
     session: Session, model: nn.Module, marginal: Marginal, *, restored: Restored = "nothing"
 ) -> Array | None:
-    """d KL(dense ‖ repaired) / d log density of every layer, in nats, [L].
+    """d loss / d log density of every layer, for class scores in nats, [L].
 
-    Σ_i w_i · ∂KL/∂w_i / log(ratio) over the weights i at the margin, w_i the dense values.
+    Σ_i w_i · ∂loss/∂w_i / log(ratio) over the weights i at the margin, w_i the dense values.
 
     Parameters
     ----------
@@ -121,13 +121,16 @@ def density_slopes(
     Returns
     -------
     Array or None
-        None where the network has no gradient, or it is not finite.
+        None where the loss has no gradient, or it is not finite.
     """
     dense, layers, ratios = session.model, session.layers, marginal.ratios
     model = copy.deepcopy(model).requires_grad_(False)
     modules: dict[str, Any] = dict(model.named_modules())
     weights = layer_weights(dense, layers)
     parameters = [modules[layer.name].weight.requires_grad_() for layer in layers]
+    jury = session.jury
+    batches = [b for b in session.seen if restored != "norms" or batch_size(b) > 1]
+    factors = _factors(session, batches)
     with evaluation_mode(model, dense):
         if restored == "norms":
             for norm in running_norms(model):
@@ -137,16 +140,16 @@ def density_slopes(
                 for path in (layer.name, *layer.aliases):
                     modules[path].register_forward_hook(_restoring(channel_shape(layer)))
         count = 0
-        for batch in session.seen:
-            if restored == "norms" and batch_size(batch) < 2:
-                continue
-            expected = logits(call(dense, batch))
+        for batch in batches:
+            expected = jury.read(call(dense, batch), batch)
             with torch.enable_grad():
-                distance = divergence(logits(call(model, batch)), expected)
+                losses = jury.losses(expected, jury.read(call(model, batch), batch))
+                sums = [factor * loss.sum() for factor, loss in zip(factors, losses, strict=True)]
+                distance = sum(sums[1:], start=sums[0])
             if not distance.requires_grad:
                 return None
             distance.backward()
-            count += expected.shape[0]
+            count += len(losses[0])
     found = np.zeros(len(layers))
     for position, (layer, parameter) in enumerate(zip(layers, parameters, strict=True)):
         if parameter.grad is not None and ratios[position] > 1:
@@ -154,6 +157,17 @@ def density_slopes(
             products = weights[layer.name][chosen].double() * parameter.grad[chosen].double()
             found[position] = float(products.sum()) / (count * math.log(ratios[position]))
     return found if count and np.isfinite(found).all() else None
+
+
+def _factors(session: Session, batches: Sequence[Batch]) -> list[float]:
+    """What each output's summed losses count in the loss, as multiples of the first's mean."""
+    tally = Tally(session.jury)
+    if tally.simple:
+        return [1.0]
+    with evaluation_mode(session.model):
+        for batch in batches:
+            tally.add_dense(session.jury.read(call(session.model, batch), batch))
+    return tally.factors()
 
 
 def _restoring(shape: tuple[int, ...]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
@@ -173,7 +187,7 @@ def _restoring(shape: tuple[int, ...]) -> Callable[[nn.Module, Any, Tensor], Ten
 
 
 def downhill(slopes: Array, counts: Sequence[int], sizes: Sequence[int], radius: float) -> Array:
-    """Change of the log densities that lowers the KL most, within a radius, [L].
+    """Change of the log densities that lowers the loss most, within a radius, [L].
 
     Minimises slopes · x + Σ_l q_l x_l² / 2 under Σ_l k_l x_l = 0, that is with an unchanged
     budget, k_l the layer's share of the kept weights; x is then scaled so that the largest change
@@ -183,7 +197,7 @@ def downhill(slopes: Array, counts: Sequence[int], sizes: Sequence[int], radius:
     Parameters
     ----------
     slopes
-        d KL / d log density, [L].
+        d loss / d log density, [L].
     counts
         Kept counts.
     sizes

@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparsemend.calibration import Calibration, calibrate
-from sparsemend.evaluation import Reference
-from sparsemend.execution.batches import Batch, Batches, materialise
+from sparsemend.errors import SparsemendError
+from sparsemend.evaluation import Criterion, Jury, Parts, Reference
+from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.layers import LayerSet, discover
 from sparsemend.session.holdout import hold_out
 
@@ -37,6 +38,8 @@ class Session:
         Batches that no repair sees, to judge on; without them ``seen`` serves.
     calibration
         Of the same network and inputs, where there is one already.
+    criterion
+        How outputs are judged; by default as names and shapes suggest.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Session:
         seen: list[Batch],
         unseen: list[Batch] | None = None,
         calibration: Calibration | None = None,
+        criterion: Criterion | None = None,
     ) -> None:
         self.model, self.seen = model, seen
+        self.criterion = Criterion() if criterion is None else criterion
         self.unseen = seen if unseen is None else unseen
         self._given = calibration
         self._found: dict[Hashable, object] = {}
@@ -59,6 +64,7 @@ class Session:
         heldout: Batches | None = None,
         *,
         calibration: Calibration | None = None,
+        criterion: Criterion | None = None,
         judging: bool = False,
     ) -> Session:
         """A session on inputs of any form, checked and held in memory.
@@ -69,7 +75,7 @@ class Session:
             The dense network.
         batches, heldout
             Inputs to repair with, and to judge on.
-        calibration
+        calibration, criterion
             As of the session.
         judging
             Whether choices will be made on inputs that no repair sees: without ``heldout``, the
@@ -84,7 +90,7 @@ class Session:
         unseen = None if heldout is None else materialise(heldout, "heldout")
         if judging and unseen is None:
             seen, unseen = hold_out(seen)
-        return cls(model, seen, unseen, calibration)
+        return cls(model, seen, unseen, calibration, criterion)
 
     @property
     def heldout(self) -> bool:
@@ -113,9 +119,48 @@ class Session:
         return calibrate(self.model, self.seen) if self._given is None else self._given
 
     @cached_property
+    def jury(self) -> Jury:
+        """Who judges which output, from one forward pass of one batch.
+
+        Raises
+        ------
+        SparsemendError
+            If the network's outputs cannot be judged.
+        """
+        return self._first_outputs()[0]
+
+    def check_outputs(self) -> None:
+        """Refuse outputs that cannot be judged, and such as are NaN, before any work.
+
+        One forward pass of one batch.
+        """
+        jury, parts = self._first_outputs()
+        self.__dict__["jury"] = jury
+        for seat, part in zip(jury.seats, parts, strict=True):
+            if isinstance(part, Tensor) and bool(part.isnan().any()):
+                raise SparsemendError(
+                    f"{seat} of the dense network is NaN",
+                    fix="check its weights and statistics, and the preprocessing of the inputs",
+                )
+
+    def _first_outputs(self) -> tuple[Jury, Parts]:
+        batch = self.seen[0]
+        with evaluation_mode(self.model):
+            output = call(self.model, batch)
+        jury = self.criterion.jury(output, batch)
+        return jury, jury.read(output, batch)
+
+    def scores_classes(self, features: int) -> bool:
+        """Whether outputs of so many features are scores of classes."""
+        try:
+            return self.jury.scores_classes(features)
+        except SparsemendError:  # for repairs that nothing judges
+            return False
+
+    @cached_property
     def reference(self) -> Reference:
         """The dense network's outputs on the inputs to judge on."""
-        return Reference(self.model, self.unseen)
+        return Reference(self.model, self.unseen, self.jury)
 
     def once(self, key: Hashable, make: Callable[[], Found]) -> Found:
         """What ``make`` returned when it was first called for this key."""
@@ -126,6 +171,9 @@ class Session:
 
     def on(self, seen: list[Batch], unseen: list[Batch] | None = None) -> Session:
         """The same network and layers on other inputs; those held out stay unless given."""
-        other = Session(self.model, seen, self.unseen if unseen is None else unseen)
+        judged = self.unseen if unseen is None else unseen
+        other = Session(self.model, seen, judged, criterion=self.criterion)
         other.__dict__["layers"] = self.layers
+        if "jury" in self.__dict__:
+            other.__dict__["jury"] = self.jury
         return other

@@ -77,7 +77,7 @@ class Bench:
         shared, judge = self._shared, self._judge
         given = network.diagnosis if task.recipe.needs_diagnosis else None
         result = run_recipe(shared.session, task.recipe, diagnosis=given)
-        if not math.isfinite(result.agreement.kl):
+        if not math.isfinite(result.agreement.loss):
             raise SparsemendError("the repaired network's outputs are not finite")
         return Record(
             cell=cell,
@@ -85,13 +85,15 @@ class Bench:
             top1_dense=judge.dense,
             top1_pruned=judge.pruned(result),
             top1_repaired=judge.accuracy(result.model),
-            chance=1 / shared.num_classes,
-            kl=result.agreement.kl,
+            chance=shared.chance,
+            kl=result.agreement.loss,
             agreement=result.agreement.top1,
             seconds=time.perf_counter() - start,
             versions=versions(),
             densities=dict(result.allocation.densities),
             kept_repair=result.repair,
+            judged=result.agreement.judge,
+            recovered=result.agreement.recovery,
             settings=task.settings,
         )
 
@@ -114,14 +116,16 @@ class _Shared:
                 f"the calibration inputs of seed {seed} are not those drawn before",
                 fix="the function of the seed must return the same inputs every time",
             )
-        self.session = Session(network.model, seen, unseen or None)
+        self.session = Session(network.model, seen, unseen or None, criterion=network.criterion)
 
     def fits(self, task: Task) -> bool:
         return self._key == (task.cell.network, task.cell.seed, task.settings.inputs)
 
     @cached_property
-    def num_classes(self) -> int:
-        return count_classes(self.session.model, self.session.seen[0])
+    def chance(self) -> float | None:
+        session = self.session
+        classes = count_classes(session.model, session.seen[0], session.criterion.output)
+        return None if classes is None else 1 / classes
 
 
 class _Judge:
@@ -148,7 +152,9 @@ class _Judge:
 
     def accuracy(self, model: nn.Module) -> float | None:
         batches = self._labelled()
-        return None if batches is None else evaluate(model, batches).top1
+        if batches is None:
+            return None
+        return evaluate(model, batches, output=self.network.criterion.output).top1
 
     def _labelled(self) -> Iterable[Any] | None:
         """The labelled batches, held in memory where they are small."""
@@ -167,10 +173,15 @@ class _Judge:
         return held
 
 
-def count_classes(model: nn.Module, batch: Batch) -> int:
-    """Number of classes that the network tells apart."""
+def count_classes(model: nn.Module, batch: Batch, output: str | int | None = None) -> int | None:
+    """Number of classes that the network tells apart; None where it gives no class scores."""
     with evaluation_mode(model):
-        return int(logits(call(model, batch)).shape[1])
+        found = call(model, batch)
+    try:
+        classes = int(logits(found, output).shape[1])
+    except SparsemendError:
+        return None
+    return classes if classes > 1 else None
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import nn
@@ -12,6 +12,7 @@ from sparsemend.checks import check_int
 from sparsemend.data import ImageData
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
+from sparsemend.evaluation import Criterion
 from sparsemend.execution.batches import Batch, Batches, materialise
 from sparsemend.recipe.defaults import BATCH_SIZE, CALIBRATION_SIZE, HELDOUT_SIZE
 from sparsemend.session import hold_out
@@ -44,12 +45,15 @@ class Network:
     diagnosis
         What rules that read a diagnosis are given in every cell, as the keyword of
         :func:`sparsemend.compress`; None: a diagnosis of the cell's own mask and repair.
+    criterion
+        How its outputs are judged.
     """
 
     name: str
     model: nn.Module
     inputs: Inputs
     diagnosis: Diagnosis | None = None
+    criterion: Criterion = field(default_factory=Criterion)
 
 
 @dataclass(frozen=True)

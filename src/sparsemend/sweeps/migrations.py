@@ -27,6 +27,22 @@ def _add_diagnosis_and_kept_repair(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE records ADD COLUMN kept_repair TEXT NOT NULL DEFAULT ''")
 
 
+def _add_judge(connection: sqlite3.Connection) -> None:
+    """Version 3 judged class scores alone, all outputs by their KL.
+
+    From then on agreement and chance may be missing: outputs need not be class scores.
+    """
+    for table in ("records", "failures"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN judge TEXT NOT NULL DEFAULT 'auto'")
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN output TEXT NOT NULL DEFAULT ''")
+    connection.execute("ALTER TABLE records ADD COLUMN judged TEXT NOT NULL DEFAULT 'kl'")
+    connection.execute("ALTER TABLE records ADD COLUMN recovered REAL")
+
+
 # Version → what makes the next version of it. A migration need not touch constraints nor the
 # order of columns: afterwards every table is written anew as the dataclasses say.
-MIGRATIONS: dict[int, Migration] = {1: _add_budget, 2: _add_diagnosis_and_kept_repair}
+MIGRATIONS: dict[int, Migration] = {
+    1: _add_budget,
+    2: _add_diagnosis_and_kept_repair,
+    3: _add_judge,
+}

@@ -14,6 +14,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, batch_size
 from sparsemend.layers import discover, select_layers
 from sparsemend.recipe import AUTO, Recipe, parse_budget
+from sparsemend.session import Session
 from sparsemend.sweeps.fingerprint import (
     diagnosis_fingerprint,
     inputs_fingerprint,
@@ -38,7 +39,8 @@ def plan_tasks(
         For anything that no cell could be computed with: unknown rules, masks, repairs or
         scopes, ones that do not go together, sparsities out of range, and bad inputs; for a
         search budget that is none, or that no rule of the grid spends; for repair ``best`` and
-        rule ``auto`` without the held-out inputs that they choose by.
+        rule ``auto`` without the held-out inputs that they choose by; for a network whose outputs
+        cannot be judged.
     """
     limit = str(parse_budget(budget))
     if budget is not None and AUTO not in grid.rules:
@@ -93,6 +95,7 @@ def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:
     for seed in grid.seeds:
         seen, unseen = network.inputs.draw(seed)
         if not settings:
+            Session(network.model, seen, criterion=network.criterion).check_outputs()
             _check_forced(network, grid.rules, seen[0])
         settings[seed] = Settings(
             scope=scope,
@@ -103,6 +106,8 @@ def _settings(network: Network, grid: Grid, scope: str) -> dict[int, Settings]:
             weights=weights,
             inputs=inputs_fingerprint(seen, unseen),
             test=test,
+            judge=network.criterion.name,
+            output=str(network.criterion.output),
         )
     return settings
 

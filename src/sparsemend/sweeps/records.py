@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sparsemend.recipe import Recipe
+from sparsemend.recipe.defaults import JUDGE
 
 Measure = Literal["accuracy", "agreement"]
 
@@ -60,6 +61,9 @@ class Settings:
     diagnosis
         Fingerprint of the diagnosis that the rule was given; empty where it reads none, or the
         one of the cell's own mask and repair.
+    judge, output
+        How closeness was judged, as it was asked for, of a function its name; and on which part
+        of the output, empty for all.
     """
 
     scope: str
@@ -72,6 +76,8 @@ class Settings:
     test: str
     budget: str = ""
     diagnosis: str = ""
+    judge: str = JUDGE
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Task:
 
     @property
     def recipe(self) -> Recipe:
-        """What is done to the network."""
+        """What is done to the network; how it is judged goes with the network."""
         cell, settings = self.cell, self.settings
         budget = settings.budget or None
         return Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, settings.scope, budget)
@@ -112,13 +118,15 @@ class Record:
         Accuracy as a fraction, of the dense network, pruned before repair, and repaired; None
         where there are no labels.
     chance
-        Accuracy of guessing: 1 / number of classes.
+        Accuracy of guessing: 1 / number of classes; None where outputs are no class scores.
     kl
-        Mean KL(dense ‖ repaired) on inputs that the repair did not see, in nats; where none are
-        held out (``settings.heldout_size`` is 0), on the calibration inputs. Rule ``auto``
-        and repair ``best`` choose by it, so theirs is a little optimistic.
+        Mean loss on inputs that the repair did not see, in the unit of ``judged``: for class
+        scores KL(dense ‖ repaired) in nats. Where no inputs are held out
+        (``settings.heldout_size`` is 0), on the calibration inputs. Rule ``auto`` and repair
+        ``best`` choose by it, so theirs is a little optimistic.
     agreement
-        Fraction of these inputs on which both networks choose the same class.
+        Fraction of these inputs on which both networks choose the same class; None where
+        outputs are not judged as class scores.
     seconds
         Wall-clock time of the cell.
     versions
@@ -128,6 +136,11 @@ class Record:
     kept_repair
         The repair that was run: of ``best``, the ending that it kept. Empty in cells of stores
         that did not keep it.
+    judged
+        Names of the judges, as in ``"kl"`` or ``"kl+relative"``.
+    recovered
+        Recovery without labels, as the judges define it; None where it is not defined, and in
+        cells of stores that did not keep it.
     settings
         What else the result depends on.
     """
@@ -137,22 +150,39 @@ class Record:
     top1_dense: float | None
     top1_pruned: float | None
     top1_repaired: float | None
-    chance: float
+    chance: float | None
     kl: float
-    agreement: float
+    agreement: float | None
     seconds: float
     versions: Mapping[str, str] = field(default_factory=dict)
     densities: Mapping[str, float] = field(default_factory=dict)
     kept_repair: str = ""
+    judged: str = "kl"
+    recovered: float | None = None
     settings: Settings | None = None
 
     def recovery(self, measure: Measure) -> float | None:
-        """R = (A − chance) / (A_dense − chance); A_dense = 1 for agreement (method, section 6)."""
+        """R = (A − chance) / (A_dense − chance); A_dense = 1 for agreement (method, section 6).
+
+        For outputs that are no class scores, agreement is what their judge takes for it. None
+        where it is not defined: without labels, and where the dense network only guesses.
+        """
         if measure == "agreement":
+            if self.recovered is not None or self.agreement is None or self.chance is None:
+                return self.recovered
             return (self.agreement - self.chance) / (1 - self.chance)
-        if self.top1_repaired is None or self.top1_dense is None:
+        if self.top1_repaired is None or self.top1_dense is None or self.chance is None:
+            return None
+        if self.guesses:
             return None
         return (self.top1_repaired - self.chance) / (self.top1_dense - self.chance)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the dense network is no better than guessing, so that nothing can be lost."""
+        if self.top1_dense is None or self.chance is None:
+            return False
+        return self.top1_dense <= self.chance
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class SweepResult:
 
     def __str__(self) -> str:
         leads = self.leads("accuracy") or self.leads("agreement")
-        return text.describe(len(self.records), self.transitions(), leads, self.failures)
+        return text.describe(self.records, self.transitions(), leads, self.failures)
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -13,12 +13,14 @@ from sparsemend.checks import check_int
 from sparsemend.data import ImageData
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
+from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import (
     BATCH_SIZE,
     CALIBRATION_SIZE,
     HELDOUT_SIZE,
+    JUDGE,
     PLAIN_RULE,
     REPAIR,
     SCOPE,
@@ -46,6 +48,8 @@ def sweep(
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
     diagnosis: Diagnosis | None = None,
+    judge: str | LossFunction = JUDGE,
+    output: str | int | None = None,
     calibration_size: int = CALIBRATION_SIZE,
     heldout_size: int | None = HELDOUT_SIZE,
     batch_size: int = BATCH_SIZE,
@@ -90,6 +94,9 @@ def sweep(
         Of one network: what rules that read a diagnosis are given in every cell, for example
         of other inputs. By default each cell has the diagnosis of its own inputs, mask and
         repair, as :func:`sparsemend.compress` makes it. Rule ``auto`` has its own.
+    judge, output
+        How closeness is judged, and on which part of the output, as in
+        :func:`sparsemend.agreement`; of a function the store keeps the name.
     calibration_size, heldout_size, batch_size, limit
         With images: how many to calibrate with, to measure agreement on, per batch, and to
         measure accuracy on (default all). A ``heldout_size`` of None holds out none, and
@@ -132,6 +139,8 @@ def sweep(
         heldout=heldout,
         test=test,
         diagnosis=diagnosis,
+        judge=judge,
+        output=output,
         calibration_size=calibration_size,
         heldout_size=heldout_size,
         batch_size=batch_size,
@@ -165,9 +174,12 @@ def make_networks(
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
     diagnosis: Diagnosis | None = None,
+    judge: str | LossFunction = JUDGE,
+    output: str | int | None = None,
     **sizes: Any,
 ) -> list[Network]:
     """The networks of a sweep with their inputs; parameters and errors as there."""
+    criterion = Criterion(judge, output)
     models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
     if not models:
         raise SparsemendError("there is no network to sweep", allowed="at least one")
@@ -181,7 +193,9 @@ def make_networks(
     images = dict.fromkeys(models, data) if isinstance(data, ImageData) else data
     if not isinstance(images, Mapping):
         given = GivenInputs(images, heldout, test)
-        return [Network(name, network, given, diagnosis) for name, network in models.items()]
+        return [
+            Network(name, network, given, diagnosis, criterion) for name, network in models.items()
+        ]
     if images.keys() != models.keys():
         raise SparsemendError(
             "networks and data have different names",
@@ -195,6 +209,6 @@ def make_networks(
             fix="leave them out: held-out and test images come from the data",
         )
     return [
-        Network(name, network, ImageInputs(images[name], **sizes), diagnosis)
+        Network(name, network, ImageInputs(images[name], **sizes), diagnosis, criterion)
         for name, network in models.items()
     ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsemend.errors import printable
-from sparsemend.sweeps.records import Cell, Failure, Lead, Spread, Transition
+from sparsemend.sweeps.records import Cell, Failure, Lead, Record, Spread, Transition
 
 _HEAD = ("network", "rule", "mask", "repair", "midpoint", "0.8 to 0.2", "label-free midpoint")
 
 
 def describe(
-    cells: int,
+    records: Sequence[Record],
     transitions: Sequence[Transition],
     leads: Sequence[Lead],
     failures: Sequence[Failure],
@@ -20,8 +20,8 @@ def describe(
 
     Parameters
     ----------
-    cells
-        Number of finished cells.
+    records
+        The finished cells.
     transitions
         Of both measures.
     leads
@@ -29,9 +29,11 @@ def describe(
     failures
         Cells without a result.
     """
-    parts = [f"{cells} cells"]
-    if cells:
+    parts = [f"{len(records)} cells"]
+    if records:
         parts += ["", transition_table(transitions)]
+    if notes := undefined(records):
+        parts += ["", *notes]
     if leads:
         parts += ["", f"leading rule by {leads[0].measure} (recovery ahead of the next by up to)"]
         groups = dict.fromkeys((lead.network, lead.mask, lead.repair) for lead in leads)
@@ -42,6 +44,24 @@ def describe(
     if failures:
         parts += ["", *failure_lines(failures)]
     return "\n".join(parts)
+
+
+def undefined(records: Sequence[Record]) -> list[str]:
+    """In words, where there is no recovery to speak of, one line for every network."""
+    lines = {}
+    for record in records:
+        network = record.cell.network
+        if record.guesses:
+            lines[network, "accuracy"] = (
+                f"{network}: recovery of accuracy is not defined, because the dense network "
+                f"(accuracy {record.top1_dense:.4f}) is no better than guessing "
+                f"({record.chance:.4f})"
+            )
+        if record.recovery("agreement") is None:
+            lines[network, "agreement"] = (
+                f"{network}: recovery without labels is not defined for judge {record.judged!r}"
+            )
+    return list(lines.values())
 
 
 def failure_lines(failures: Sequence[Failure]) -> list[str]:
@@ -66,10 +86,12 @@ def transition_table(transitions: Sequence[Transition]) -> str:
     agreement = {_whose(t): t for t in transitions if t.measure == "agreement"}
     accuracy = {_whose(t): t for t in transitions if t.measure == "accuracy"}
     rows: list[tuple[str, ...]] = [_HEAD]
-    for whose, label_free in agreement.items():
-        shown = accuracy.get(whose, label_free)
+    for whose in dict.fromkeys((*agreement, *accuracy)):
+        label_free = agreement.get(whose)
+        shown = accuracy.get(whose) or agreement[whose]
         band = f"{_mean(shown.start)} to {_mean(shown.end)}"
-        rows.append((*whose, spread_text(shown.midpoint), band, spread_text(label_free.midpoint)))
+        free = "-" if label_free is None else spread_text(label_free.midpoint)
+        rows.append((*whose, spread_text(shown.midpoint), band, free))
     title = "recovery passes one half at this sparsity (-: not within the sweep)"
     if not accuracy:
         title += "; no labels: by agreement with the dense network"

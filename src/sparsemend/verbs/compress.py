@@ -13,10 +13,11 @@ from sparsemend.allocation import Allocation
 from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError
+from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
-from sparsemend.recipe.defaults import REPAIR, RULE, SCOPE
+from sparsemend.recipe.defaults import JUDGE, REPAIR, RULE, SCOPE
 from sparsemend.repairs import Terms
 from sparsemend.search import damage_curves, find_allocation, start_support
 from sparsemend.session import Session
@@ -35,6 +36,8 @@ def compress(
     scope: str = SCOPE,
     heldout: Batches | None = None,
     budget: float | str | None = None,
+    judge: str | LossFunction = JUDGE,
+    output: str | int | None = None,
     calibration: Calibration | None = None,
     diagnosis: Diagnosis | None = None,
     inplace: bool = False,
@@ -70,6 +73,10 @@ def compress(
     budget
         How long rule ``auto`` may search: a number of repairs (default 40), or a time such as
         ``"20min"``. An interrupt (Ctrl-C) ends the search with the best so far.
+    judge, output
+        How closeness to the dense network is judged, and on which part of the network's output
+        alone, as in :func:`sparsemend.agreement`. By default every floating-point tensor of the
+        output is judged as its name and shape suggest. Checked on one batch before any work.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
     inplace
@@ -87,7 +94,7 @@ def compress(
     SparsemendError
         For bad input; see the functions named above.
     """
-    recipe = Recipe(sparsity, rule, mask, repair, scope, budget)
+    recipe = Recipe(sparsity, rule, mask, repair, scope, budget, judge, output)
     recipe.check(model)
     with progress_shown(progress):
         session = Session.open(
@@ -96,6 +103,7 @@ def compress(
             batches,
             heldout,
             calibration=calibration,
+            criterion=recipe.criterion,
             judging=recipe.judges,
         )
         return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
@@ -113,7 +121,7 @@ def run_recipe(
     Parameters
     ----------
     session
-        The dense network and its inputs.
+        The dense network and its inputs, with the recipe's criterion.
     recipe
         What to do.
     diagnosis
@@ -122,6 +130,7 @@ def run_recipe(
         A network equal to the dense one, to be changed in place; default a copy.
     """
     seconds: dict[str, float] = {}
+    session.check_outputs()
     diagnosing = recipe.needs_diagnosis and diagnosis is None
     reads_moments = recipe.searches or diagnosing or recipe.mask_rule.needs == "moments"
     if reads_moments and not session.calibrated:

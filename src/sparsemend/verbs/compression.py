@@ -44,7 +44,7 @@ class CompressionResult:
         Module paths of layers that got a bias parameter, because they had none and no
         BatchNorm follows. Empty: the model loads into the original architecture strictly.
     tried
-        With repair ``best``: every ending that was tried → its KL on the held-out inputs;
+        With repair ``best``: every ending that was tried → its loss on the held-out inputs;
         ``repair`` names the winner.
     seconds
         Stage → wall-clock seconds.
@@ -84,6 +84,9 @@ class CompressionResult:
             "repair": self.repair,
             "tried": dict(self.tried),
             "scope": self.scope,
+            "loss": self.agreement.loss,
+            "judge": self.agreement.judge,
+            "judged": str(self.agreement),
             "kl": self.agreement.kl,
             "agreement": self.agreement.top1,
             "heldout": self.heldout,
@@ -114,8 +117,8 @@ class CompressionResult:
             f"{self.agreement} ({where} inputs)",
         ]
         if len(self.tried) > 1:
-            kls = ", ".join(f"{name} {kl:.4f}" for name, kl in self.tried.items())
-            lines.append(f"tried (KL): {kls}")
+            losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self.tried.items())
+            lines.append(f"tried ({self.agreement.label}): {losses}")
         if self.added_biases:
             lines.append(f"got a bias parameter: {', '.join(map(printable, self.added_biases))}")
         return "\n".join(lines)

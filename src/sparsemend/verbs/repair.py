@@ -8,10 +8,11 @@ import warnings
 from torch import nn
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.masks import find_masks
 from sparsemend.progress import progress_shown
-from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, SCOPE
+from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, JUDGE, SCOPE
 from sparsemend.repairs import Support, Terms, parse_repair
 from sparsemend.session import Session
 
@@ -23,6 +24,8 @@ def repair(
     repair: str = DIAGNOSED_REPAIR,
     *,
     scope: str = SCOPE,
+    judge: str | LossFunction = JUDGE,
+    output: str | int | None = None,
     inplace: bool = False,
     progress: bool | None = None,
 ) -> nn.Module:
@@ -48,6 +51,10 @@ def repair(
     scope
         ``"sequential"``: layer by layer, inputs from the network repaired so far.
         ``"one-shot"``: all layers from one pass.
+    judge, output
+        How ``best`` judges closeness, and on which part of the network's output alone, as in
+        :func:`sparsemend.agreement`. Only where a final layer's outputs are judged as class
+        scores does ``reconstruct`` fit the probabilities of classes.
     inplace
         Change the pruned network that was passed.
     progress
@@ -67,9 +74,12 @@ def repair(
     """
     formula = parse_repair(repair)
     formula.check(pruned, scope)
+    criterion = Criterion(judge, output)
     with progress_shown(progress):
-        session = Session.open(dense, batches, judging=formula.judges)
+        session = Session.open(dense, batches, criterion=criterion, judging=formula.judges)
         _check_pair(pruned, dense)
+        if formula.judges:
+            session.check_outputs()
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
         repaired = pruned if inplace else copy.deepcopy(pruned)

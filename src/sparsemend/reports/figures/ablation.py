@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparsemend.reports.ablations import Ablation, find_ablations, gains, measured
+from sparsemend.reports.ablations import Ablation, find_ablations, gains
 from sparsemend.reports.contents import Contents
 from sparsemend.reports.drawing.figure import Axis, Figure, Label, Line, Mark, Panel, Plate, Table
 from sparsemend.reports.drawing.palette import series_style
 from sparsemend.reports.drawing.scale import fraction_scale, sparsity_scale
 from sparsemend.reports.drawing.text import numbered, shorten
 from sparsemend.reports.figures._curves import RIGHT, WIDTH, curve_marks
-from sparsemend.reports.series import curves, measure_of, setting_title
+from sparsemend.reports.series import curves, measure_of, measured, setting_title
 
 
 def figures(contents: Contents) -> Iterator[Figure]:

@@ -38,6 +38,7 @@ def accuracy(records: Sequence[Record]) -> Figure:
     """Top-1 accuracy, one plate a setting."""
     found = curves(records, lambda record: record.top1_repaired)
     style = series_style(rule for rules in found.values() for rule in rules)
+    loss = "KL" if all(r.judged == "kl" for r in records) else "loss"
     return Figure(
         "accuracy",
         "Accuracy after repair",
@@ -55,7 +56,7 @@ def accuracy(records: Sequence[Record]) -> Figure:
         Table(
             (
                 *("network", "mask", "repair", "rule", "sparsity", "achieved sparsity", "seed"),
-                *("top-1 dense", "top-1 pruned", "top-1 repaired", "chance", "KL", "agreement"),
+                *("top-1 dense", "top-1 pruned", "top-1 repaired", "chance", loss, "agreement"),
                 "seconds",
             ),
             tuple(
@@ -82,12 +83,13 @@ def _plate(
     highest = max(dense, *(p.mean + p.std for curve in rules.values() for p in curve))
     y = fraction_scale(highest)
     marks: list[Mark] = []
-    for level, name in ((dense, "dense"), (example.chance, "guessing")):
+    chance = example.chance or 0.0
+    for level, name in ((dense, "dense"), (chance, "guessing")):
         marks.append(Line(((x.low, level), (x.high, level)), "axis", 1.2, "5 3"))
         marks.append(Label(x.high, level, f"{name} {percent(level)}", "mute", dx=8))
     for rule, curve in rules.items():
         marks.extend(curve_marks(rule, curve, *style[rule], "top-1"))
-    marks.extend(_names(rules, style, x, y, top=dense, bottom=example.chance))
+    marks.extend(_names(rules, style, x, y, top=dense, bottom=chance))
     panel = Panel(
         Axis(x, "sparsity: weights removed from the network"),
         Axis(y, "top-1 accuracy"),

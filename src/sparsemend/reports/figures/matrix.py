@@ -10,13 +10,18 @@ from sparsemend.reports.drawing.figure import Axis, Box, Figure, Group, Label, P
 from sparsemend.reports.drawing.palette import STEPS
 from sparsemend.reports.drawing.scale import Categories
 from sparsemend.reports.drawing.text import number, numbered, percent
-from sparsemend.reports.series import by_measure, has_curves, measure_of
+from sparsemend.reports.series import by_measure, has_curves, measure_of, measured
 from sparsemend.sweeps import Record
 
 
 def figures(contents: Contents) -> Iterator[Figure]:
     """One figure where there are records but too few sparsities for curves."""
-    found = [records for records in by_measure(contents.records) if not has_curves(records)]
+    found = [
+        records
+        for records in by_measure(contents.records)
+        if not has_curves(records)
+        and any(measured(r, measure_of(records)) is not None for r in records)
+    ]
     for index, records in enumerate(found):
         yield rules_by_repairs(records, numbered("rules-and-repairs", index, len(found)))
 
@@ -27,7 +32,7 @@ def rules_by_repairs(records: Sequence[Record], key: str = "rules-and-repairs") 
     name_repair = _repair_names(records)
     values: dict[tuple[str, float], dict[tuple[str, str], list[float]]] = {}
     for record in records:
-        value = record.top1_repaired if measure == "accuracy" else record.agreement
+        value = measured(record, measure)
         if value is not None:
             cell = record.cell
             grid = values.setdefault((cell.network, cell.sparsity), {})

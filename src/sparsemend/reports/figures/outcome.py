@@ -46,13 +46,16 @@ def _tried(compression: Compression) -> Iterator[Figure]:
         # A network whose outputs are NaN has no KL: it is worse than any other.
         least = min(tried, key=lambda name: (math.isnan(tried[name]), tried[name]))
         where = "inputs that no repair saw" if compression.heldout else "the calibration inputs"
+        classes = compression.kl is not None
+        what = "KL(dense ‖ repaired) in nats" if classes else "the mean loss"
+        name = "KL" if classes else "loss"
         yield Figure(
             "tried",
             "Repairs that were tried",
-            f"Divergence from the dense network, KL(dense ‖ repaired) in nats on {where}: lower "
+            f"Divergence from the dense network, {what} on {where}: lower "
             "is better, and the lowest was taken.",
-            (_bars(tried, "KL in nats", "blue", strongest=least),),
-            Table(("repair", "KL"), tuple(tried.items())),
+            (_bars(tried, "KL in nats" if classes else name, "blue", strongest=least),),
+            Table(("repair", name), tuple(tried.items())),
             compact=True,
         )
 

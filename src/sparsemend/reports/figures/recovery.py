@@ -46,7 +46,11 @@ _HEIGHT, _ROW = 190.0, 18.0
 
 def figures(contents: Contents) -> Iterator[Figure]:
     """One figure where the sweep has curves; two where only some networks have labels."""
-    found = [records for records in by_measure(contents.records) if has_curves(records)]
+    found = [
+        records
+        for records in by_measure(contents.records)
+        if has_curves(records) and any(r.recovery(measure_of(records)) is not None for r in records)
+    ]
     for index, records in enumerate(found):
         key = numbered("recovery", index, len(found))
         yield recovery(records, contents.transitions, contents.leads, key)

@@ -16,11 +16,14 @@ def of_compression(
     """What was lost and regained, what was chosen, and who got more than under ERK."""
     allocation = compression.allocation
     removed = f"{percent(allocation.sparsity, 4)} of {allocation.total:,} weights removed"
-    same = (
-        f"the sparse network chooses the dense one's class on {percent(compression.agreement)} of "
-        f"{'unseen' if compression.heldout else 'the calibration'} inputs "
-        f"(KL {number(compression.kl)} nats)"
-    )
+    inputs = f"{'unseen' if compression.heldout else 'the calibration'} inputs"
+    if compression.agreement is None or compression.kl is None:
+        same = f"compared with the dense network's outputs on {inputs}: {compression.judged}"
+    else:
+        same = (
+            "the sparse network chooses the dense one's class on "
+            f"{percent(compression.agreement)} of {inputs} (KL {number(compression.kl)} nats)"
+        )
     if compression.top1_repaired is not None and compression.top1_dense is not None:
         text = f"{removed}: top-1 goes from {percent(compression.top1_dense)} to "
         text += percent(compression.top1_repaired)

@@ -14,6 +14,7 @@ from sparsemend.reports.series import (
     curves,
     has_curves,
     measure_of,
+    measured,
     midpoint_pairs,
     setting,
     setting_title,
@@ -200,7 +201,7 @@ def _label_free(transitions: Sequence[Transition]) -> Iterator[str]:
 def _best_of_matrix(records: Sequence[Record]) -> Iterator[str]:
     """The best configuration at every sparsity."""
     measure = measure_of(records)
-    found = curves(records, lambda r: r.top1_repaired if measure == "accuracy" else r.agreement)
+    found = curves(records, lambda record: measured(record, measure))
     values = [
         (point.sparsity, point.mean, key, rule)
         for key, rules in found.items()

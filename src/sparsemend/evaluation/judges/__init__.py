@@ -1,0 +1,12 @@
+"""Judges: how far a sparse network's output is from the dense one's, one file each."""
+
+from sparsemend.evaluation.judges.judge import Judge, Score
+from sparsemend.evaluation.judges.registry import (
+    AUTO,
+    JUDGES,
+    LossFunction,
+    check_judge,
+    judge_names,
+)
+
+__all__ = ["AUTO", "JUDGES", "Judge", "LossFunction", "Score", "check_judge", "judge_names"]

@@ -1,0 +1,47 @@
+"""The known judges by name; a new one is one more entry."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from sparsemend.errors import SparsemendError
+from sparsemend.evaluation.judges.cosine import COSINE
+from sparsemend.evaluation.judges.judge import Judge
+from sparsemend.evaluation.judges.kl import KL
+from sparsemend.evaluation.judges.relative import RELATIVE
+
+# "auto" asks them in this order.
+JUDGES: dict[str, Judge] = {judge.name: judge for judge in (KL, COSINE, RELATIVE)}
+
+AUTO = "auto"
+
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+def judge_names() -> tuple[str, ...]:
+    """Names of the known judges, ``"auto"`` first."""
+    return (AUTO, *JUDGES)
+
+
+def check_judge(judge: str | LossFunction) -> None:
+    """Refuse what is neither the name of a judge nor a function.
+
+    Raises
+    ------
+    SparsemendError
+        Names the known ones.
+    """
+    if callable(judge) or judge in judge_names():
+        return
+    nearest = difflib.get_close_matches(str(judge).lower(), judge_names(), n=1)
+    raise SparsemendError(
+        "unknown judge",
+        judge,
+        f"{', '.join(map(repr, judge_names()))}, or a function (dense output, sparse output) → "
+        "loss per sample [N]",
+        f"did you mean {nearest[0]!r}?" if nearest else "",
+    )
