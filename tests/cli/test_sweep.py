@@ -117,6 +117,7 @@ NETWORK = '[[network]]\nmodel = "digits"\ndata = "digits"\n'
     ("content", "text"),
     [
         ("rule = [", "--config is no TOML (Invalid value"),
+        (f"rule = {'[' * 100_000}", "--config is no TOML (maximum recursion depth"),
         ('rul = "erk"', "unknown key in 'c.toml': got 'rul'; allowed: rule, "),
         ('rul = "erk"', "did you mean 'rule'?"),
         ("rule = 3", "key 'rule' in 'c.toml' is written wrong: got 3; allowed: a text"),

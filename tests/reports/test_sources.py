@@ -70,3 +70,22 @@ def test_other_files(tmp_path, name, content, text):
 def test_missing_files(tmp_path):
     with pytest.raises(sm.SparsemendError, match="there is no such file"):
         load_source(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("opening", ["[", '{"format": "sparsemend-diagnosis", "layers": ['])
+def test_deep_nesting_is_no_json(tmp_path, opening):
+    path = tmp_path / "x.json"
+    path.write_text(opening * 100_000)
+    for read in (load_source, sm.Diagnosis.load, sm.Allocation.load):
+        with pytest.raises(sm.SparsemendError, match="nested too deeply"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"kept": 3}, {"sizes": [1]}, {"rule": 3}, {"kept": {"a": "1"}}, {"kept": {"b": 1}}]
+)
+def test_allocations_of_other_types(tmp_path, changed):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"kept": {"a": 1}, "sizes": {"a": 2}, "rule": "erk"} | changed))
+    with pytest.raises(sm.SparsemendError, match=r"allocation|count"):
+        load_source(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sparsemend.errors import SparsemendError, printable
+from sparsemend.files import parse_json
 
 
 class Allocation(Mapping[str, int]):
@@ -126,6 +126,13 @@ class Allocation(Mapping[str, int]):
                 sorted(map(str, data)) if isinstance(data, Mapping) else data,
                 "a mapping with the keys 'kept', 'rule' and 'sizes'",
             )
+        for key, kind in (("kept", Mapping), ("sizes", Mapping), ("rule", str)):
+            if not isinstance(data[key], kind):
+                raise SparsemendError(
+                    f"this is no allocation: {key!r}",
+                    data[key],
+                    "counts by layer" if kind is Mapping else "the name of a rule",
+                )
         return cls(data["kept"], data["sizes"], data["rule"])
 
     @classmethod
@@ -139,7 +146,7 @@ class Allocation(Mapping[str, int]):
         """
         path = Path(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise SparsemendError(
                 f"the allocation cannot be read ({error.strerror})", str(path)
