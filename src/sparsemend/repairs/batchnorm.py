@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sparsemend.calibration.moments import ColumnMoments
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
-from sparsemend.execution.lockstep import lockstep
+from sparsemend.execution.lockstep import lockstep, module_stops
 from sparsemend.progress import progress_bar, progress_shown
 from sparsemend.repairs.repair import Outcome, Repair, Situation, Terms
 from sparsemend.session import Session
@@ -108,7 +108,8 @@ def _exact(model: nn.Module, batches: Sequence[Batch], norms: dict[nn.Module, st
     with (
         evaluation_mode(model),
         progress_bar("recalibrate BatchNorm", len(norms)) as advance,
-        closing(lockstep(runs, norms)) as pauses,
+        module_stops(norms),
+        closing(lockstep(runs, norms.values())) as pauses,
     ):
         for pause in pauses:
             touched = set()

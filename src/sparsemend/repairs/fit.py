@@ -15,9 +15,12 @@ from sparsemend.calibration.cross import cross_sum
 from sparsemend.layers import (
     Layer,
     channel_shape,
+    layer_biases,
+    layer_weight,
     mean_patch,
     per_input,
-    stored_weight,
+    run_layer,
+    set_weight,
     weight_matrix,
 )
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
@@ -70,16 +73,19 @@ class LayerInputs:
 
     Attributes
     ----------
-    module
-        The repaired network's module; fitting overwrites its weight on the way.
+    network
+        The repaired network; fitting overwrites the layer's weight on the way.
     layer
-        Its description.
+        The layer.
+    geometry
+        How it is called, as its kind reads it.
     inputs
         One tensor per batch.
     """
 
-    module: Any
+    network: nn.Module
     layer: Layer
+    geometry: Any
     inputs: Sequence[Tensor]
 
 
@@ -109,7 +115,7 @@ class InputCovariance:
     """Normalised covariance of a layer's inputs, and cross moments with targets."""
 
     def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
-        module, layer, inputs = given.module, given.layer, given.inputs
+        module, layer, inputs = given.geometry, given.layer, given.inputs
         self._module, self._layer, self._inputs = module, layer, inputs
         collector = MomentsCollector(layer, inputs[0].device, keep_few=False)
         for x in inputs:
@@ -186,10 +192,10 @@ def fit_layer(
     pooled
         Whether the mean over positions counts most.
     """
-    module, layer, mask = given.module, given.layer, choice.mask
+    network, layer, mask = given.network, given.layer, choice.mask
     covariance = InputCovariance(given, settings.pooled_weight if pooled else 0.0)
     ridge = settings.ridge
-    dense = weight_matrix(module.weight.detach(), layer).to(covariance.matrix.dtype)
+    dense = weight_matrix(layer_weight(network, layer), layer).to(covariance.matrix.dtype)
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
     # Enough for a choice; the values on the chosen support are solved for exactly.
     rough = covariance.matrix.float()
@@ -215,7 +221,7 @@ def fit_layer(
     chosen = select(cross, deviation) if mask is None else mask
     fit = solve(cross, mean, chosen)
     for refit in range(settings.refits if relu else 0):
-        current = _install(module, layer, fit)
+        current = _install(given, fit)
         rectified = partial(_rectified, targets, current, given.inputs)
         cross, mean, deviation = covariance.cross(rectified)
         if mask is None and refit < settings.reselections:
@@ -248,16 +254,15 @@ def _rectified(
     return targets.rectified(index, run(inputs[index]))
 
 
-def _install(module: Any, layer: Layer, fit: Fit) -> Callable[[Tensor], Tensor]:
-    """Put a fit's weights into the module; return a function for its outputs, shift included."""
-    with torch.no_grad():
-        module.weight.copy_(stored_weight(fit.weight, layer))
-    bias = None if module.bias is None else module.bias.detach().to(fit.shift)
-    shift = fit.shift if bias is None else fit.shift - bias
+def _install(given: LayerInputs, fit: Fit) -> Callable[[Tensor], Tensor]:
+    """Put a fit's weights into the network; return a function for its outputs, shift included."""
+    network, layer, geometry = given.network, given.layer, given.geometry
+    set_weight(network, layer, fit.weight)
+    biases = layer_biases(network, layer)
+    shift = fit.shift - biases[0].to(fit.shift) if biases else fit.shift
     shaped = shift.float().reshape(channel_shape(layer))
 
     def run(x: Tensor) -> Tensor:
-        output: Tensor = module.forward(x)
-        return output.float() + shaped
+        return run_layer(network, layer, geometry, x).float() + shaped
 
     return run

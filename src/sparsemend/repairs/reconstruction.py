@@ -24,13 +24,18 @@ from sparsemend.layers import (
     Layer,
     Surroundings,
     batched,
+    layer_biases,
+    layer_weight,
+    run_layer,
+    set_weight,
     stored_weight,
     surroundings,
     unfold,
     weight_matrix,
 )
-from sparsemend.masks import Masks
+from sparsemend.masks import MaskProblem, Masks
 from sparsemend.masks.gradual import GRADUAL
+from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.progress import progress_bar
 from sparsemend.repairs.channelwise import paired_runs
 from sparsemend.repairs.fit import Choice, Fit, FitSettings, InputCovariance, LayerInputs, fit_layer
@@ -40,6 +45,9 @@ from sparsemend.repairs.repair import Outcome, Support
 from sparsemend.repairs.targets import Targets, norm_affine
 from sparsemend.session import Session
 from sparsemend.solvers import solve_on_support
+
+# Run → how the layer is called there, and with what.
+Calls = Mapping[int, tuple[Any, Tensor]]
 
 
 def reconstruct(
@@ -71,18 +79,43 @@ def reconstruct(
     if importance is None and support.masks is None:
         importance = channel_importance(session.model, session.layers)
     walk = _Pass(session, network, support, settings or FitSettings(), importance or {})
-    runs, stops = paired_runs(session, network, session.layers)
+    once = [layer for layer in session.layers if layer.calls == 1]
     with (
         evaluation_mode(session.model, network),
         progress_bar("reconstruct", len(session.layers)) as advance,
-        closing(lockstep(runs, stops)) as pauses,
     ):
-        for pause in pauses:
-            for name in walk.due(pause.name):
-                walk.repair(name, pause.calls)
+        # A layer cannot be repaired between its own calls: those that run several times come
+        # first, fitted to all their calls together.
+        for layer in session.layers:
+            if layer.calls > 1:
+                walk.repair(layer.name, _all_calls(session, network, layer))
                 advance()
+        with closing(lockstep(*paired_runs(session, network, once))) as pauses:
+            for stop in pauses:
+                for name in walk.due(stop.name):
+                    own = stop.calls if name == stop.name else walk.called_as(name, stop.calls)
+                    walk.repair(name, own)
+                    advance()
+    walk.finish()
     walk.warn()
     return Outcome(walk.masks, tuple(walk.added))
+
+
+def _all_calls(session: Session, network: nn.Module, layer: Layer) -> Calls:
+    """Every call of a layer that runs several times, those of the dense network first."""
+    found: dict[int, list[tuple[Any, Tensor]]] = {}
+    with closing(lockstep(*paired_runs(session, network, [layer]))) as pauses:
+        for stop in pauses:
+            for index, called in stop.calls.items():
+                found.setdefault(index, []).append(called)
+    batches = len(session.seen)
+    pairs = [
+        pair
+        for index in range(batches)
+        for pair in zip(found.get(index, ()), found.get(batches + index, ()), strict=False)
+    ]
+    dense, pruned = ([pair[side] for pair in pairs] for side in (0, 1))
+    return dict(enumerate([*dense, *pruned]))
 
 
 class _Pass:
@@ -96,8 +129,8 @@ class _Pass:
         settings: FitSettings,
         importance: Mapping[str, Tensor],
     ) -> None:
-        self._network, self._dense, self._batches = network, session.model, len(session.seen)
-        self._layers, self._support = session.layers, support
+        self._network, self._dense = network, session.model
+        self._layers, self._support, self._batches = session.layers, support, len(session.seen)
         self._settings, self._importance = settings, importance
         self._around = surroundings(session.layers)
         # Inputs that a later sum will need again: (dense, repaired) per batch.
@@ -117,21 +150,34 @@ class _Pass:
         early = [p for p, ready_at in self._early.items() if ready_at == name]
         return [layer for layer in (*early, name) if layer not in self.masks]
 
-    def repair(self, name: str, calls: Mapping[int, tuple[nn.Module, Tensor]]) -> None:
-        """Fit one layer to the calls that wait, and fold the result in."""
+    def called_as(self, name: str, calls: Calls) -> Calls:
+        """Calls of another layer with the same input, as if they were this layer's."""
+        geometry = self._layers.geometry(name)
+        return {index: (geometry, x) for index, (_, x) in calls.items()}
+
+    def repair(self, name: str, calls: Calls) -> None:
+        """Fit one layer to the calls that wait, and fold the result in.
+
+        Calls of the dense network come first, those of the repaired one behind them.
+        """
         layer = self._layers[name]
         around = self._around.get(name, Surroundings())
-        order = [i for i in range(self._batches) if i in calls and self._batches + i in calls]
+        half = self._halfway(layer, calls)
+        order = [i for i in range(half) if i in calls and half + i in calls]
+        if not order:
+            return
+        geometry = calls[half + order[0]][0]
         dense_inputs = [batched(*calls[i]) for i in order]
-        inputs = [batched(*calls[self._batches + i]) for i in order]
+        inputs = [batched(*calls[half + i]) for i in order]
         if name in self._sources:
             self._held[name] = (dense_inputs, inputs)
-        module: Any = self._network.get_submodule(name)
-        reference: Any = self._dense.get_submodule(name)
-        outputs = [reference.forward(x).float() for x in dense_inputs]
+        routed = any(a.shape != b.shape for a, b in zip(dense_inputs, inputs, strict=True))
+        # Routed to other inputs than in the dense network: the dense layer on the same ones.
+        targeted = inputs if routed else dense_inputs
+        outputs = [run_layer(self._dense, layer, geometry, x).float() for x in targeted]
         affine = norm_affine(self._dense, layer, outputs[0].device)
-        if affine is None or layer.calls > 1:
-            around = Surroundings(final=around.final)
+        if affine is None or layer.calls > 1 or routed:
+            around = Surroundings(final=around.final and not routed)
         targets = self._targets(around, outputs, affine)
         fixed = self._support.masks
         choice = Choice(
@@ -141,7 +187,7 @@ class _Pass:
             self._importance.get(name),
         )
         fit, covariance = fit_layer(
-            LayerInputs(module, layer, inputs),
+            LayerInputs(self._network, layer, geometry, inputs),
             targets,
             choice,
             self._settings,
@@ -150,9 +196,9 @@ class _Pass:
         )
         # A single output has no class probabilities.
         if around.final and layer.groups == 1 and outputs[0].dim() == 2 and layer.rows > 1:
-            columns = [part[0] for x in inputs for part in unfold(module, x)]
+            columns = [part[0] for x in inputs for part in unfold(geometry, x)]
             fit = _refit_logits(fit, covariance, columns, outputs, self._settings)
-        self._finish(layer, module, fit, covariance)
+        self._finish(layer, fit, covariance)
         if around.shortcut is not None:
             self._release()
 
@@ -181,17 +227,33 @@ class _Pass:
         if projection is None:
             return x.float()
         layer = self._layers[projection]
-        output = model.get_submodule(projection).forward(x)
+        output = run_layer(model, layer, self._layers.geometry(projection), x)
         if layer.norm is not None:
             output = model.get_submodule(layer.norm).forward(output)
         result: Tensor = output.float()
         return result
 
-    def _finish(self, layer: Layer, module: Any, fit: Fit, covariance: InputCovariance) -> None:
-        with torch.no_grad():
-            module.weight.copy_(stored_weight(fit.weight, layer))
-        bias = None if module.bias is None else module.bias.detach().to(fit.shift)
-        shift = fit.shift if bias is None else fit.shift - bias
+    def finish(self) -> None:
+        """Keep the largest weights of layers that no input has reached in both networks."""
+        for layer in self._layers:
+            if layer.name in self.masks:
+                continue
+            if self._support.masks is not None:
+                self.masks[layer.name] = self._support.masks[layer.name]
+                continue
+            matrix = weight_matrix(layer_weight(self._network, layer), layer)
+            mask = MAGNITUDE.mask(MaskProblem(matrix), self._support.counts[layer.name])
+            set_weight(self._network, layer, matrix.masked_fill(~mask, 0))
+            self.masks[layer.name] = stored_weight(mask, layer)
+            self._ill[layer.name] = "no calibration input reaches it"
+
+    def _halfway(self, layer: Layer, calls: Calls) -> int:
+        return len(calls) // 2 if layer.calls > 1 else self._batches
+
+    def _finish(self, layer: Layer, fit: Fit, covariance: InputCovariance) -> None:
+        set_weight(self._network, layer, fit.weight)
+        biases = layer_biases(self._network, layer)
+        shift = fit.shift - biases[0].to(fit.shift) if biases else fit.shift
         self.added += fold(self._network, layer, None, shift)
         self.masks[layer.name] = stored_weight(fit.mask, layer)
         constant = int(covariance.dead.sum())

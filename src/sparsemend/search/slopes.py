@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,16 @@ from torch import Tensor, nn
 
 from sparsemend.evaluation import divergence, logits
 from sparsemend.execution.batches import batch_size, call, evaluation_mode
-from sparsemend.layers import channel_last, channel_shape, layer_weights
+from sparsemend.layers import (
+    Call,
+    Layer,
+    LayerCalls,
+    channel_last,
+    channel_shape,
+    layer_gradient,
+    layer_parameter,
+    layer_weights,
+)
 from sparsemend.masks import MaskRule, Masks, choose_masks
 from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.repairs import Restored, running_norms
@@ -88,7 +96,11 @@ def at_the_margin(
     calibration = session.calibration if rule.needs == "moments" else None
     least, most = (
         choose_masks(
-            session.model, dict(zip(counts, end, strict=True)), rule.name, calibration=calibration
+            session.model,
+            dict(zip(counts, end, strict=True)),
+            rule.name,
+            layers=session.layers,
+            calibration=calibration,
         )
         for end in ends
     )
@@ -125,51 +137,47 @@ def density_slopes(
     """
     dense, layers, ratios = session.model, session.layers, marginal.ratios
     model = copy.deepcopy(model).requires_grad_(False)
-    modules: dict[str, Any] = dict(model.named_modules())
     weights = layer_weights(dense, layers)
-    parameters = [modules[layer.name].weight.requires_grad_() for layer in layers]
+    parameters = [layer_parameter(model, layer).requires_grad_() for layer in layers]
     with evaluation_mode(model, dense):
         if restored == "norms":
             for norm in running_norms(model):
                 norm.train()
-        if restored == "layers":
-            for layer in layers:
-                for path in (layer.name, *layer.aliases):
-                    modules[path].register_forward_hook(_restoring(channel_shape(layer)))
+        after = _restore if restored == "layers" else None
         count = 0
         for batch in session.seen:
             if restored == "norms" and batch_size(batch) < 2:
                 continue
             expected = logits(call(dense, batch))
             with torch.enable_grad():
-                distance = divergence(logits(call(model, batch)), expected)
+                with LayerCalls(model, layers, after=after):
+                    output = logits(call(model, batch))
+                distance = divergence(output, expected)
             if not distance.requires_grad:
                 return None
             distance.backward()
             count += expected.shape[0]
     found = np.zeros(len(layers))
     for position, (layer, parameter) in enumerate(zip(layers, parameters, strict=True)):
-        if parameter.grad is not None and ratios[position] > 1:
+        gradient = layer_gradient(model, layer)
+        if gradient is not None and ratios[position] > 1:
             chosen = marginal.weights[layer.name]
-            products = weights[layer.name][chosen].double() * parameter.grad[chosen].double()
+            products = weights[layer.name][chosen].double() * gradient[chosen].double()
             found[position] = float(products.sum()) / (count * math.log(ratios[position]))
     return found if count and np.isfinite(found).all() else None
 
 
-def _restoring(shape: tuple[int, ...]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+def _restore(layer: Layer, called: Call, z: Tensor) -> Tensor:
     """The output as it is, its gradient without what changes means and variances of channels."""
-
-    def hook(module: nn.Module, _: Any, z: Tensor) -> Tensor:
-        wide = z.to(torch.promote_types(z.dtype, torch.float32))
-        columns = channel_last(module, wide)
-        mean = columns.mean(dim=0)
-        # A constant channel has no scale to restore, and no gradient through it.
-        spread = (columns - mean).square().mean(dim=0).clamp_min(_TINY).sqrt()
-        mean, spread = mean.reshape(shape), spread.reshape(shape)
-        restored: Tensor = mean.detach() + spread.detach() * ((wide - mean) / spread)
-        return restored.to(z.dtype)
-
-    return hook
+    shape = channel_shape(layer)
+    wide = z.to(torch.promote_types(z.dtype, torch.float32))
+    columns = channel_last(called.geometry, wide)
+    mean = columns.mean(dim=0)
+    # A constant channel has no scale to restore, and no gradient through it.
+    spread = (columns - mean).square().mean(dim=0).clamp_min(_TINY).sqrt()
+    mean, spread = mean.reshape(shape), spread.reshape(shape)
+    restored: Tensor = mean.detach() + spread.detach() * ((wide - mean) / spread)
+    return restored.to(z.dtype)
 
 
 def downhill(slopes: Array, counts: Sequence[int], sizes: Sequence[int], radius: float) -> Array:

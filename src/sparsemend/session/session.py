@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from sparsemend.calibration import Calibration, calibrate
+from sparsemend.calibration import Calibration, gather_moments
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch, Batches, materialise
 from sparsemend.layers import LayerSet, discover
@@ -105,12 +105,14 @@ class Session:
     @cached_property
     def layers(self) -> LayerSet:
         """The prunable layers in execution order, with the traced graph."""
-        return self.calibration.layers if self.calibrated else discover(self.model, self.seen[0])
+        if self.calibrated:
+            return self.calibration.layers
+        return discover(self.model, self.seen[0], self.seen[1:])
 
     @cached_property
     def calibration(self) -> Calibration:
         """Moments of every layer's inputs, over the inputs that repairs see."""
-        return calibrate(self.model, self.seen) if self._given is None else self._given
+        return self._given or gather_moments(self.model, self.seen, self.layers)
 
     @cached_property
     def reference(self) -> Reference:

@@ -1,0 +1,82 @@
+"""Following a network's layers while it runs: every operation that multiplies with their weights.
+
+A layer is known by the memory of its weight, so that it makes no difference which module, function
+or patched method runs the operation, and a copy of a network that runs the original's layers is
+found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from sparsemend.layers.access import layer_biases, layer_weight
+from sparsemend.layers.kinds import Call, kind_named, read_call
+from sparsemend.layers.layer import Layer
+from sparsemend.layers.opened import OPENED, opened
+from sparsemend.layers.operand import key_of
+
+Before = Callable[[Layer, Call], None]
+After = Callable[[Layer, Call, Tensor], Tensor]
+
+
+class LayerCalls(TorchFunctionMode):
+    """Sees the calls of a model's layers, within ``with``.
+
+    Parameters
+    ----------
+    model
+        The network that runs.
+    layers
+        Its layers, whether they were found in it or in a network that it is a copy of.
+    before
+        Called before a layer runs; it may change the layer's weight, and give it a bias.
+    after
+        Called with the layer's output; what it returns takes the output's place.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Iterable[Layer],
+        *,
+        before: Before | None = None,
+        after: After | None = None,
+    ) -> None:
+        super().__init__()
+        self._model, self._before, self._after = model, before, after
+        self._layers = {key_of(layer_weight(model, layer)): layer for layer in layers}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in OPENED:
+            with opened(), self:
+                return func(*args, **kwargs)
+        call = read_call(func, args, kwargs)
+        layer = None if call is None else self._layers.get(key_of(call.weight))
+        if call is None or layer is None:
+            return func(*args, **kwargs)
+        if self._before is not None:
+            self._before(layer, call)
+        output = self._output(layer, call, func, args, kwargs)
+        return output if self._after is None else self._after(layer, call, output)
+
+    def _output(
+        self, layer: Layer, call: Call, func: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Tensor:
+        if call.bias is None and not layer.biases and self._before is not None:
+            biases = layer_biases(self._model, layer)
+            if biases:  # it was given one just now, after its arguments were put together
+                kind = kind_named(layer.kind)
+                return kind.apply(call.geometry, call.x, call.weight, biases[0])
+        output: Tensor = func(*args, **kwargs)
+        return output
