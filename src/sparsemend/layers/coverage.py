@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,7 +164,7 @@ def _overlapping(sites: Sequence[Site]) -> set[str]:
         by_parameter.setdefault(site.weight.parameter, []).append(site)
     for name, together in by_parameter.items():
         spans = sorted((s.weight.offset, s.weight.offset + s.weight.extent) for s in together)
-        if any(end > start for (_, end), (start, _) in zip(spans, spans[1:], strict=False)):
+        if any(end > start for (_, end), (start, _) in itertools.pairwise(spans)):
             found.add(name)
     return found
 

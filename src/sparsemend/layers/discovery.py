@@ -180,10 +180,12 @@ def layer_weights(model: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor
 def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet:
     """Layers in the order of registration, where there are no inputs to run."""
     held = {
-        m: name for m, name in prunable.items() if isinstance(m._parameters.get("weight"), Tensor)
+        name: module
+        for module, name in prunable.items()
+        if isinstance(module._parameters.get("weight"), Tensor)
     }
     layers = []
-    for order, names in enumerate(_tied({name: module for module, name in held.items()})):
+    for order, names in enumerate(_tied(held)):
         module: Any = model.get_submodule(names[0])
         kind = kind_of(module)
         rows, groups = kind.rows(module), kind.groups(module)

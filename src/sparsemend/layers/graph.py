@@ -39,7 +39,8 @@ class Node:
     kind
         ``"module"`` for a layer or a watched module, else ``"function"``.
     name
-        Name of the layer, module path or function name; ``"input"`` and ``"output"`` for those of the network.
+        Name of the layer, module path or function name; ``"input"`` and ``"output"`` for those
+        of the network.
     inputs
         Indices of the nodes whose outputs it takes; inputs of the network have none.
     shape

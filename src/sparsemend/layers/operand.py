@@ -45,7 +45,7 @@ def key_of(tensor: Tensor) -> Key:
     """What tells views of one memory apart."""
     return (
         tensor.untyped_storage().data_ptr(),
-        tensor.storage_offset(),
+        int(tensor.storage_offset()),
         tuple(tensor.shape),
         tuple(tensor.stride()),
     )
@@ -64,7 +64,7 @@ class Operands:
     def find(self, tensor: Tensor) -> Operand | None:
         """Which parameter a tensor is a view of; None for what was computed."""
         for name, parameter in self._by_storage.get(_address(tensor), ()):
-            offset = tensor.storage_offset() - parameter.storage_offset()
+            offset = int(tensor.storage_offset()) - int(parameter.storage_offset())
             inside = 0 <= offset <= _span(parameter) - _span(tensor)
             if inside and tensor.dtype == parameter.dtype:
                 return Operand(name, tuple(tensor.shape), tuple(tensor.stride()), offset)

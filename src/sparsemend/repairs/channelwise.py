@@ -142,7 +142,9 @@ def paired_runs(
             call(model, batch)
 
     both = (session.model, network)
-    runs = [partial(run, model, batch) for model in both for batch in session.seen]
+    runs: list[Callable[[], object]] = [
+        partial(run, model, batch) for model in both for batch in session.seen
+    ]
     return runs, [layer.name for layer in layers]
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum

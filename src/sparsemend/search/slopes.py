@@ -138,7 +138,8 @@ def density_slopes(
     dense, layers, ratios = session.model, session.layers, marginal.ratios
     model = copy.deepcopy(model).requires_grad_(False)
     weights = layer_weights(dense, layers)
-    parameters = [layer_parameter(model, layer).requires_grad_() for layer in layers]
+    for layer in layers:
+        layer_parameter(model, layer).requires_grad_()
     with evaluation_mode(model, dense):
         if restored == "norms":
             for norm in running_norms(model):
@@ -158,7 +159,7 @@ def density_slopes(
             distance.backward()
             count += expected.shape[0]
     found = np.zeros(len(layers))
-    for position, (layer, parameter) in enumerate(zip(layers, parameters, strict=True)):
+    for position, layer in enumerate(layers):
         gradient = layer_gradient(model, layer)
         if gradient is not None and ratios[position] > 1:
             chosen = marginal.weights[layer.name]
