@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 
 import sparsemend as sm
-from sparsemend.search import AUTO
+from sparsemend.recipe import AUTO
 
 # Network, repair, sparsity, seed → rule → top-1 in percent.
 Cells = dict[tuple[str, str, float, int], dict[str, float]]

@@ -27,17 +27,17 @@ from sparsemend.calibration import DEFAULT_DENSITIES, PairedMoments, kept_count
 from sparsemend.diagnosis import diagnose_repairs
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.layers import LayerSet, channel_last, stored_weight, weight_matrix
-from sparsemend.masks import get_mask_rule, keep_mask
-from sparsemend.operators import get_operator
+from sparsemend.masks import MaskProblem, get_mask_rule
+from sparsemend.operators import OPERATORS
 
-OPERATORS = ("variance", "affine")
+REPAIRS = ("variance", "affine")
 Curves = dict[str, np.ndarray]
 
 
 def ours(model: nn.Module, batches: list[Tensor]) -> Curves:
     """Calibrate once, then read both operators' curves off the moments."""
     calibration = sm.calibrate(model, batches, progress=False)
-    found = diagnose_repairs(model, calibration, OPERATORS, progress=False)
+    found = diagnose_repairs(model, calibration, REPAIRS, progress=False)
     return {"raw": found[0].raw} | {d.repair: d.residual for d in found}
 
 
@@ -49,8 +49,8 @@ def direct(model: nn.Module, batches: list[Tensor], layers: LayerSet) -> Curves:
     for layer in layers:
         module = modules[layer.name]
         dense = weight_matrix(module.weight.detach(), layer)
-        ranks = get_mask_rule("magnitude")(dense, None)
-        masks = [keep_mask(ranks, kept_count(d, layer.size)) for d in DEFAULT_DENSITIES]
+        kept = [kept_count(d, layer.size) for d in DEFAULT_DENSITIES]
+        masks = get_mask_rule("magnitude").masks(MaskProblem(dense), kept)
         weights = [stored_weight(dense * mask, layer) for mask in masks]
         store = PairedMoments.empty(len(weights), layer.rows, dense.device)
         moments[layer.name] = store
@@ -79,13 +79,13 @@ def direct(model: nn.Module, batches: list[Tensor], layers: LayerSet) -> Curves:
     for handle in handles:
         handle.remove()
     curves: Curves = {}
-    for kind in ("raw", *OPERATORS):
+    for kind in ("raw", *REPAIRS):
         rows = []
         for layer in layers:
             found = moments[layer.name].statistics()
             alive = found.dense_variance > 1e-12 * found.dense_variance.max()
             raw = found.raw_distortion
-            damage = raw if kind == "raw" else get_operator(kind).residual(found)
+            damage = raw if kind == "raw" else OPERATORS[kind].residual(found)
             rows.append((damage / found.dense_variance)[:, alive].mean(dim=1).numpy())
         curves[kind] = np.stack(rows)
     return curves

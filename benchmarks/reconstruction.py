@@ -22,8 +22,9 @@ from typing import Any
 import sparsemend as sm
 from benchmarks._network import load
 from benchmarks._store import Store
-from sparsemend.layers import discover
-from sparsemend.repairs import Settings, reconstruct
+from sparsemend.repairs import FitSettings, Support
+from sparsemend.repairs.reconstruction import reconstruct
+from sparsemend.session import Session
 from sparsemend.sweeps import Record
 
 GOALS = (
@@ -70,18 +71,11 @@ class Bench:
             batches = [*batches, *(batch.flip(-1) for batch in batches)]
         # An empty mapping has a weight for no layer: all rows count the same.
         importance = None if constants.pop("importance", True) else {}
+        session = Session(self.model, batches)
         allocation = sm.allocate(self.model, sparsity, "global")
         model, start = copy.deepcopy(self.model), time.perf_counter()
-        reconstruct(
-            model,
-            self.model,
-            batches,
-            discover(self.model, batches[0]),
-            None,
-            allocation,
-            Settings(**constants),
-            importance=importance,
-        )
+        support, settings = Support(allocation, None), FitSettings(**constants)
+        reconstruct(session, model, support, settings, importance)
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "kl": sm.agreement(model, self.model, heldout).kl}
 

@@ -16,33 +16,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 import sparsemend as sm
 from benchmarks._network import load
 from sparsemend.evaluation import Reference
-from sparsemend.execution.batches import Batch
-from sparsemend.repairs import has_running_norms
+from sparsemend.repairs import Restored, has_running_norms
 from sparsemend.search.directions import Array
-from sparsemend.search.slopes import Restored, at_the_margin, density_slopes, margins
+from sparsemend.search.slopes import at_the_margin, density_slopes, margins
+from sparsemend.session import Session
 
 WAYS: tuple[Restored, ...] = ("nothing", "norms", "layers")
 
 
 def measured(
-    dense: nn.Module,
-    counts: dict[str, int],
-    ends: tuple[Sequence[int], Sequence[int]],
-    repair: str,
-    batches: Sequence[Batch],
-    heldout: Sequence[Batch],
+    session: Session, counts: dict[str, int], ends: tuple[Sequence[int], Sequence[int]], repair: str
 ) -> Array:
     """Differences of the KL between both ends, [2, L]: on calibration and on held-out images."""
-    judges = [Reference(dense, images) for images in (batches, heldout)]
+    judges = [Reference(session.model, session.seen), session.reference]
 
     def distances(name: str, count: int) -> Array:
-        model = sm.prune(dense, {**counts, name: count})
-        sm.repair(model, dense, batches, repair, inplace=True, progress=False)
+        model = sm.prune(session.model, {**counts, name: count})
+        sm.repair(model, session.model, session.seen, repair, inplace=True, progress=False)
         return np.array([judge.agreement(model).kl for judge in judges])
 
     found = []
@@ -67,21 +61,21 @@ def main() -> None:
     dense, images = load(options.data, options.network)
     batches = list(images.calibration(options.images, seed=options.seed).split(128))
     heldout = images.heldout(options.images, calibration_size=options.images, seed=options.seed)
-    layers = sm.discover(dense, batches[0])
-    counts = dict(sm.allocate(dense, options.sparsity, options.rule, layers=layers))
-    ends = margins(tuple(counts.values()), [layer.size for layer in layers])
-    marginal, ratios = at_the_margin(dense, layers, counts)
+    session = Session(dense, batches, list(heldout.split(128)))
+    counts = dict(sm.allocate(dense, options.sparsity, options.rule, layers=session.layers))
+    ends = margins(tuple(counts.values()), [layer.size for layer in session.layers])
+    marginal = at_the_margin(session, counts)
     model = sm.prune(dense, counts)
     sm.repair(model, dense, batches, options.repair, inplace=True, progress=False)
     ways = WAYS if has_running_norms(dense) else ("nothing", "layers")
     slopes = {}
     for way in ways:
-        found = density_slopes(model, dense, batches, layers, marginal, ratios, restored=way)
+        found = density_slopes(session, model, marginal, restored=way)
         if found is None:
             raise SystemExit("the network has no gradient")
-        slopes[way] = found * np.log(ratios)
+        slopes[way] = found * np.log(marginal.ratios)
     print(f"{'KL above - KL below':28s} calib.  held-out")
-    seen = measured(dense, counts, ends, options.repair, batches, list(heldout.split(128)))
+    seen = measured(session, counts, ends, options.repair)
     print(f"calibration with held-out: {np.corrcoef(seen)[0, 1]:.2f}")
     for way, predicted in slopes.items():
         fits = [np.corrcoef(predicted, row)[0, 1] for row in seen]

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from sparsemend.errors import SparsemendError
-from sparsemend.files import atomic_path, atomic_write
+from sparsemend.files import atomic_path, atomic_write, make_folder
 
 
 def names(folder):
@@ -82,3 +82,13 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(SparsemendError, match=r"^cannot write there \(Permission denied\)"):
         atomic_write(tmp_path / "x.bin", lambda file: file.write(b""))
+
+
+def test_a_folder_is_made_once_or_refused(tmp_path):
+    folder = tmp_path / "a" / "b"
+    make_folder(folder, "the folder")
+    make_folder(folder, "the folder")
+    assert folder.is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SparsemendError, match=r"^the folder cannot be made \(.*\): got .*file"):
+        make_folder(tmp_path / "file" / "b", "the folder")

@@ -19,6 +19,7 @@ from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
 from sparsemend.layers import Layer, LayerSet, channel_last, channel_shape, stored_weight
 from sparsemend.repairs.channelwise import paired_runs
+from sparsemend.session import Session
 
 # Of the mean diagonal: only so that the inverse exists.
 DAMPING = 1e-4
@@ -71,7 +72,8 @@ def obc_sequential(
     """
     masks = {}
     count = len(batches)
-    runs, stops = paired_runs(model, dense, batches, layers)
+    session = Session(dense, list(batches))
+    runs, stops = paired_runs(session, model, list(layers))
     with evaluation_mode(dense, model):
         for pause in lockstep(runs, stops):
             layer = layers[pause.name]

@@ -18,6 +18,7 @@ from sparsemend.calibration import calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Evaluation, evaluate
+from sparsemend.files import make_folder
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import BATCH_SIZE, CALIBRATION_SIZE, SEED
 from sparsemend.reports import Compression, other_rules, report
@@ -152,14 +153,7 @@ def _run(
     rules: Sequence[str],
     repairs: Sequence[str],
 ) -> DemoResult:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SparsemendError(
-            f"the demo's folder cannot be made ({error.strerror})",
-            str(folder),
-            fix="choose another",
-        ) from error
+    make_folder(folder, "the demo's folder")
     loaded = models.load("digits")
     images = data.load("digits", mean=loaded.mean, std=loaded.std)
     model = loaded.model

@@ -41,6 +41,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def make_folder(folder: Path, what: str) -> None:
+    """Make a folder that may be there already.
+
+    Raises
+    ------
+    SparsemendError
+        If it cannot be made; ``what`` names it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SparsemendError(
+            f"{what} cannot be made ({error.strerror})", str(folder), fix="choose another"
+        ) from error
+
+
 def atomic_write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Let ``write`` fill a temporary file that is then renamed to ``path``."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -55,6 +55,16 @@ def test_round_trips(allocation):
         assert other.to_dict() == allocation.to_dict()
 
 
+def test_reads_a_file(allocation, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(allocation.to_dict()))
+    assert Allocation.load(tmp_path / "a.json") == allocation
+    with pytest.raises(SparsemendError, match="the allocation cannot be read"):
+        Allocation.load(tmp_path)
+    (tmp_path / "b.json").write_text("[")
+    with pytest.raises(SparsemendError, match="this allocation is no JSON"):
+        Allocation.load(tmp_path / "b.json")
+
+
 def test_prints_as_a_table(allocation):
     assert str(allocation).splitlines() == [
         "rule uniform, sparsity 0.9",
@@ -91,7 +101,9 @@ def test_refuses_other_names():
         Allocation({}, {}, rule="uniform")
 
 
-@pytest.mark.parametrize("data", [{}, {"rule": "erk", "kept": {}}, 3])
+@pytest.mark.parametrize(
+    "data", [{}, {"rule": "erk", "kept": {}}, {"rule": "erk", "kept": 1, "sizes": {"a": 9}}, 3]
+)
 def test_refuses_a_dictionary_of_something_else(data):
     with pytest.raises(SparsemendError, match="this is no allocation: got"):
         Allocation.from_dict(data)

@@ -71,6 +71,34 @@ def test_checkpoint_evaluates_to_the_same(run_json, tmp_path):
     assert json.loads(metadata["counts"]) == values["counts"]
 
 
+def test_an_allocation_from_a_file(run, run_json, refused, digits, tmp_path):
+    flags = ("--model", "digits", "--rule", "erk", "--json", "--sparsity", 0.9)
+    (tmp_path / "a.json").write_text(run("allocate", *flags).stdout)
+    values = run_json(*AUTO, "--rule", "a.json")
+    named = run_json(*AUTO, "--rule", "erk")
+    for result in (values, named):
+        result.pop("seconds")
+    assert values == named
+    assert values["counts"] == dict(sm.allocate(digits.model, 0.9, "erk"))
+    text = refused(*AUTO, "--rule", "a.json", "--sparsity", 0.8)
+    assert text.startswith("the allocation is of another sparsity: got ")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "the allocation cannot be read (No such file or directory): got 'a.json'"),
+        ("{", "this allocation is no JSON (Expecting property name"),
+        ('{"rule": "erk", "kept": 9, "sizes": {"fc": 90}}', "this is no allocation: got "),
+        ('{"rule": "erk", "kept": {"no": 1}, "sizes": {"no": 10}}', "lacks layers of the network"),
+    ],
+)
+def test_files_that_are_no_allocation(refused, tmp_path, content, text):
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    assert text in refused(*DIGITS, "--rule", "a.json")
+
+
 def test_text(run, digits):
     result = run(*VARIANCE, "--out", "s.safetensors")
     assert result.exit_code == 0

@@ -72,6 +72,17 @@ def test_help_names_every_rule(run, command):
         assert re.search(rf"[ \n]{re.escape(name)}[,.; ]", text), name
 
 
+@pytest.mark.parametrize("command", ["sweep", "ablate"])
+def test_a_range_is_no_picture(run, command):
+    assert "start:end:step with both ends" in plain(run(command, "--help").stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_has_pictures_or_markup(run, command):
+    text = plain(run(command, "--help").stdout)
+    assert not re.search(r"[\U0001f000-\U0001ffff]|\[/", text)
+
+
 def test_as_a_module_it_bears_its_name():
     command = [sys.executable, "-m", "sparsemend", "--help"]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import math
 
 import pytest
@@ -12,6 +13,7 @@ import sparsemend as sm
 from sparsemend import SparsemendError
 from sparsemend.allocation import kept_total
 from sparsemend.execution.batches import mirrored
+from sparsemend.reports import Compression
 
 compress = functools.partial(sm.compress, repair="variance")
 RULES = sm.rule_names()
@@ -431,3 +433,23 @@ def test_only_a_search_has_a_budget(digits):
     text = r"^rule 'erk' does not search, so it has no budget: got 5; allowed: rule 'auto'$"
     with pytest.raises(SparsemendError, match=text):
         compress(digits.model, digits.calibration, 0.9, "erk", budget=5)
+
+
+def test_as_plain_data(digits):
+    result = compress(digits.model, digits.calibration, 0.9, "erk")
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert values["counts"] == dict(result.allocation)
+    assert (values["kl"], values["agreement"]) == (result.agreement.kl, result.agreement.top1)
+    assert (values["search"], values["version"]) == (None, sm.__version__)
+    again = Compression.from_dict(values)
+    assert again == Compression.of(result)
+    assert again.top1_repaired is None
+
+
+@pytest.mark.parametrize("repair", ["variance", "reconstruct"])
+def test_an_allocation_of_another_network(digits, repair):
+    allocation = sm.allocate(digits.model, 0.9, "erk")
+    sizes = {**allocation.sizes, "fc": 2 * allocation.sizes["fc"]}
+    other = sm.Allocation(allocation, sizes, "erk")
+    with pytest.raises(SparsemendError, match=r"in another size: got \['fc'\]"):
+        compress(digits.model, digits.calibration, other.sparsity, other, repair=repair)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import operator
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -112,13 +115,38 @@ class Allocation(Mapping[str, int]):
             If a key is missing or a value does not validate.
         """
         expected = {"rule", "kept", "sizes"}
-        if not isinstance(data, Mapping) or not expected <= data.keys():
+        # A compression has a number under "kept".
+        if not (
+            isinstance(data, Mapping)
+            and expected <= data.keys()
+            and all(isinstance(data[key], Mapping) for key in ("kept", "sizes"))
+        ):
             raise SparsemendError(
                 "this is no allocation",
                 sorted(map(str, data)) if isinstance(data, Mapping) else data,
                 "a mapping with the keys 'kept', 'rule' and 'sizes'",
             )
         return cls(data["kept"], data["sizes"], data["rule"])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Allocation:
+        """Read the file of what ``sparsemend allocate --json`` printed.
+
+        Raises
+        ------
+        SparsemendError
+            If there is no such file, or it holds no allocation.
+        """
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SparsemendError(
+                f"the allocation cannot be read ({error.strerror})", str(path)
+            ) from error
+        except ValueError as error:
+            raise SparsemendError(f"this allocation is no JSON ({error})", str(path)) from error
+        return cls.from_dict(values)
 
     def __repr__(self) -> str:
         return (

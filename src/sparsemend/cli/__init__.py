@@ -18,13 +18,7 @@ from sparsemend.cli import (
     sweep,
 )
 
-app = typer.Typer(
-    name="sparsemend",
-    help="Prune a trained network very hard without labels, and repair it.",
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
-)
-for command in (
+_COMMANDS = (
     evaluate.evaluate,
     diagnose.diagnose,
     allocate.allocate,
@@ -33,8 +27,21 @@ for command in (
     ablate.ablate,
     report.report,
     demo.demo,
-):
-    app.command()(command)
+)
+
+
+def make_app() -> typer.Typer:
+    """All commands; their help names the parts that are registered by now."""
+    made = typer.Typer(
+        name="sparsemend",
+        help="Prune a trained network very hard without labels, and repair it.",
+        no_args_is_help=True,
+        pretty_exceptions_show_locals=False,
+    )
+    made.callback()(_program)
+    for command in _COMMANDS:
+        made.command()(command.function())
+    return made
 
 
 def _show_version(wanted: bool) -> None:
@@ -43,7 +50,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _program(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
@@ -52,6 +58,9 @@ def _program(
     """Prune a trained network very hard without labels, and repair it."""
 
 
+app = make_app()
+
+
 def main() -> None:
     """Entry point of the ``sparsemend`` command and of ``python -m sparsemend``."""
-    app(prog_name="sparsemend")
+    make_app()(prog_name="sparsemend")

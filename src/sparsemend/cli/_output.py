@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -42,3 +43,22 @@ def friendly_errors(interrupted: str = "interrupted; nothing was written") -> It
         finally:
             for warning in caught:
                 console.print(f"warning: {warning.message}", markup=False, emoji=False)
+
+
+def check_out(out: Path | None, *endings: str, option: str = "--out") -> None:
+    """Refuse a file that could not be written, before any work."""
+    if out is None:
+        return
+    if out.suffix not in endings:
+        raise SparsemendError(f"{option} has another ending", str(out), " or ".join(endings))
+    if not out.parent.is_dir():
+        raise SparsemendError(f"the folder of {option} does not exist", str(out.parent))
+
+
+def report_path(report: Path | None, no_report: bool, default: Path | None) -> Path | None:
+    """Where a command writes its report: as asked, else the default; None for nowhere."""
+    if no_report and report is not None:
+        raise SparsemendError("--report and --no-report contradict each other")
+    chosen = None if no_report else report or default
+    check_out(chosen, ".html", option="--report")
+    return chosen

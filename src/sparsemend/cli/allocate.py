@@ -3,57 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 import sparsemend as sm
 from sparsemend.allocation import RULES, needs_diagnosis
-from sparsemend.cli import _options as opt
-from sparsemend.cli._output import friendly_errors, print_json
+from sparsemend.cli._command import Given, command
+from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._output import print_json
+from sparsemend.cli._source import load_model, load_source
+from sparsemend.recipe import defaults
+from sparsemend.recipe.options import CALIBRATION_SIZE, REPAIR, RULE, SEED, SPARSITY, Option
 
-_DIAGNOSED = " and ".join(name for name, rule in RULES.items() if rule.needs == "diagnosis")
+
+def _diagnosed() -> tuple[str, ...]:
+    return (" and ".join(name for name, rule in RULES.items() if rule.needs == "diagnosis"),)
 
 
-def allocate(
-    model: opt.Model,
-    sparsity: opt.Sparsity,
-    rule: Annotated[str, typer.Option(help=f"One of {', '.join(sm.rule_names())}.")] = "global",
-    diagnosis: Annotated[
-        Path | None, typer.Option(help=f"From sparsemend diagnose, for {_DIAGNOSED}.")
-    ] = None,
-    weights: opt.Weights = None,
-    data: Annotated[
-        str | None, typer.Option(help="To diagnose with, where a rule needs it.")
-    ] = None,
-    repair: Annotated[str, typer.Option(help="Operator to diagnose with.")] = "variance",
-    calibration_size: opt.CalibrationSize = 512,
-    seed: opt.Seed = 0,
-    num_classes: opt.Classes = None,
-    width: opt.Width = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    batch_size: opt.BatchSize = 128,
-    device: opt.Device = None,
-    json: opt.Json = False,
-) -> None:
+@command(
+    MODEL,
+    SPARSITY,
+    RULE.but(help="One of {choices}.", default=defaults.PLAIN_RULE),
+    Option("diagnosis", Path, "From sparsemend diagnose, for {choices}.", choices=_diagnosed),
+    WEIGHTS,
+    DATA.but(help="To diagnose with, where a rule needs it.", required=False),
+    REPAIR.but(help="Operator to diagnose with.", default=defaults.DIAGNOSED_REPAIR),
+    CALIBRATION_SIZE,
+    SEED,
+    *LOADING,
+)
+def allocate(given: Given) -> None:
     """Divide a global budget of kept weights over the layers.
 
     Example: sparsemend allocate --model digits --sparsity 0.9 --rule erk
     """
-    with friendly_errors():
-        found = None if diagnosis is None else sm.Diagnosis.load(diagnosis)
-        if found is None and needs_diagnosis(rule) and data is not None:
-            source = opt.load_source(
-                model, weights, data, num_classes, width, mean, std, batch_size, device
-            )
-            network = source.model
-            calibration = sm.calibrate(network, source.calibration(calibration_size, seed))
-            found = sm.diagnose(network, calibration, repair)
-        else:
-            network = opt.load_model(model, weights, num_classes, width, device).model
-        allocation = sm.allocate(network, sparsity, rule, diagnosis=found)
-        if json:
-            print_json(allocation.to_dict())
-        else:
-            print(allocation)
+    found = None if given.diagnosis is None else sm.Diagnosis.load(given.diagnosis)
+    if found is None and needs_diagnosis(given.rule) and given.data is not None:
+        source = load_source(given)
+        network = source.model
+        calibration = sm.calibrate(network, source.calibration(given.calibration_size, given.seed))
+        found = sm.diagnose(network, calibration, given.repair)
+    else:
+        network = load_model(given).model
+    allocation = sm.allocate(network, given.sparsity, given.rule, diagnosis=found)
+    if given.json:
+        print_json(allocation.to_dict())
+    else:
+        print(allocation)

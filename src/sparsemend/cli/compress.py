@@ -5,178 +5,124 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
 
-import typer
 from torch import nn
 
 import sparsemend as sm
-from sparsemend.cli import _options as opt
-from sparsemend.cli._output import friendly_errors, percent, print_json
-from sparsemend.masks import apply_masks, mask_names
+from sparsemend.cli._command import Given, command
+from sparsemend.cli._options import DATA, LOADING, MODEL, NO_REPORT, REPORT, WEIGHTS
+from sparsemend.cli._output import check_out, percent, print_json, report_path
+from sparsemend.cli._source import Source, load_source
+from sparsemend.masks import apply_masks
 from sparsemend.models.weights import added_biases
-from sparsemend.recipe import parse_budget
-from sparsemend.repairs import SCOPES
+from sparsemend.recipe import Recipe
+from sparsemend.recipe.options import (
+    BUDGET,
+    CALIBRATION_SIZE,
+    HELDOUT_SIZE,
+    LIMIT,
+    MASK,
+    RECIPE,
+    REPAIR,
+    RULE,
+    SCOPE,
+    SEED,
+    SPARSITY,
+    Option,
+)
 from sparsemend.reports import Compression, other_rules
 
 
-def compress(
-    model: opt.Model,
-    data: opt.Data,
-    sparsity: opt.Sparsity,
-    weights: opt.Weights = None,
-    rule: Annotated[
-        str,
-        typer.Option(help=f"One of {', '.join(sm.rule_names())}; or auto: search for the best."),
-    ] = "auto",
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            help=f"One of {', '.join(mask_names())}. Default: gradual where the repair "
-            "reconstructs, else magnitude."
-        ),
-    ] = None,
-    repair: Annotated[
-        str,
-        typer.Option(help=f"Of {', '.join(sm.repair_names())}; or as in variance+batchnorm."),
-    ] = "best",
-    scope: Annotated[str, typer.Option(help=f"One of {', '.join(SCOPES)}.")] = "sequential",
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="How long rule auto may search: a number of repairs (default 40), or 20min. "
-            "Ctrl-C ends the search with the best so far."
-        ),
-    ] = None,
-    calibration_size: opt.CalibrationSize = 512,
-    heldout_size: Annotated[
-        int, typer.Option(help="Further training inputs on which agreement is measured.")
-    ] = 256,
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Add mirrored copies of the calibration images.")
-    ] = False,
-    seed: opt.Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the sparse network here.")] = None,
-    report: opt.Report = None,
-    no_report: opt.NoReport = False,
-    limit: opt.Limit = None,
-    num_classes: opt.Classes = None,
-    width: opt.Width = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    batch_size: opt.BatchSize = 128,
-    device: opt.Device = None,
-    json: opt.Json = False,
-) -> None:
+@command(
+    MODEL,
+    DATA,
+    SPARSITY,
+    WEIGHTS,
+    RULE,
+    MASK,
+    REPAIR,
+    SCOPE,
+    BUDGET,
+    CALIBRATION_SIZE,
+    HELDOUT_SIZE,
+    Option("flip", bool, "Add mirrored copies of the calibration images.", False),
+    SEED,
+    Option("out", Path, "Write the sparse network here."),
+    REPORT,
+    NO_REPORT,
+    LIMIT,
+    *LOADING,
+)
+def compress(given: Given) -> None:
     """Prune, repair, compare, evaluate and save.
 
     Example: sparsemend compress --model digits --data digits --sparsity 0.9 --out s.safetensors
     """
-    with friendly_errors():
-        opt.check_out(out, ".safetensors")
-        parse_budget(budget)  # a bad one is refused before any work
-        beside = None if out is None else out.with_suffix(".html")
-        page = opt.report_path(report, no_report, beside)
-        source = opt.load_source(
-            model, weights, data, num_classes, width, mean, std, batch_size, device
-        )
-        unseen = source.heldout(heldout_size, calibration_size, seed) if heldout_size else None
-        dense = _top1(source, source.model, limit)  # first, so that a bad --limit costs no work
-        result = sm.compress(
-            source.model,
-            source.calibration(calibration_size, seed, flip=flip),
-            sparsity,
-            rule,
-            mask,
-            repair,
-            scope=scope,
-            heldout=unseen,
-            budget=budget,
-        )
-        pruned = copy.deepcopy(source.model)
-        apply_masks(pruned, result.masks)
-        top1 = {
-            "top1_dense": dense,
-            "top1_pruned": _top1(source, pruned, limit),
-            "top1_repaired": _top1(source, result.model, limit),
-        }
-        values = _report(result) | {
-            **top1,
-            "seed": seed,
-            "calibration_size": calibration_size,
-            "out": None if out is None else str(out),
-            "report": None if page is None else str(page),
-        }
-        if out is not None:
-            _save(result, out, source, model, {"calibration_size": calibration_size, "seed": seed})
-        if page is not None:
-            _save_page(result, page, source, top1)
-        if json:
-            print_json(values)
-            return
-        print(result)
-        if result.search is not None:
-            print(result.search)
-        for stage in ("dense", "pruned", "repaired"):
-            print(f"top-1 {stage:<9} {percent(top1[f'top1_{stage}']):>9}")
-        for path in (out, page):
-            if path is not None:
-                print(f"wrote {path}")
+    out = given.out
+    check_out(out, ".safetensors")
+    beside = None if out is None else out.with_suffix(".html")
+    page = report_path(given.report, given.no_report, beside)
+    recipe = {**given.only(RECIPE), "rule": _rule(given.rule)}
+    Recipe(**recipe)  # a bad one is refused before any work
+    source = load_source(given)
+    size, seed = given.calibration_size, given.seed
+    unseen = source.heldout(given.heldout_size, size, seed)
+    dense = _top1(source, source.model, given)  # first, so that a bad --limit costs no work
+    seen = source.calibration(size, seed, flip=given.flip)
+    result = sm.compress(source.model, seen, heldout=unseen, **recipe)
+    pruned = copy.deepcopy(source.model)
+    apply_masks(pruned, result.masks)
+    top1 = {
+        "top1_dense": dense,
+        "top1_pruned": _top1(source, pruned, given),
+        "top1_repaired": _top1(source, result.model, given),
+    }
+    if out is not None:
+        _save(result, source, given)
+    if page is not None:
+        others = other_rules(source.model, result.allocation, diagnosis=result.diagnosis)
+        diagnoses = [] if result.diagnosis is None else [result.diagnosis]
+        sm.report(Compression.of(result, **top1), *others, *diagnoses).save(page)
+    if given.json:
+        values = result.to_dict() | top1 | {"seed": seed, "calibration_size": size}
+        for key, path in (("out", out), ("report", page)):
+            values[key] = None if path is None else str(path)
+        print_json(values)
+        return
+    print(result)
+    if result.search is not None:
+        print(result.search)
+    for stage in ("dense", "pruned", "repaired"):
+        print(f"top-1 {stage:<9} {percent(top1[f'top1_{stage}']):>9}")
+    for path in (out, page):
+        if path is not None:
+            print(f"wrote {path}")
 
 
-def _top1(source: opt.Source, network: nn.Module, limit: int | None) -> float | None:
+def _rule(text: str) -> str | sm.Allocation:
+    """The name of a rule, or an allocation from its file."""
+    return sm.Allocation.load(text) if text.endswith(".json") else text
+
+
+def _top1(source: Source, network: nn.Module, given: Given) -> float | None:
     """Accuracy on the test split; None where there are no labels."""
     if not (source.data.has_labels and source.data.test_size):
         return None
-    return sm.evaluate(network, source.test(limit)).top1
+    return sm.evaluate(network, source.test(given.limit)).top1
 
 
-def _report(result: sm.CompressionResult) -> dict[str, Any]:
-    """Everything that was decided and measured, ready for JSON."""
-    return {
-        "sparsity": result.sparsity,
-        "kept": result.allocation.kept,
-        "total": result.allocation.total,
-        "counts": dict(result.allocation),
-        "sizes": dict(result.allocation.sizes),
-        "rule": result.rule,
-        "search": None if result.search is None else result.search.to_dict(),
-        "mask": result.mask,
-        "repair": result.repair,
-        "tried": dict(result.tried),
-        "scope": result.scope,
-        "kl": result.agreement.kl,
-        "agreement": result.agreement.top1,
-        "heldout": result.heldout,
-        "added_biases": list(result.added_biases),
-        "seconds": dict(result.seconds),
-        "version": sm.__version__,
-    }
-
-
-def _save_page(
-    result: sm.CompressionResult, page: Path, source: opt.Source, top1: dict[str, float | None]
-) -> None:
-    """The report, with every rule's allocation of the same budget beside the chosen one."""
-    others = other_rules(source.model, result.allocation, diagnosis=result.diagnosis)
-    diagnoses = [] if result.diagnosis is None else [result.diagnosis]
-    sm.report(Compression.of(result, **top1), *others, *diagnoses).save(page)
-
-
-def _save(
-    result: sm.CompressionResult,
-    out: Path,
-    source: opt.Source,
-    model: str,
-    made: dict[str, object],
-) -> None:
+def _save(result: sm.CompressionResult, source: Source, given: Given) -> None:
     """Write the network with what a later load needs, and how it was made."""
     metadata = source.loaded.metadata
-    facts: dict[str, object] = {"architecture": metadata.get("architecture", model), **made}
+    facts: dict[str, object] = {
+        "architecture": metadata.get("architecture", given.model),
+        "calibration_size": given.calibration_size,
+        "seed": given.seed,
+    }
     for key, values in (("mean", source.data.mean), ("std", source.data.std)):
         if values is not None:
             facts[key] = ",".join(map(repr, values))
     # A network that was compressed before may have biases that the plain one lacks.
     earlier = added_biases(metadata, source=source.loaded.name)
     biases = dict.fromkeys((*earlier, *result.added_biases))
-    dataclasses.replace(result, added_biases=tuple(biases)).save(out, facts)
+    dataclasses.replace(result, added_biases=tuple(biases)).save(given.out, facts)

@@ -3,51 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 import sparsemend as sm
-from sparsemend.cli import _options as opt
-from sparsemend.cli._output import friendly_errors, print_json
-from sparsemend.masks import mask_names
+from sparsemend.cli._command import Given, command
+from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._output import check_out, print_json
+from sparsemend.cli._source import load_source
+from sparsemend.diagnosis import WEIGHTINGS
+from sparsemend.masks import default_mask
 from sparsemend.operators import OPERATORS
+from sparsemend.recipe import defaults
+from sparsemend.recipe.options import CALIBRATION_SIZE, MASK, REPAIR, SEED, Option
+
+_ONE = "One of {choices}."
 
 
-def diagnose(
-    model: opt.Model,
-    data: opt.Data,
-    weights: opt.Weights = None,
-    repair: Annotated[str, typer.Option(help=f"One of {', '.join(OPERATORS)}.")] = "variance",
-    mask: Annotated[str, typer.Option(help=f"One of {', '.join(mask_names())}.")] = "magnitude",
-    weighting: Annotated[str, typer.Option(help="relative or energy.")] = "relative",
-    calibration_size: opt.CalibrationSize = 512,
-    seed: opt.Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Write here, as .json or .npz.")] = None,
-    num_classes: opt.Classes = None,
-    width: opt.Width = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    batch_size: opt.BatchSize = 128,
-    device: opt.Device = None,
-    json: opt.Json = False,
-) -> None:
+@command(
+    MODEL,
+    DATA,
+    WEIGHTS,
+    REPAIR.but(help=_ONE, default=defaults.DIAGNOSED_REPAIR, choices=lambda: OPERATORS),
+    MASK.but(help=_ONE, default=default_mask(False).name),
+    Option("weighting", str, f"{' or '.join(WEIGHTINGS)}.", defaults.WEIGHTING),
+    CALIBRATION_SIZE,
+    SEED,
+    Option("out", Path, "Write here, as .json or .npz."),
+    *LOADING,
+)
+def diagnose(given: Given) -> None:
     """Show, layer by layer, what pruning damages and how much of it a repair undoes.
 
     Example: sparsemend diagnose --model digits --data digits --out diagnosis.json
     """
-    with friendly_errors():
-        opt.check_out(out, ".json", ".npz")
-        source = opt.load_source(
-            model, weights, data, num_classes, width, mean, std, batch_size, device
-        )
-        calibration = sm.calibrate(source.model, source.calibration(calibration_size, seed))
-        diagnosis = sm.diagnose(source.model, calibration, repair, mask=mask, weighting=weighting)
-        if out is not None:
-            diagnosis.save(out)
-        if json:
-            print_json(diagnosis.to_dict())
-            return
-        print(diagnosis)
-        if out is not None:
-            print(f"wrote {out}")
+    check_out(given.out, ".json", ".npz")
+    source = load_source(given)
+    calibration = sm.calibrate(source.model, source.calibration(given.calibration_size, given.seed))
+    diagnosis = sm.diagnose(
+        source.model, calibration, given.repair, mask=given.mask, weighting=given.weighting
+    )
+    if given.out is not None:
+        diagnosis.save(given.out)
+    if given.json:
+        print_json(diagnosis.to_dict())
+        return
+    print(diagnosis)
+    if given.out is not None:
+        print(f"wrote {given.out}")

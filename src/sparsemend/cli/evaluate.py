@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import sparsemend as sm
-from sparsemend.cli import _options as opt
-from sparsemend.cli._output import friendly_errors, print_json
+from sparsemend.cli._command import Given, command
+from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._output import print_json
+from sparsemend.cli._source import load_source
+from sparsemend.recipe.defaults import EVALUATION_BATCH_SIZE
+from sparsemend.recipe.options import BATCH_SIZE, LIMIT
 
 
-def evaluate(
-    model: opt.Model,
-    data: opt.Data,
-    weights: opt.Weights = None,
-    limit: opt.Limit = None,
-    num_classes: opt.Classes = None,
-    width: opt.Width = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    batch_size: opt.BatchSize = 256,
-    device: opt.Device = None,
-    json: opt.Json = False,
-) -> None:
+@command(MODEL, DATA, WEIGHTS, LIMIT, *LOADING, BATCH_SIZE.but(default=EVALUATION_BATCH_SIZE))
+def evaluate(given: Given) -> None:
     """Measure top-1 accuracy on the test split.
 
     Example: sparsemend evaluate --model cifar_resnet20 --weights W.safetensors --data cifar10/
     """
-    with friendly_errors():
-        source = opt.load_source(
-            model, weights, data, num_classes, width, mean, std, batch_size, device
-        )
-        result = sm.evaluate(source.model, source.test(limit))
-        if json:
-            print_json({"model": model, "top1": result.top1, "count": result.count})
-        else:
-            print(result)
+    source = load_source(given)
+    result = sm.evaluate(source.model, source.test(given.limit))
+    if given.json:
+        print_json({"model": given.model, "top1": result.top1, "count": result.count})
+    else:
+        print(result)

@@ -1,6 +1,6 @@
 """Which weights of a layer survive, given how many: one file per rule, and a registry."""
 
-from sparsemend.masks.dense_fit import dense_fit
+from sparsemend.masks.own_outputs import dense_fit
 from sparsemend.masks.pruning import Masks, apply_masks, choose_masks, find_masks, prune
 from sparsemend.masks.registry import (
     MASKS,

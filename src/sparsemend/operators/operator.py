@@ -33,7 +33,8 @@ class Operator:
     scale
         Statistics [..., C] → g, broadcastable to [..., C].
     matches_mean
-        Whether h moves the mean to the dense one; otherwise h = 0.
+        Whether it does anything: h then moves the mean to the dense one. Otherwise layers stay as
+        they are, and the scale has to be 1.
     covers
         (layer, whether it is the first convolution) → whether a repair touches the layer.
     positive

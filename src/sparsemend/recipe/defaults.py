@@ -4,6 +4,10 @@
 AUTO = "auto"
 
 RULE = AUTO
+# Of allocations and sweeps, which search only where that is asked for.
+PLAIN_RULE = "global"
+# Of an ablation: the rule in which layers are forced.
+BASE_RULE = "erk"
 REPAIR = "best"
 SCOPE = "sequential"
 # The repair of Relative Repairability, and the mask and weights of channels of a diagnosis.

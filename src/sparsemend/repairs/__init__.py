@@ -4,7 +4,7 @@ What a repair is, says ``repair.py``; which there are, ``registry.py``; how they
 ``formula.py``. Every channelwise operator in ``operators/`` is a repair too.
 """
 
-from sparsemend.repairs.adopt import adopt
+from sparsemend.repairs.adoption import adopt
 from sparsemend.repairs.batchnorm import has_running_norms, recalibrate, running_norms
 from sparsemend.repairs.fit import FitSettings
 from sparsemend.repairs.formula import Formula, parse_repair

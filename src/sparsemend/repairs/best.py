@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from sparsemend.repairs.adopt import adopt
+from sparsemend.repairs.adoption import adopt
 from sparsemend.repairs.repair import Outcome, Repair, Situation, Support, Terms
 from sparsemend.session import Session
 

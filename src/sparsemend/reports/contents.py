@@ -16,6 +16,8 @@ from sparsemend.verbs.compression import CompressionResult
 
 # The density at which layers are compared in numbers and words is the nearest to this.
 _SHOWN_DENSITY = 0.1
+# What is not known without labels.
+_ACCURACIES = ("top1_dense", "top1_pruned", "top1_repaired")
 
 
 @dataclass(frozen=True)
@@ -60,37 +62,27 @@ class Compression:
     @classmethod
     def of(cls, result: CompressionResult, **top1: float | None) -> Compression:
         """From a result; ``top1`` gives the accuracies, which a result does not know."""
-        return cls(
-            allocation=result.allocation,
-            rule=result.rule,
-            mask=result.mask,
-            repair=result.repair,
-            scope=result.scope,
-            kl=result.agreement.kl,
-            agreement=result.agreement.top1,
-            heldout=result.heldout,
-            tried=dict(result.tried),
-            seconds=dict(result.seconds),
-            added_biases=result.added_biases,
-            **top1,
-        )
+        return cls.from_dict({**result.to_dict(), **top1})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Compression:
-        """From the object that ``sparsemend compress --json`` prints.
+        """From what a result's ``to_dict`` gives, or ``sparsemend compress --json`` prints.
 
         Raises
         ------
         SparsemendError
             If something is missing or does not validate.
         """
+        top1: dict[str, Any] = {key: values.get(key) for key in _ACCURACIES}
         try:
             plain = ("rule", "mask", "repair", "scope", "kl", "agreement", "heldout")
-            more = ("top1_dense", "top1_pruned", "top1_repaired", "tried", "seconds")
             return cls(
                 allocation=Allocation(values["counts"], values["sizes"], values["rule"]),
+                tried=values["tried"],
+                seconds=values["seconds"],
                 added_biases=tuple(values["added_biases"]),
-                **{key: values[key] for key in (*plain, *more)},
+                **{key: values[key] for key in plain},
+                **top1,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise SparsemendError(f"this is no result of compress: {error} is missing") from error

@@ -11,6 +11,7 @@ from sparsemend.allocation import ForcedRule
 from sparsemend.data import ImageData
 from sparsemend.execution.batches import Batches
 from sparsemend.layers import discover, select_layers
+from sparsemend.recipe.defaults import BASE_RULE, SEED
 from sparsemend.sweeps import AblationResult
 from sparsemend.sweeps.sweep import make_networks, sweep
 
@@ -25,7 +26,7 @@ def ablate(
     *,
     force: str,
     source: str,
-    rule: str = "erk",
+    rule: str = BASE_RULE,
     **options: Any,
 ) -> AblationResult:
     """Force some layers to another rule's densities and compare recovery (method, section 3).
@@ -60,7 +61,7 @@ def ablate(
     """
     forced = ForcedRule(rule, force, source)
     inputs = {name: options[name] for name in _INPUTS if name in options}
-    seeds = options.get("seeds", 0)
+    seeds = options.get("seeds", SEED)
     first = seeds if isinstance(seeds, int) else next(iter(seeds), 0)
     layers = {}
     for network in make_networks(model, data, **inputs):

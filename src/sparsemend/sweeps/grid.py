@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError
-from sparsemend.recipe.defaults import REPAIR, SEED
+from sparsemend.recipe.defaults import PLAIN_RULE, REPAIR, SEED
 from sparsemend.sweeps.records import Cell
 
 _MOST = 10_000  # values of one range
@@ -58,7 +58,7 @@ class Grid:
 
 def make_grid(
     sparsities: str | float | Iterable[str | float],
-    rules: str | Iterable[str] = ("global",),
+    rules: str | Iterable[str] = (PLAIN_RULE,),
     masks: str | Iterable[str] | None = None,
     repairs: str | Iterable[str] = (REPAIR,),
     seeds: int | Iterable[int] = (SEED,),

@@ -19,12 +19,13 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.layers import Layer, LayerSet, discover, layer_weight, select_layers
 from sparsemend.recipe import AUTO
+from sparsemend.recipe.defaults import PLAIN_RULE
 
 
 def allocate(
     model: nn.Module,
     sparsity: float,
-    rule: str = "global",
+    rule: str = PLAIN_RULE,
     *,
     diagnosis: Diagnosis | None = None,
     layers: LayerSet | None = None,

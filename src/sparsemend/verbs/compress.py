@@ -12,6 +12,7 @@ from torch import nn
 from sparsemend.allocation import Allocation
 from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
+from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batches
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
@@ -169,6 +170,14 @@ def run_recipe(
 def _allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis | None) -> Allocation:
     """The recipe's own, or that of its rule."""
     if isinstance(recipe.rule, Allocation):
+        sizes = recipe.rule.sizes
+        strange = [layer.name for layer in session.layers if sizes.get(layer.name) != layer.size]
+        if strange:
+            raise SparsemendError(
+                "the allocation lacks layers of the network, or has them in another size",
+                strange[:5],
+                fix="allocate for the network that is compressed",
+            )
         return recipe.rule
     return allocate(
         session.model, recipe.sparsity, recipe.rule, diagnosis=diagnosis, layers=session.layers

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -66,6 +68,28 @@ class CompressionResult:
     def sparsity(self) -> float:
         """Achieved sparsity, exact."""
         return self.allocation.sparsity
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that was decided and measured, as plain data for JSON."""
+        return {
+            "sparsity": self.sparsity,
+            "kept": self.allocation.kept,
+            "total": self.allocation.total,
+            "counts": dict(self.allocation),
+            "sizes": dict(self.allocation.sizes),
+            "rule": self.rule,
+            "search": None if self.search is None else self.search.to_dict(),
+            "mask": self.mask,
+            "repair": self.repair,
+            "tried": dict(self.tried),
+            "scope": self.scope,
+            "kl": self.agreement.kl,
+            "agreement": self.agreement.top1,
+            "heldout": self.heldout,
+            "added_biases": list(self.added_biases),
+            "seconds": dict(self.seconds),
+            "version": importlib.metadata.version("sparsemend"),
+        }
 
     def save(
         self, path: str | os.PathLike[str], metadata: Mapping[str, object] | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsemend.errors import SparsemendError
-from sparsemend.files import atomic_path
+from sparsemend.files import atomic_path, make_folder
 from sparsemend.reports.drawing.figure import Figure
 from sparsemend.reports.drawing.svg import svg_file
 
@@ -38,14 +38,7 @@ def image(figure: Figure, kind: str) -> bytes:
 def write_images(figures: Sequence[Figure], folder: Path, kind: str) -> tuple[Path, ...]:
     """Write every figure as ``folder``/key.kind; the folder is made if missing."""
     drawn = {folder / f"{figure.key}.{kind}": image(figure, kind) for figure in figures}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SparsemendError(
-            f"the folder for figures cannot be made ({error.strerror})",
-            str(folder),
-            fix="choose another",
-        ) from error
+    make_folder(folder, "the folder for figures")
     for path, content in drawn.items():
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)

@@ -4,72 +4,19 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import sparsemend as sm
+from sparsemend.cli._options import DATA, NETWORK, RUN, STORE, WEIGHTS
+from sparsemend.recipe.options import INPUT, RECIPE, Option
 
 Values = dict[str, Any]
 
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a text")
-    return value
-
-
-def _number(value: Any) -> str:
-    """As written, so that decimals and ranges stay exact."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError("a number, or a range such as '0.80:0.98:0.01'")
-    return str(value)
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError("a whole number")
-    return value
-
-
-def _channels(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(_number(part) for part in value)
-    return _text(value)
-
-
-def _several(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
-    """One value or a list of them."""
-    return lambda value: [read(part) for part in (value if isinstance(value, list) else [value])]
-
-
-_NETWORK: dict[str, Callable[[Any], Any]] = {
-    "name": _text,
-    "model": _text,
-    "weights": _text,
-    "data": _text,
-    "num_classes": _count,
-    "width": _count,
-    "mean": _channels,
-    "std": _channels,
-}
-_SWEEP: dict[str, Callable[[Any], Any]] = {
-    "rule": _several(_text),
-    "mask": _several(_text),
-    "repair": _several(_text),
-    "sparsity": _several(_number),
-    "seed": _several(_count),
-    "scope": _text,
-    "budget": _number,
-    "calibration_size": _count,
-    "heldout_size": _count,
-    "batch_size": _count,
-    "limit": _count,
-    "device": _text,
-    "store": _text,
-    "workers": _count,
-    "ray": _text,
-}
+_NETWORK = {option.name: option for option in NETWORK}
+_SWEEP = {option.name: option for option in (*RECIPE, *INPUT, *RUN)}
+_PATHS = tuple(option.name for option in (WEIGHTS, DATA, STORE))
 
 
 def sweep_values(path: Path | None, flags: Mapping[str, Any]) -> tuple[Values, list[Values]]:
@@ -90,7 +37,7 @@ def sweep_values(path: Path | None, flags: Mapping[str, Any]) -> tuple[Values, l
     own = {key: value for key, value in given.items() if key in _NETWORK}
     if own and len(networks) > 1:
         raise sm.SparsemendError(
-            f"--{next(iter(own)).replace('_', '-')} is for one network, and {str(path)!r} has",
+            f"{_NETWORK[next(iter(own))].spelling} is for one network, and {str(path)!r} has",
             [network.get("name", network.get("model")) for network in networks],
             fix="change the file instead",
         )
@@ -123,19 +70,17 @@ def _read(path: Path) -> tuple[Values, list[Values]]:
     single = {key: value for key, value in top.items() if key in _NETWORK}
     networks = [_checked(table, _NETWORK, path) for table in tables] or ([single] if single else [])
     for holder in (values, *networks):
-        for key in ("weights", "data", "store"):
+        for key in _PATHS:
             if key in holder and holder[key] != "digits":
                 holder[key] = str(path.parent / holder[key])
     return values, networks
 
 
-def _checked(
-    table: Mapping[str, Any], known: Mapping[str, Callable[[Any], Any]], path: Path
-) -> Values:
+def _checked(table: Mapping[str, Any], known: Mapping[str, Option], path: Path) -> Values:
     values: Values = {}
     for written, value in table.items():
         key = written.replace("-", "_")
-        names = [name.replace("_", "-") for name in known]
+        names = [option.dashed for option in known.values()]
         if key not in known:
             close = difflib.get_close_matches(written, names, n=1)
             raise sm.SparsemendError(
@@ -145,7 +90,7 @@ def _checked(
                 f"did you mean {close[0]!r}?" if close else "",
             )
         try:
-            values[key] = known[key](value)
+            values[key] = known[key].read_value(value)
         except TypeError as error:
             raise sm.SparsemendError(
                 f"key {written!r} in {str(path)!r} is written wrong", value, str(error)

@@ -1,0 +1,225 @@
+"""What a user may say about a compression, each thing once: the table of options.
+
+The command line and TOML files are made from it. The keywords of :func:`sparsemend.compress` and
+:func:`sparsemend.sweep` and the columns of a sweep's store agree with it, which is a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsemend.allocation import rule_names
+from sparsemend.masks import default_mask, mask_names
+from sparsemend.recipe import defaults
+from sparsemend.recipe.budget import DEFAULT_REPAIRS
+from sparsemend.repairs import SCOPES, repair_names
+
+
+def read_text(value: Any) -> str:
+    """A text as it is."""
+    if not isinstance(value, str):
+        raise TypeError("a text")
+    return value
+
+
+def read_count(value: Any) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("a whole number")
+    return value
+
+
+def read_number(value: Any) -> str:
+    """A number as written, so that decimals and ranges stay exact."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError("a number, or a range such as '0.80:0.98:0.01'")
+    return str(value)
+
+
+def _nothing() -> Iterable[str]:
+    return ()
+
+
+# How a value in a file is read, unless the option says otherwise.
+_READERS: dict[type, Callable[[Any], Any]] = {
+    str: read_text,
+    Path: read_text,
+    int: read_count,
+    float: read_number,
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that a user may say.
+
+    Attributes
+    ----------
+    name
+        In Python and in files; with dashes in front and between on the command line.
+    type
+        Of one value.
+    help
+        One line, in which ``{choices}`` and ``{default}`` stand for these.
+    default
+        What is meant where nothing is said.
+    required
+        Whether something must be said.
+    several
+        Whether it may be said several times.
+    choices
+        The known names, asked for when the help is shown: parts may be registered until then.
+    flag
+        On the command line, where it is not the name.
+    read
+        From a value of a TOML file; raises TypeError with what is allowed. Default by the type.
+    many
+        Keyword of :func:`sparsemend.sweep`, where that takes several; else it is the name.
+    sweep_help, sweep_default
+        Where a sweep has others.
+    """
+
+    name: str
+    type: type
+    help: str
+    default: Any = None
+    required: bool = False
+    several: bool = False
+    choices: Callable[[], Iterable[str]] = _nothing
+    flag: str = ""
+    read: Callable[[Any], Any] | None = None
+    many: str = ""
+    sweep_help: str = ""
+    sweep_default: Any = None
+
+    @property
+    def keyword(self) -> str:
+        """Of :func:`sparsemend.sweep`."""
+        return self.many or self.name
+
+    @property
+    def spelling(self) -> str:
+        """On the command line."""
+        return self.flag or f"--{self.dashed}"
+
+    @property
+    def dashed(self) -> str:
+        """The name as it is best written in files."""
+        return self.name.replace("_", "-")
+
+    def text(self) -> str:
+        """The help as of now."""
+        return self.help.format(choices=", ".join(self.choices()), default=self.default)
+
+    def read_value(self, value: Any) -> Any:
+        """From a file: one value, or where a sweep takes several, one or a list of them."""
+        read = self.read or _READERS[self.type]
+        if not self.many:
+            return read(value)
+        return [read(part) for part in (value if isinstance(value, list) else [value])]
+
+    def but(self, **changes: Any) -> Option:
+        """The same with other attributes."""
+        return dataclasses.replace(self, **changes)
+
+    def for_sweep(self) -> Option:
+        """The flag of a sweep: None where it is not given, for then the file may say it."""
+        return self.but(
+            # A range is no number, and a decimal is to stay exact.
+            type=str if self.type is float else self.type,
+            help=(self.sweep_help or self.help).replace("{default}", str(self.default)),
+            default=None,
+            required=False,
+            several=bool(self.many),
+        )
+
+
+_MASK = (
+    f"Default: {default_mask(True).name} where the repair reconstructs, else "
+    f"{default_mask(False).name}."
+)
+
+RULE = Option(
+    "rule",
+    str,
+    "One of {choices}; or auto: search for the best; or the file of an allocate --json.",
+    defaults.RULE,
+    choices=rule_names,
+    many="rules",
+    sweep_help="One of {choices}, auto; repeat for several.",
+    sweep_default=defaults.PLAIN_RULE,
+)
+MASK = Option(
+    "mask",
+    str,
+    f"One of {{choices}}. {_MASK}",
+    choices=mask_names,
+    many="masks",
+    sweep_help=f"One of {{choices}}; repeat for several. {_MASK}",
+)
+REPAIR = Option(
+    "repair",
+    str,
+    "Of {choices}; or as in variance+batchnorm.",
+    defaults.REPAIR,
+    choices=repair_names,
+    many="repairs",
+    sweep_help="Of {choices}; or as in variance+batchnorm; repeat for several.",
+)
+SPARSITY = Option(
+    "sparsity",
+    float,
+    "Fraction of weights to remove, in [0, 1).",
+    required=True,
+    many="sparsities",
+    sweep_help="Fraction in [0, 1), or start:end:step with both ends; repeat for several.",
+)
+SCOPE = Option("scope", str, "One of {choices}.", defaults.SCOPE, choices=lambda: SCOPES)
+BUDGET = Option(
+    "budget",
+    str,
+    f"How long rule auto may search: a number of repairs (default {DEFAULT_REPAIRS:g}), or 20min. "
+    "Ctrl-C ends the search with the best so far.",
+    read=read_number,
+    sweep_help=f"For rule auto, per cell: repairs (default {DEFAULT_REPAIRS:g}) or a time, as in "
+    "20min.",
+)
+# What is done: the fields of a recipe.
+RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET)
+
+SEED = Option(
+    "seed",
+    int,
+    "Draws the calibration inputs.",
+    defaults.SEED,
+    many="seeds",
+    sweep_help="Draws the calibration inputs; repeat for several. Default {default}.",
+)
+CALIBRATION_SIZE = Option(
+    "calibration_size",
+    int,
+    "Unlabelled training inputs to use.",
+    defaults.CALIBRATION_SIZE,
+    sweep_help="Unlabelled training inputs; default {default}.",
+)
+HELDOUT_SIZE = Option(
+    "heldout_size",
+    int,
+    "Further training inputs on which agreement is measured.",
+    defaults.HELDOUT_SIZE,
+    sweep_help="Further ones that measure agreement; default {default}.",
+)
+BATCH_SIZE = Option(
+    "batch_size",
+    int,
+    "Inputs per batch.",
+    defaults.BATCH_SIZE,
+    sweep_help="Inputs per batch; default {default}.",
+)
+LIMIT = Option("limit", int, "Evaluate on the first N test inputs; default all.")
+# What it is done with: which of the images, and how many.
+INPUT = (SEED, CALIBRATION_SIZE, HELDOUT_SIZE, BATCH_SIZE, LIMIT)
