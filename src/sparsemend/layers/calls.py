@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from sparsemend.layers.access import layer_biases, layer_weight
 from sparsemend.layers.kinds import Call, kind_named, read_call
 from sparsemend.layers.layer import Layer
-from sparsemend.layers.opened import OPENED, opened
+from sparsemend.layers.opened import open_operation
 from sparsemend.layers.operand import key_of
 
 Before = Callable[[Layer, Call], None]
@@ -49,6 +49,7 @@ class LayerCalls(TorchFunctionMode):
         super().__init__()
         self._model, self._before, self._after = model, before, after
         self._layers = {key_of(layer_weight(model, layer)): layer for layer in layers}
+        self._memory = {key[0] for key in self._layers}
 
     def __torch_function__(
         self,
@@ -58,9 +59,10 @@ class LayerCalls(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in OPENED:
-            with opened(), self:
-                return func(*args, **kwargs)
+        instead = open_operation(func, args, kwargs, self._is_weight)
+        if instead is not None:
+            with self:
+                return instead(*args, **kwargs)
         call = read_call(func, args, kwargs)
         layer = None if call is None else self._layers.get(key_of(call.weight))
         if call is None or layer is None:
@@ -69,6 +71,9 @@ class LayerCalls(TorchFunctionMode):
             self._before(layer, call)
         output = self._output(layer, call, func, args, kwargs)
         return output if self._after is None else self._after(layer, call, output)
+
+    def _is_weight(self, tensor: Tensor) -> bool:
+        return key_of(tensor)[0] in self._memory
 
     def _output(
         self, layer: Layer, call: Call, func: Callable[..., Any], args: Any, kwargs: Any

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.execution.batches import Batch, call, evaluation_mode, plain
-from sparsemend.layers.opened import OPENED, opened
+from sparsemend.layers.opened import open_operation
 from sparsemend.layers.sites import Uses
 
 # Functions that hand every value on unchanged, channel by channel.
@@ -114,9 +114,10 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside:
             return func(*args, **kwargs)
-        if func in OPENED:
-            with opened(), self:
-                return func(*args, **kwargs)
+        instead = open_operation(func, args, kwargs, self._uses.is_parameter)
+        if instead is not None:
+            with self:
+                return instead(*args, **kwargs)
         sources = self.sources((args, kwargs))  # before the call: it may work in place
         site = self._uses.site(func, args, kwargs)
         output = func(*args, **kwargs)
@@ -199,8 +200,9 @@ class _Scanner(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in OPENED:
-            with opened(), self:
-                return func(*args, **kwargs)
+        instead = open_operation(func, args, kwargs, self._uses.is_parameter)
+        if instead is not None:
+            with self:
+                return instead(*args, **kwargs)
         self._uses.site(func, args, kwargs)
         return func(*args, **kwargs)

@@ -91,6 +91,10 @@ class Uses:
         self.computed: set[str] = set()
         self.otherwise: dict[str, str] = {}
 
+    def is_parameter(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter, or a view of one."""
+        return self._operands.find(tensor) is not None
+
     def site(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Site | None:
