@@ -113,9 +113,9 @@ class Coverage:
 
 def prunable_sites(uses: Uses) -> list[Site]:
     """Weights that can be pruned for themselves: no embedding's, and read in one way only."""
-    sites = [s for s in uses.sites.values() if s.weight.parameter not in uses.looked_up]
-    twice = _overlapping(sites)
-    return [site for site in sites if site.weight.parameter not in twice]
+    sites = list(uses.sites.values())
+    unfit = uses.looked_up | uses.computed | uses.read_differently | _overlapping(sites)
+    return [site for site in sites if site.weight.parameter not in unfit]
 
 
 def measure_coverage(
@@ -144,7 +144,7 @@ def _reason(name: str, uses: Uses) -> tuple[str, bool]:
     sites = [site for site in uses.sites.values() if site.weight.parameter == name]
     if name in uses.looked_up:
         return (_TIED, True) if sites else (_LOOKED_UP, False)
-    if name in _overlapping(sites):
+    if name in uses.read_differently | _overlapping(sites):
         return _TWO_WAYS, True
     if name in uses.computed:
         return _COMPUTED, True

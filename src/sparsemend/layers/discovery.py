@@ -262,7 +262,7 @@ def _describe(model: nn.Module, site: Site, order: int) -> Layer:
         rows=rows,
         fan_in=math.prod(shape) // rows,
         order=order,
-        calls=max(1, len(site.nodes)),
+        calls=site.calls,
         aliases=tuple(paths) if math.prod(shape) == parameter.numel() else (),
         weight=site.weight,
         biases=tuple(site.biases),

@@ -7,7 +7,7 @@ module that runs is seen as it runs.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.execution.batches import Batch, call, evaluation_mode, plain
 from sparsemend.layers.opened import open_operation
+from sparsemend.layers.operand import Operand
 from sparsemend.layers.sites import Uses
 
 # Functions that hand every value on unchanged, channel by channel.
@@ -92,6 +93,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, uses: Uses) -> None:
         super().__init__()
         self.graph, self._uses = Graph(), uses
+        self.calls: Counter[Operand] = Counter()
         self.inside = 0
         self._source: Any = WeakTensorKeyDictionary()  # tensor → node that made it
 
@@ -113,7 +115,9 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self.inside:
-            return func(*args, **kwargs)
+            output = func(*args, **kwargs)
+            self._uses.note(func, args, kwargs, output, active=True)
+            return output
         instead = open_operation(func, args, kwargs, self._uses.is_parameter)
         if instead is not None:
             with self:
@@ -124,8 +128,10 @@ class _Recorder(TorchFunctionMode):
         if site is not None:
             inputs = self.sources(args[0]) or sources
             node = self.graph.add("module", site.name, inputs, output)
-            site.nodes.append(node)
+            self.calls[site.weight] += 1
             self.made(output, node)
+            if not sources:  # parameters alone: perhaps the weight of a layer is computed here
+                self._uses.note(func, args, kwargs, output, active=False)
             return output
         self._uses.note(func, args, kwargs, output, active=bool(sources))
         if sources and any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
@@ -178,31 +184,11 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
     finally:
         for handle in handles:
             handle.remove()
+    for site in uses.sites.values():
+        site.calls = max(site.calls, recorder.calls[site.weight])
     return recorder.graph
 
 
 def scan(model: nn.Module, batch: Batch, uses: Uses) -> None:
     """Run the model once and note how parameters are used, without a graph."""
-    with evaluation_mode(model), _Scanner(uses):
-        call(model, batch)
-
-
-class _Scanner(TorchFunctionMode):
-    def __init__(self, uses: Uses) -> None:
-        super().__init__()
-        self._uses = uses
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        instead = open_operation(func, args, kwargs, self._uses.is_parameter)
-        if instead is not None:
-            with self:
-                return instead(*args, **kwargs)
-        self._uses.site(func, args, kwargs)
-        return func(*args, **kwargs)
+    trace(model, batch, {}, uses)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sparsemend.layers.kinds import Call, read_call
+from sparsemend.layers.kinds import Call, kind_of, read_call
 from sparsemend.layers.operand import Operand, Operands
 
 # Operations that multiply with matrices, but that no kind of layer reads.
@@ -56,15 +56,15 @@ class Site:
         Of its first call.
     biases
         What is added behind it, each once.
-    nodes
-        Its calls in the traced graph.
+    calls
+        How often it runs in a forward pass, at most.
     """
 
     name: str
     weight: Operand
     geometry: Any
     biases: list[Operand] = field(default_factory=list)
-    nodes: list[int] = field(default_factory=list)
+    calls: int = 1
 
 
 class Uses:
@@ -78,6 +78,8 @@ class Uses:
         Parameters that an embedding reads rows of.
     computed
         Parameters from which an operand is computed that a layer would multiply with.
+    read_differently
+        Parameters that operations of different kinds, or with other groups, multiply with.
     otherwise
         Parameter → the first other operation that it takes part in with a value of the network.
     """
@@ -89,6 +91,7 @@ class Uses:
         self.sites: dict[Operand, Site] = {}
         self.looked_up: set[str] = set()
         self.computed: set[str] = set()
+        self.read_differently: set[str] = set()
         self.otherwise: dict[str, str] = {}
 
     def is_parameter(self, tensor: Tensor) -> bool:
@@ -109,6 +112,8 @@ class Uses:
         if operand not in self.sites:
             self.sites[operand] = Site(self._name(operand), operand, call.geometry)
         found = self.sites[operand]
+        if _reading(call.geometry) != _reading(found.geometry):
+            self.read_differently.add(operand.parameter)
         self._note_bias(found, call)
         return found
 
@@ -171,6 +176,12 @@ class Uses:
         count = size // row
         where = f"{start}" if count == 1 and parameter.dim() > 2 else f"{start}:{start + count}"
         return f"{operand.parameter}[{where}]"
+
+
+def _reading(geometry: Any) -> tuple[str, int, int]:
+    """What must agree between the calls of one layer: its weight is one and the same matrix."""
+    kind = kind_of(geometry)
+    return kind.name_of(geometry), kind.rows(geometry), kind.groups(geometry)
 
 
 def multiplies(operation: str) -> bool:

@@ -31,7 +31,8 @@ class Linear(LayerKind):
     def read(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
         if operation is F.linear:
             given = bound(("input", "weight", "bias"), args, kwargs, bias=None)
-            return _call(given["input"], given["weight"], given["bias"])
+            if given["weight"].dim() == 2:  # a vector gives one output without a dimension
+                return _call(given["input"], given["weight"], given["bias"])
         if operation in _PRODUCTS:
             x, matrix = (*args, *kwargs.values())[:2]
             return _call(x, matrix.mT, None) if matrix.dim() == 2 else None
