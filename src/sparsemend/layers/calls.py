@@ -67,8 +67,6 @@ class LayerCalls(TorchFunctionMode):
         layer = None if call is None else self._layers.get(key_of(call.weight))
         if call is None or layer is None:
             return func(*args, **kwargs)
-        if self._before is not None:
-            self._before(layer, call)
         output = self._output(layer, call, func, args, kwargs)
         return output if self._after is None else self._after(layer, call, output)
 
@@ -78,10 +76,12 @@ class LayerCalls(TorchFunctionMode):
     def _output(
         self, layer: Layer, call: Call, func: Callable[..., Any], args: Any, kwargs: Any
     ) -> Tensor:
-        if call.bias is None and not layer.biases and self._before is not None:
-            biases = layer_biases(self._model, layer)
-            if biases:  # it was given one just now, after its arguments were put together
-                kind = kind_named(layer.kind)
-                return kind.apply(call.geometry, call.x, call.weight, biases[0])
+        if self._before is not None:
+            without = call.takes_bias and call.bias is None
+            without = without and not layer_biases(self._model, layer)
+            self._before(layer, call)
+            given = layer_biases(self._model, layer) if without else []
+            if given:  # just now, after the arguments were put together
+                return kind_named(layer.kind).apply(call.geometry, call.x, call.weight, given[0])
         output: Tensor = func(*args, **kwargs)
         return output

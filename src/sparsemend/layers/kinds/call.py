@@ -24,12 +24,16 @@ class Call:
         The operand, in the shape in which the kind stores a weight.
     bias
         What is added to every channel, [C], or None.
+    takes_bias
+        Whether the operation has an argument for one. Where it has none, a module adds its bias
+        in an operation of its own.
     """
 
     geometry: Any
     x: Tensor
     weight: Tensor
     bias: Tensor | None
+    takes_bias: bool = True
 
 
 def bare(like: type[nn.Module], **attributes: Any) -> Any:

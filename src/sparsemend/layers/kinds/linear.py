@@ -35,7 +35,7 @@ class Linear(LayerKind):
                 return _call(given["input"], given["weight"], given["bias"])
         if operation in _PRODUCTS:
             x, matrix = (*args, *kwargs.values())[:2]
-            return _call(x, matrix.mT, None) if matrix.dim() == 2 else None
+            return _call(x, matrix.mT, None, takes_bias=False) if matrix.dim() == 2 else None
         if operation in _SUMMED and set(kwargs) <= {"input", "mat1", "mat2"}:
             given = bound(("input", "mat1", "mat2"), args, kwargs)
             return _call(given["mat1"], given["mat2"].mT, given["input"])
@@ -66,7 +66,7 @@ class Linear(LayerKind):
         return (_POINT,), x.reshape(-1, x.shape[-1], 1)
 
 
-def _call(x: Tensor, weight: Tensor, bias: Tensor | None) -> Call:
+def _call(x: Tensor, weight: Tensor, bias: Tensor | None, *, takes_bias: bool = True) -> Call:
     rows, features = weight.shape
     geometry = bare(nn.Linear, in_features=features, out_features=rows)
-    return Call(geometry, x, weight, bias)
+    return Call(geometry, x, weight, bias, takes_bias)
