@@ -24,6 +24,7 @@ from sparsemend.execution.batches import (
     evaluation_mode,
     iterate,
     no_batches,
+    padding_of,
 )
 from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import (
@@ -141,15 +142,17 @@ def gather_moments(
         collectors[layer.name].add(called.geometry, called.x)
 
     inputs = 0
+    calls = LayerCalls(model, layers, before=add)
     with (
         evaluation_mode(model),
-        LayerCalls(model, layers, before=add),
         progress_bar("calibrate", batch_count(batches)) as advance,
     ):
         index, batch = 0, first
         while batch is not None:
             check_unlabelled(batch, f"batches[{index}]")
-            call(model, batch)
+            calls.padding = padding_of(batch)
+            with calls:
+                call(model, batch)
             inputs += batch_size(batch)
             index, batch = index + 1, next(iterator, None)
             advance()

@@ -182,7 +182,7 @@ def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet
     held = {
         name: module
         for module, name in prunable.items()
-        if isinstance(module._parameters.get("weight"), Tensor)
+        if isinstance(module._parameters.get("weight"), Tensor) and not _own_forward(module)
     }
     layers = []
     for order, names in enumerate(_tied(held)):
@@ -212,6 +212,16 @@ def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet
     return LayerSet(
         layers, Graph(), coverage, {x.name: model.get_submodule(x.name) for x in layers}
     )
+
+
+def _own_forward(module: nn.Module) -> bool:
+    """Whether a subclass does something else with its weight than the module that it extends.
+
+    Only inputs can show what.
+    """
+    base = next(kind for kind in kind_of(module).modules if isinstance(module, kind))
+    names = ("forward", "_conv_forward")
+    return any(getattr(type(module), n, None) is not getattr(base, n, None) for n in names)
 
 
 def _modules_of(model: nn.Module, belongs: Callable[[nn.Module], bool]) -> dict[nn.Module, str]:

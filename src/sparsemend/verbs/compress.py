@@ -161,6 +161,7 @@ def run_recipe(
         heldout=session.heldout,
         diagnosis=diagnosis if recipe.searches or recipe.needs_diagnosis else None,
         search=search,
+        layers=session.layers,
         added_biases=outcome.added_biases,
         tried=outcome.tried,
         seconds=seconds,
