@@ -130,6 +130,10 @@ class CompressionResult:
                 f"{100 * overall['matrix']:.2f} % of all matrix weights, "
                 f"{100 * overall['parameters']:.2f} % of all parameters removed: {self.coverage}",
             )
+        inside = [] if self.layers is None else [x.name for x in self.layers if not x.is_module]
+        if inside:
+            more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""
+            lines.append(f"pruned inside of larger modules: {', '.join(inside[:4])}{more}")
         if len(self.tried) > 1:
             kls = ", ".join(f"{name} {kl:.4f}" for name, kl in self.tried.items())
             lines.append(f"tried (KL): {kls}")
