@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from sparsemend.execution.batches import (
     evaluation_mode,
     iterate,
     no_batches,
+    padding_of,
 )
 from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import (
@@ -53,6 +55,8 @@ def calibrate(
     max_fan_in: int = MAX_FAN_IN,
     positions_per_batch: int | None = None,
     distributed: bool = False,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     progress: bool | None = None,
 ) -> Calibration:
     """Accumulate the second moments of every layer's inputs in one pass (method, section 1).
@@ -79,6 +83,8 @@ def calibrate(
     distributed
         Every process of the default process group calibrates on its own batches, and all get the
         moments of all: see :meth:`Calibration.all_reduce`, also for the memory.
+    include, exclude
+        Which layers, by name, pattern or class, as in :func:`sparsemend.discover`.
     progress
         Show a progress bar; default on a terminal.
 
@@ -98,7 +104,8 @@ def calibrate(
     def own() -> Calibration:
         with progress_shown(progress):
             limits = Limits(check_densities(densities), max_fan_in, positions_per_batch)
-            return gather_moments(model, batches, None, limits)
+            find = partial(discover, include=include, exclude=exclude)
+            return gather_moments(model, batches, find, limits)
 
     if not distributed:
         return own()
@@ -109,7 +116,10 @@ def calibrate(
 
 
 def gather_moments(
-    model: nn.Module, batches: Batches, layers: LayerSet | None = None, limits: Limits | None = None
+    model: nn.Module,
+    batches: Batches,
+    layers: LayerSet | Callable[..., LayerSet] = discover,
+    limits: Limits | None = None,
 ) -> Calibration:
     """Accumulate the moments of layers in one pass.
 
@@ -120,8 +130,8 @@ def gather_moments(
     batches
         Unlabelled batches.
     layers
-        Of the network; default those that the batches reach, or the first one where they can be
-        iterated only once.
+        Of the network, or a function that finds them as :func:`sparsemend.discover` does: on all
+        batches, or on the first where they can be iterated only once.
     limits
         What is kept of each layer.
     """
@@ -131,8 +141,8 @@ def gather_moments(
     if first is None:
         raise no_batches("batches")
     check_unlabelled(first, "batches[0]")
-    if layers is None:
-        layers = discover(model, first, batches[1:] if isinstance(batches, list) else ())
+    if not isinstance(layers, LayerSet):
+        layers = layers(model, first, batches[1:] if isinstance(batches, list) else ())
     collectors = {
         layer.name: _Collector(layer, layer_weight(model, layer), limits) for layer in layers
     }
@@ -141,15 +151,17 @@ def gather_moments(
         collectors[layer.name].add(called.geometry, called.x)
 
     inputs = 0
+    calls = LayerCalls(model, layers, before=add)
     with (
         evaluation_mode(model),
-        LayerCalls(model, layers, before=add),
         progress_bar("calibrate", batch_count(batches)) as advance,
     ):
         index, batch = 0, first
         while batch is not None:
             check_unlabelled(batch, f"batches[{index}]")
-            call(model, batch)
+            calls.padding = padding_of(batch)
+            with calls:
+                call(model, batch)
             inputs += batch_size(batch)
             index, batch = index + 1, next(iterator, None)
             advance()

@@ -126,7 +126,7 @@ def module_stops(stops: Mapping[nn.Module, str]) -> Iterator[None]:
         Module → stop name.
     """
 
-    def hook(module: nn.Module, args: tuple[object, ...]) -> None:
+    def stop(module: nn.Module, args: tuple[object, ...]) -> None:
         if not args or not isinstance(args[0], Tensor):
             raise SparsemendError(
                 f"module {stops[module]!r} is called without a positional tensor",
@@ -134,7 +134,11 @@ def module_stops(stops: Mapping[nn.Module, str]) -> Iterator[None]:
             )
         pause(stops[module], module, args[0])
 
-    handles = [module.register_forward_pre_hook(hook) for module in stops]
+    # Replicas of a module share its hooks: what stops is the module itself.
+    handles = [
+        module.register_forward_pre_hook(lambda _, args, module=module: stop(module, args))
+        for module in stops
+    ]
     try:
         yield
     finally:

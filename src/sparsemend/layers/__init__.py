@@ -11,7 +11,7 @@ from sparsemend.layers.access import (
 )
 from sparsemend.layers.calls import LayerCalls
 from sparsemend.layers.coverage import Coverage, LeftOut
-from sparsemend.layers.discovery import LayerSet, discover, layer_weights
+from sparsemend.layers.discovery import LayerSet, layer_weights
 from sparsemend.layers.graph import Graph, Node
 from sparsemend.layers.joins import Shortcut, Surroundings, surroundings
 from sparsemend.layers.kinds import Axis, Call, LayerKind, kind_named, kind_of
@@ -28,7 +28,7 @@ from sparsemend.layers.matrices import (
     unfold,
     weight_matrix,
 )
-from sparsemend.layers.selection import CLASSES, select_layers
+from sparsemend.layers.selection import CLASSES, LayerFilter, discover, select_layers
 
 __all__ = [
     "CLASSES",
@@ -38,6 +38,7 @@ __all__ = [
     "Graph",
     "Layer",
     "LayerCalls",
+    "LayerFilter",
     "LayerKind",
     "LayerSet",
     "LeftOut",

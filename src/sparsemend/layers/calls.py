@@ -8,6 +8,7 @@ found out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,6 +37,9 @@ class LayerCalls(TorchFunctionMode):
         Called before a layer runs; it may change the layer's weight, and give it a bias.
     after
         Called with the layer's output; what it returns takes the output's place.
+    padding
+        Positions [N, T] of the inputs that hold data: ``before`` sees these alone, as [positions,
+        features], where a layer's inputs are [N, T, features].
     """
 
     def __init__(
@@ -45,8 +49,10 @@ class LayerCalls(TorchFunctionMode):
         *,
         before: Before | None = None,
         after: After | None = None,
+        padding: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.padding = padding
         self._model, self._before, self._after = model, before, after
         self._layers = {key_of(layer_weight(model, layer)): layer for layer in layers}
         self._memory = {key[0] for key in self._layers}
@@ -70,6 +76,12 @@ class LayerCalls(TorchFunctionMode):
         output = self._output(layer, call, func, args, kwargs)
         return output if self._after is None else self._after(layer, call, output)
 
+    def _unpadded(self, call: Call) -> Call:
+        mask, x = self.padding, call.x
+        if mask is None or x.dim() != 3 or x.shape[:2] != mask.shape:
+            return call
+        return replace(call, x=x[mask.to(x.device)])
+
     def _is_weight(self, tensor: Tensor) -> bool:
         return key_of(tensor)[0] in self._memory
 
@@ -79,7 +91,7 @@ class LayerCalls(TorchFunctionMode):
         if self._before is not None:
             without = call.takes_bias and call.bias is None
             without = without and not layer_biases(self._model, layer)
-            self._before(layer, call)
+            self._before(layer, self._unpadded(call))
             given = layer_biases(self._model, layer) if without else []
             if given:  # just now, after the arguments were put together
                 return kind_named(layer.kind).apply(call.geometry, call.x, call.weight, given[0])

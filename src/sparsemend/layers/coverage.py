@@ -65,6 +65,12 @@ class Coverage:
         """Weights that the network multiplies with as with matrices, covered or not."""
         return self.covered + sum(part.count for part in self.left_out if part.multiplied)
 
+    def without(self, layers: Sequence[Layer], reason: str) -> Coverage:
+        """The coverage if these layers are left out as well."""
+        left = [LeftOut(_parameter(x), x.size, reason, multiplied=True) for x in layers]
+        covered = self.covered - sum(part.count for part in left)
+        return Coverage(self.parameters, covered, (*self.left_out, *left))
+
     @property
     def share(self) -> float:
         """Fraction of the matrix weights that is covered."""
@@ -111,10 +117,14 @@ class Coverage:
         return "\n".join(lines)
 
 
-def prunable_sites(uses: Uses) -> list[Site]:
-    """Weights that can be pruned for themselves: no embedding's, and read in one way only."""
+def prunable_sites(uses: Uses, *, tied: bool = False) -> list[Site]:
+    """Weights that can be pruned for themselves, read in one way only.
+
+    Not those of embeddings, unless ``tied``.
+    """
     sites = list(uses.sites.values())
-    unfit = uses.looked_up | uses.computed | uses.read_differently | _overlapping(sites)
+    embedded = set() if tied else uses.looked_up
+    unfit = embedded | uses.computed | uses.read_differently | _overlapping(sites)
     return [site for site in sites if site.weight.parameter not in unfit]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from torch import Tensor, nn
@@ -55,6 +55,14 @@ class LayerSet(Sequence[Layer]):
         """How a layer is called, as its kind reads it; see :class:`sparsemend.layers.Call`."""
         return self._geometries[name]
 
+    def only(self, names: Collection[str], reason: str) -> LayerSet:
+        """Some of the layers; the coverage says of the others why they were left out."""
+        kept = [layer for layer in self._layers if layer.name in names]
+        layers = [dataclasses.replace(layer, order=order) for order, layer in enumerate(kept)]
+        rest = [layer for layer in self._layers if layer.name not in names]
+        coverage = self.coverage.without(rest, reason)
+        return LayerSet(layers, self.graph, coverage, self._geometries)
+
     def __len__(self) -> int:
         return len(self._layers)
 
@@ -94,36 +102,17 @@ class LayerSet(Sequence[Layer]):
         return "\n".join(lines)
 
 
-def discover(model: nn.Module, batch: Batch | None = None, more: Sequence[Batch] = ()) -> LayerSet:
-    """Find every weight that the network multiplies with, by following tensors.
+def find_layers(
+    model: nn.Module, batch: Batch | None, more: Iterable[Batch] = (), *, tied: bool = False
+) -> LayerSet:
+    """All layers of a network; see :func:`sparsemend.layers.discover`.
 
     Parameters
     ----------
-    model
-        Any network; not changed. Runs in evaluation mode, on two inputs where these reach every
-        matrix, else on one batch after the other until all are reached.
-    batch
-        A batch of inputs in any form that the model takes. Without one, nothing runs: layers
-        are the modules of known kinds in the order of registration, and what follows them is
-        not known.
-    more
-        Further batches, for what the first does not reach, such as experts.
-
-    Returns
-    -------
-    LayerSet
-        Layers in execution order, tied weights once, with the normalisation behind each.
-
-    Raises
-    ------
-    SparsemendError
-        If no prunable layer runs, a weight is lazy or not finite, or the batch does not fit the
-        model.
-
-    Warns
-    -----
-    SparsemendWarning
-        If matrices are left out: says which and why.
+    model, batch, more
+        As there.
+    tied
+        Whether weights that are tied to an embedding are layers.
     """
     prunable = _modules_of(model, is_layer)
     for module, name in prunable.items():
@@ -137,7 +126,7 @@ def discover(model: nn.Module, batch: Batch | None = None, more: Sequence[Batch]
         if not _unreached(model, uses):
             break
         scan(model, further, uses)
-    sites = prunable_sites(uses)
+    sites = prunable_sites(uses, tied=tied)
     layers = [_describe(model, site, order) for order, site in enumerate(sites)]
     following = _following_norms(graph, layers, {n: m for m, n in norms.items()})
     layers = [dataclasses.replace(x, norm=following.get(x.name)) for x in layers]
@@ -182,7 +171,7 @@ def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet
     held = {
         name: module
         for module, name in prunable.items()
-        if isinstance(module._parameters.get("weight"), Tensor)
+        if isinstance(module._parameters.get("weight"), Tensor) and not _own_forward(module)
     }
     layers = []
     for order, names in enumerate(_tied(held)):
@@ -212,6 +201,16 @@ def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet
     return LayerSet(
         layers, Graph(), coverage, {x.name: model.get_submodule(x.name) for x in layers}
     )
+
+
+def _own_forward(module: nn.Module) -> bool:
+    """Whether a subclass does something else with its weight than the module that it extends.
+
+    Only inputs can show what.
+    """
+    base = next(kind for kind in kind_of(module).modules if isinstance(module, kind))
+    names = ("forward", "_conv_forward")
+    return any(getattr(type(module), n, None) is not getattr(base, n, None) for n in names)
 
 
 def _modules_of(model: nn.Module, belongs: Callable[[nn.Module], bool]) -> dict[nn.Module, str]:

@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsemend.calibration import PairedMoments
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import Batch, call, evaluation_mode
+from sparsemend.execution.batches import Batch, call, evaluation_mode, padding_of
 from sparsemend.execution.lockstep import Pause, lockstep, pause
+from sparsemend.execution.replica import replica
 from sparsemend.layers import Call, Layer, LayerCalls, LayerSet, channel_last, run_layer
 from sparsemend.operators import Operator
 from sparsemend.progress import progress_bar
@@ -138,8 +139,8 @@ def paired_runs(
         pause(layer.name, called.geometry, called.x)
 
     def run(model: nn.Module, batch: Batch) -> None:
-        with LayerCalls(model, layers, before=stop):
-            call(model, batch)
+        with LayerCalls(model, layers, before=stop, padding=padding_of(batch)):
+            call(replica(model), batch)
 
     both = (session.model, network)
     runs: list[Callable[[], object]] = [

@@ -12,7 +12,7 @@ from torch import nn
 from sparsemend.calibration import Calibration, gather_moments
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import Batch, Batches, materialise
-from sparsemend.layers import LayerSet, discover
+from sparsemend.layers import LayerFilter, LayerSet, discover
 from sparsemend.session.holdout import hold_out
 
 Found = TypeVar("Found")
@@ -37,6 +37,8 @@ class Session:
         Batches that no repair sees, to judge on; without them ``seen`` serves.
     calibration
         Of the same network and inputs, where there is one already.
+    chosen
+        Which of its layers are pruned; default all. A calibration has its own.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Session:
         seen: list[Batch],
         unseen: list[Batch] | None = None,
         calibration: Calibration | None = None,
+        chosen: LayerFilter | None = None,
     ) -> None:
+        self._chosen = chosen or LayerFilter()
         self.model, self.seen = model, seen
         self.unseen = seen if unseen is None else unseen
         self._given = calibration
@@ -59,6 +63,7 @@ class Session:
         heldout: Batches | None = None,
         *,
         calibration: Calibration | None = None,
+        chosen: LayerFilter | None = None,
         judging: bool = False,
     ) -> Session:
         """A session on inputs of any form, checked and held in memory.
@@ -69,7 +74,7 @@ class Session:
             The dense network.
         batches, heldout
             Inputs to repair with, and to judge on.
-        calibration
+        calibration, chosen
             As of the session.
         judging
             Whether choices will be made on inputs that no repair sees: without ``heldout``, the
@@ -84,7 +89,7 @@ class Session:
         unseen = None if heldout is None else materialise(heldout, "heldout")
         if judging and unseen is None:
             seen, unseen = hold_out(seen)
-        return cls(model, seen, unseen, calibration)
+        return cls(model, seen, unseen, calibration, chosen)
 
     @property
     def heldout(self) -> bool:
@@ -107,7 +112,8 @@ class Session:
         """The prunable layers in execution order, with the traced graph."""
         if self.calibrated:
             return self.calibration.layers
-        return discover(self.model, self.seen[0], self.seen[1:])
+        include, exclude = self._chosen.include, self._chosen.exclude
+        return discover(self.model, self.seen[0], self.seen[1:], include=include, exclude=exclude)
 
     @cached_property
     def calibration(self) -> Calibration:

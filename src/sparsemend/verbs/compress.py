@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -14,6 +14,7 @@ from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batches
+from sparsemend.layers import LayerFilter
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import REPAIR, RULE, SCOPE
@@ -37,6 +38,8 @@ def compress(
     budget: float | str | None = None,
     calibration: Calibration | None = None,
     diagnosis: Diagnosis | None = None,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     inplace: bool = False,
     progress: bool | None = None,
 ) -> CompressionResult:
@@ -72,6 +75,9 @@ def compress(
         ``"20min"``. An interrupt (Ctrl-C) ends the search with the best so far.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
+    include, exclude
+        Which layers to prune, by name, pattern or class, as in :func:`sparsemend.discover`; the
+        others stay as they are and do not count in the sparsity.
     inplace
         Change the model that was passed; on an error before the repair it is unchanged.
     progress
@@ -96,6 +102,7 @@ def compress(
             batches,
             heldout,
             calibration=calibration,
+            chosen=LayerFilter.of(include, exclude),
             judging=recipe.judges,
         )
         return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
@@ -161,6 +168,7 @@ def run_recipe(
         heldout=session.heldout,
         diagnosis=diagnosis if recipe.searches or recipe.needs_diagnosis else None,
         search=search,
+        layers=session.layers,
         added_biases=outcome.added_biases,
         tried=outcome.tried,
         seconds=seconds,

@@ -14,6 +14,7 @@ from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
+from sparsemend.layers import Coverage, LayerSet
 from sparsemend.search import AllocationSearch
 
 
@@ -39,6 +40,9 @@ class CompressionResult:
         Where the rule used one, else None.
     search
         With rule ``auto``: what was tried, and how the winner compares with the plain rules.
+    layers
+        What was pruned; ``layers.coverage`` says how much of the network that is, and what was
+        left out and why.
     added_biases
         Module paths of layers that got a bias parameter, because they had none and no
         BatchNorm follows. Empty: the model loads into the original architecture strictly.
@@ -60,6 +64,7 @@ class CompressionResult:
     heldout: bool
     diagnosis: Diagnosis | None = None
     search: AllocationSearch | None = None
+    layers: LayerSet | None = None
     added_biases: tuple[str, ...] = ()
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -68,6 +73,11 @@ class CompressionResult:
     def sparsity(self) -> float:
         """Achieved sparsity, exact."""
         return self.allocation.sparsity
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """How much of the network its layers are."""
+        return None if self.layers is None else self.layers.coverage
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that was decided and measured, as plain data for JSON."""
@@ -87,6 +97,7 @@ class CompressionResult:
             "agreement": self.agreement.top1,
             "heldout": self.heldout,
             "added_biases": list(self.added_biases),
+            "coverage": None if self.coverage is None else self.coverage.to_dict(),
             "seconds": dict(self.seconds),
             "version": importlib.metadata.version("sparsemend"),
         }
@@ -112,6 +123,17 @@ class CompressionResult:
             f"rule {self.rule}, mask {self.mask}, repair {self.repair} ({self.scope})",
             f"{self.agreement} ({where} inputs)",
         ]
+        if self.coverage is not None and self.coverage.covered < self.coverage.matrix:
+            overall = self.coverage.sparsity(self.allocation.kept)
+            lines.insert(
+                1,
+                f"{100 * overall['matrix']:.2f} % of all matrix weights, "
+                f"{100 * overall['parameters']:.2f} % of all parameters removed: {self.coverage}",
+            )
+        inside = [] if self.layers is None else [x.name for x in self.layers if not x.is_module]
+        if inside:
+            more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""
+            lines.append(f"pruned inside of larger modules: {', '.join(inside[:4])}{more}")
         if len(self.tried) > 1:
             kls = ", ".join(f"{name} {kl:.4f}" for name, kl in self.tried.items())
             lines.append(f"tried (KL): {kls}")
