@@ -24,8 +24,8 @@ from benchmarks.zoo.trial import attempt
 
 SUBJECTS: dict[str, Subject] = {
     **written_networks.SUBJECTS,
-    **image_networks.SUBJECTS,
     **sequence_networks.SUBJECTS,
+    **image_networks.SUBJECTS,
 }
 
 
@@ -90,7 +90,9 @@ def _child(pipe: Connection, subject: Subject, mask: str) -> None:
 
 def _line(name: str, result: dict[str, Any]) -> str:
     share = f"{100 * result['share']:6.2f} %" if "share" in result else "       -"
-    parts = [f"{name:<38} {share}  {result.get('seconds', 0):6.1f} s  {result.get('peak_mib', 0):>6} MiB"]
+    parts = [
+        f"{name:<38} {share}  {result.get('seconds', 0):6.1f} s  {result.get('peak_mib', 0):>6} MiB"
+    ]
     parts += [f"{key} {result[key]}" for key in ("broken", "defect", "refused") if key in result]
     for repair in ("variance", "reconstruct"):
         parts.append(f"{repair}: {_verdict(result.get(repair, {}))}")

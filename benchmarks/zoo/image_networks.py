@@ -17,7 +17,9 @@ def _timm(module: str, name: str, *args: Any, size: int = 64, **options: Any) ->
 
     def make() -> nn.Module:
         found = importlib.import_module(f"timm.models.{module}")
-        called = {k: v() if callable(v) and k in ("cfg", "block") else v for k, v in options.items()}
+        called = {
+            k: v() if callable(v) and k in ("cfg", "block") else v for k, v in options.items()
+        }
         network: nn.Module = getattr(found, name)(*args, num_classes=10, **called)
         return network
 
@@ -41,9 +43,7 @@ def _vision(path: str, size: int = 64, **options: Any) -> Subject:
 
     def make() -> nn.Module:
         module, _, name = f"torchvision.models.{path}".rpartition(".")
-        network: nn.Module = getattr(importlib.import_module(module), name)(
-            weights=None, **options
-        )
+        network: nn.Module = getattr(importlib.import_module(module), name)(weights=None, **options)
         return network
 
     return Subject(make, images(size))
@@ -76,7 +76,9 @@ def _nfnet() -> nn.Module:
 def _regnet(se: float) -> nn.Module:
     from timm.models import regnet
 
-    cfg = regnet.RegNetCfg(w0=24, wa=24.0, wm=2.5, group_size=8, depth=6, stem_width=16, se_ratio=se)
+    cfg = regnet.RegNetCfg(
+        w0=24, wa=24.0, wm=2.5, group_size=8, depth=6, stem_width=16, se_ratio=se
+    )
     return regnet.RegNet(cfg, num_classes=10)
 
 

@@ -34,17 +34,13 @@ _AUDIO = {
 _EXPERTS = {"num_experts_per_tok": 2}
 
 
-def _hf(
-    model: str, config: str, draw: Callable[..., Any] | None = None, **options: Any
-) -> Subject:
+def _hf(model: str, config: str, draw: Callable[..., Any] | None = None, **options: Any) -> Subject:
     """A model class with a configuration of a class."""
 
     def make() -> nn.Module:
         import transformers
 
-        network: nn.Module = getattr(transformers, model)(
-            getattr(transformers, config)(**options)
-        )
+        network: nn.Module = getattr(transformers, model)(getattr(transformers, config)(**options))
         return network
 
     return Subject(make, draw or tokens(_LENGTH))

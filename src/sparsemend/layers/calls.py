@@ -76,11 +76,14 @@ class LayerCalls(TorchFunctionMode):
         output = self._output(layer, call, func, args, kwargs)
         return output if self._after is None else self._after(layer, call, output)
 
-    def _unpadded(self, call: Call) -> Call:
+    def _seen(self, call: Call) -> Call:
+        """The call without padding, in the type of the weight where a cast would come first."""
         mask, x = self.padding, call.x
-        if mask is None or x.dim() != 3 or x.shape[:2] != mask.shape:
-            return call
-        return replace(call, x=x[mask.to(x.device)])
+        if mask is not None and x.dim() == 3 and x.shape[:2] == mask.shape:
+            x = x[mask.to(x.device)]
+        # Mixed precision: weights are cast where the operation runs, so that they look wider.
+        x = x.to(call.weight.dtype)
+        return call if x is call.x else replace(call, x=x)
 
     def _is_weight(self, tensor: Tensor) -> bool:
         return key_of(tensor)[0] in self._memory
@@ -91,7 +94,7 @@ class LayerCalls(TorchFunctionMode):
         if self._before is not None:
             without = call.takes_bias and call.bias is None
             without = without and not layer_biases(self._model, layer)
-            self._before(layer, self._unpadded(call))
+            self._before(layer, self._seen(call))
             given = layer_biases(self._model, layer) if without else []
             if given:  # just now, after the arguments were put together
                 return kind_named(layer.kind).apply(call.geometry, call.x, call.weight, given[0])

@@ -65,7 +65,7 @@ def written_out(step: Step, states: int) -> Callable[..., Any]:
         x = x.unsqueeze(1) if single else x.transpose(0, 1) if batch_first else x
         start = [part.unsqueeze(1) if part.dim() == 2 else part for part in start]
         sizes = [x.shape[1]] * len(x)
-        weights = _grouped(parameters, biased)
+        weights = _grouped(parameters, biased, projected=_are_projected(start))
         output, ends = _stack(step, list(x), sizes, start, weights, layers, both_ways)
         whole = torch.stack(output)
         whole = whole.squeeze(1) if single else whole.transpose(0, 1) if batch_first else whole
@@ -91,19 +91,25 @@ def _packed(step: Step, states: int, data: Tensor, batch_sizes: Tensor, *rest: A
     hx, parameters, biased, layers, _, _, both_ways = rest
     start = list(hx) if states > 1 else [hx if isinstance(hx, Tensor) else hx[0]]
     sizes = batch_sizes.tolist()
-    weights = _grouped(parameters, biased)
+    weights = _grouped(parameters, biased, projected=_are_projected(start))
     steps = list(data.split(sizes))
     output, ends = _stack(step, steps, sizes, start, weights, layers, both_ways)
     return (torch.cat(output), *ends)
 
 
-def _grouped(parameters: Sequence[Tensor], biased: bool) -> list[Sequence[Tensor | None]]:
-    """Weights and biases of every layer and direction: input, hidden, and their biases."""
-    size = 4 if biased else 2
-    if len(parameters) % size:
-        raise NotImplementedError("recurrent layers with projections")
+def _are_projected(start: Sequence[Tensor]) -> bool:
+    """Whether outputs are projections of what the cells hold."""
+    return len({part.shape[-1] for part in start}) > 1
+
+
+def _grouped(
+    parameters: Sequence[Tensor], biased: bool, *, projected: bool
+) -> list[Sequence[Tensor | None]]:
+    """Input and hidden weights, their biases, and the projection of every layer and direction."""
+    size = (4 if biased else 2) + projected
     groups = [parameters[i : i + size] for i in range(0, len(parameters), size)]
-    return [(*group, None, None)[:4] for group in groups]
+    without = () if biased else (None, None)
+    return [(*group[:2], *without, *group[2:], None)[:5] for group in groups]
 
 
 def _stack(
@@ -140,7 +146,7 @@ def _run(
     backwards: bool,
 ) -> tuple[list[Tensor], State]:
     """One layer in one direction; sequences of a batch may end at different steps."""
-    w_ih, w_hh, b_ih, b_hh = weights
+    w_ih, w_hh, b_ih, b_hh, projection = weights
     assert w_ih is not None, "every layer has weights"
     assert w_hh is not None, "every layer has weights"
     gates = F.linear(torch.cat(x), w_ih, b_ih).split(sizes)
@@ -149,6 +155,8 @@ def _run(
     for t in reversed(order) if backwards else order:
         active = tuple(part[: sizes[t]] for part in state)
         new = step(gates[t], F.linear(active[0], w_hh, b_hh), active)
+        if projection is not None:
+            new = (F.linear(new[0], projection), *new[1:])
         outputs[t] = new[0]
         state = tuple(
             torch.cat([part, before[sizes[t] :]]) for part, before in zip(new, state, strict=True)

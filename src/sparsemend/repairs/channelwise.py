@@ -102,7 +102,7 @@ def repair_channelwise(
             for stop in pauses:
                 layer = by_name[stop.name]
                 moments = _accumulate(session, network, stop, layer, None)
-                added += _apply(network, layer, operator, moments)
+                added += match_layer(network, layer, operator, moments)
                 advance()
     return added
 
@@ -123,7 +123,7 @@ def _one_shot(
             advance()
     added: list[str] = []
     for layer in layers:
-        added += _apply(network, layer, operator, moments.get(layer.name))
+        added += match_layer(network, layer, operator, moments.get(layer.name))
     return added
 
 
@@ -184,9 +184,10 @@ def _outputs(model: nn.Module, layer: Layer, geometry: Any, inputs: Tensor, inde
         ) from error
 
 
-def _apply(
+def match_layer(
     network: nn.Module, layer: Layer, operator: Operator, moments: PairedMoments | None
 ) -> list[str]:
+    """Match one layer by an operator, in place; module paths that got a bias parameter."""
     if moments is None:  # no input has reached it in both networks
         return []
     statistics = moments.statistics()

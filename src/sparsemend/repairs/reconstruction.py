@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsemend.calibration import PairedMoments
 from sparsemend.errors import SparsemendWarning
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
@@ -24,6 +25,7 @@ from sparsemend.layers import (
     Layer,
     Surroundings,
     batched,
+    channel_last,
     layer_biases,
     layer_weight,
     run_layer,
@@ -36,8 +38,9 @@ from sparsemend.layers import (
 from sparsemend.masks import MaskProblem, Masks
 from sparsemend.masks.gradual import GRADUAL
 from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.operators.affine import AFFINE
 from sparsemend.progress import progress_bar
-from sparsemend.repairs.channelwise import paired_runs
+from sparsemend.repairs.channelwise import match_layer, paired_runs
 from sparsemend.repairs.fit import Choice, Fit, FitSettings, InputCovariance, LayerInputs, fit_layer
 from sparsemend.repairs.fold import fold
 from sparsemend.repairs.importance import channel_importance
@@ -45,6 +48,9 @@ from sparsemend.repairs.repair import Outcome, Support
 from sparsemend.repairs.targets import Targets, norm_affine
 from sparsemend.session import Session
 from sparsemend.solvers import solve_on_support
+
+# Elements of a layer's second moments above which it is not refitted: 1 GiB in float32.
+_MOST_MOMENTS = 1 << 28
 
 # Run → how the layer is called there, and with what.
 Calls = Mapping[int, tuple[Any, Tensor]]
@@ -144,6 +150,7 @@ class _Pass:
         self.masks: Masks = {}
         self.added: list[str] = []
         self._ill: dict[str, str] = {}
+        self._wide: list[str] = []
 
     def due(self, name: str) -> list[str]:
         """Layers to repair at a pause: projections of the same input first, then the layer."""
@@ -175,6 +182,9 @@ class _Pass:
         # Routed to other inputs than in the dense network: the dense layer on the same ones.
         targeted = inputs if routed else dense_inputs
         outputs = [run_layer(self._dense, layer, geometry, x).float() for x in targeted]
+        if layer.groups * layer.fan_in**2 > _MOST_MOMENTS:
+            self._match(layer, geometry, inputs, outputs)
+            return
         affine = norm_affine(self._dense, layer, outputs[0].device)
         if affine is None or layer.calls > 1 or routed:
             around = Surroundings(final=around.final and not routed)
@@ -201,6 +211,29 @@ class _Pass:
         self._finish(layer, fit, covariance)
         if around.shortcut is not None:
             self._release()
+
+    def _match(
+        self, layer: Layer, geometry: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+    ) -> None:
+        """Keep the largest weights and fit a scale and a shift to every channel alone."""
+        self._keep_largest(layer)
+        moments = PairedMoments.empty(1, layer.rows, outputs[0].device)
+        for x, wanted in zip(inputs, outputs, strict=True):
+            present = run_layer(self._network, layer, geometry, x).float()
+            pruned = channel_last(geometry, present)
+            moments.update(channel_last(geometry, wanted), pruned.unsqueeze(0))
+        self.added += match_layer(self._network, layer, AFFINE, moments)
+        self._wide.append(layer.name)
+
+    def _keep_largest(self, layer: Layer) -> None:
+        """The masks that were given, or those of the largest weights."""
+        if self._support.masks is not None:
+            self.masks[layer.name] = self._support.masks[layer.name]
+            return
+        matrix = weight_matrix(layer_weight(self._network, layer), layer)
+        mask = MAGNITUDE.mask(MaskProblem(matrix), self._support.counts[layer.name])
+        set_weight(self._network, layer, matrix.masked_fill(~mask, 0))
+        self.masks[layer.name] = stored_weight(mask, layer)
 
     def _targets(
         self,
@@ -238,14 +271,9 @@ class _Pass:
         for layer in self._layers:
             if layer.name in self.masks:
                 continue
-            if self._support.masks is not None:
-                self.masks[layer.name] = self._support.masks[layer.name]
-                continue
-            matrix = weight_matrix(layer_weight(self._network, layer), layer)
-            mask = MAGNITUDE.mask(MaskProblem(matrix), self._support.counts[layer.name])
-            set_weight(self._network, layer, matrix.masked_fill(~mask, 0))
-            self.masks[layer.name] = stored_weight(mask, layer)
-            self._ill[layer.name] = "no calibration input reaches it"
+            self._keep_largest(layer)
+            if self._support.masks is None:
+                self._ill[layer.name] = "no calibration input reaches it"
 
     def _halfway(self, layer: Layer, calls: Calls) -> int:
         return len(calls) // 2 if layer.calls > 1 else self._batches
@@ -273,7 +301,15 @@ class _Pass:
             del self._held[name]
 
     def warn(self) -> None:
-        """One warning for all layers whose moments do not determine their weights."""
+        """One warning for all layers whose moments do not determine their weights, or are wide."""
+        if self._wide:
+            warnings.warn(
+                f"layers too wide for the second moments of their inputs: {', '.join(self._wide)}; "
+                "their largest weights are kept and every channel is scaled and shifted "
+                "(repair affine) instead of reconstructed",
+                SparsemendWarning,
+                stacklevel=3,
+            )
         if self._ill:
             details = "; ".join(f"{name} ({why})" for name, why in self._ill.items())
             warnings.warn(
