@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.lockstep import lockstep
+from sparsemend.execution.lockstep import lockstep, module_stops, pause
 
 
 class Net(nn.Module):
@@ -42,13 +42,19 @@ def stops_of(net):
     return {net.a: "a", net.b: "b"}
 
 
+def stepping(runs, stops):
+    """The pauses of runs that stop at modules."""
+    with module_stops(stops):
+        yield from lockstep(runs, stops.values())
+
+
 BATCHES = [torch.full((1, 2), float(i)) for i in range(4)]
 
 
 def test_pauses_once_per_stop_for_all_runs_in_order():
     net = Net()
     names = []
-    for pause in lockstep(runs_of(net, BATCHES), stops_of(net)):
+    for pause in stepping(runs_of(net, BATCHES), stops_of(net)):
         names.append(pause.name)
         assert list(pause.calls) == [0, 1, 2, 3]
         for index, (module, x) in pause.calls.items():
@@ -63,7 +69,7 @@ def test_weights_changed_at_a_pause_are_used():
     net = Net()
     outputs = {}
     with torch.no_grad():
-        for pause in lockstep(runs_of(net, BATCHES, outputs), stops_of(net)):
+        for pause in stepping(runs_of(net, BATCHES, outputs), stops_of(net)):
             module = pause.calls[0][0]
             module.weight.copy_(torch.eye(2) * (2 if pause.name == "a" else 5))
             if pause.name == "b":  # the next stop already sees the new output
@@ -77,14 +83,14 @@ def test_models_share_stops_by_name():
     runs = runs_of(one, BATCHES[:2]) + runs_of(two, BATCHES[:2])
     seen = [
         (pause.name, [module for module, _ in pause.calls.values()])
-        for pause in lockstep(runs, stops_of(one) | stops_of(two))
+        for pause in stepping(runs, stops_of(one) | stops_of(two))
     ]
     assert seen == [("a", [one.a, one.a, two.a, two.a]), ("b", [one.b, one.b, two.b, two.b])]
 
 
 def test_a_module_called_twice_pauses_twice():
     net = Net(lambda m, x: m.a(m.b(m.a(x))))
-    assert [p.name for p in lockstep(runs_of(net, BATCHES), stops_of(net))] == ["a", "b", "a"]
+    assert [p.name for p in stepping(runs_of(net, BATCHES), stops_of(net))] == ["a", "b", "a"]
 
 
 def early_exit(m, x):
@@ -99,7 +105,7 @@ def test_batches_may_take_different_paths(order):
     net = Net(early_exit)
     batches = BATCHES[::order]
     taking = [i for i, x in enumerate(batches) if x.sum() > 2]
-    seen = [(p.name, list(p.calls)) for p in lockstep(runs_of(net, batches), stops_of(net))]
+    seen = [(p.name, list(p.calls)) for p in stepping(runs_of(net, batches), stops_of(net))]
     assert seen == [("a", taking), ("b", [0, 1, 2, 3])]
 
 
@@ -110,7 +116,7 @@ def test_paths_in_another_order_all_end():
     net = Net(either)
     outputs = {}
     seen = [
-        (p.name, tuple(p.calls)) for p in lockstep(runs_of(net, BATCHES, outputs), stops_of(net))
+        (p.name, tuple(p.calls)) for p in stepping(runs_of(net, BATCHES, outputs), stops_of(net))
     ]
     calls = [(name, index) for name, indices in seen for index in indices]
     assert sorted(calls) == [(name, index) for name in "ab" for index in range(4)]
@@ -119,9 +125,9 @@ def test_paths_in_another_order_all_end():
 
 def test_a_run_that_meets_no_stop_just_ends():
     done = []
-    assert list(lockstep([lambda: done.append(1)], {Net().a: "a"})) == []
+    assert list(stepping([lambda: done.append(1)], {Net().a: "a"})) == []
     assert done == [1]
-    assert list(lockstep([], {})) == []
+    assert list(stepping([], {})) == []
 
 
 def test_only_one_run_moves_at_a_time():
@@ -137,22 +143,41 @@ def test_only_one_run_moves_at_a_time():
         return x
 
     net = Net(slow)
-    for _ in lockstep(runs_of(net, BATCHES), stops_of(net)):
+    for _ in stepping(runs_of(net, BATCHES), stops_of(net)):
         pass
     assert set(overlaps) == {0}
 
 
 def test_runs_have_no_gradients():
     net, outputs = Net(), {}
-    for pause in lockstep(runs_of(net, BATCHES, outputs), stops_of(net)):
+    for pause in stepping(runs_of(net, BATCHES, outputs), stops_of(net)):
         assert not pause.calls[0][1].requires_grad
     assert not any(out.requires_grad for out in outputs.values())
 
 
 def test_other_threads_may_run_the_model_at_a_pause():
     net = Net()
-    for _ in lockstep(runs_of(net, BATCHES), stops_of(net)):
+    for _ in stepping(runs_of(net, BATCHES), stops_of(net)):
         assert net(BATCHES[0]).shape == (1, 2)
+
+
+def test_outside_of_runs_nothing_stops():
+    assert pause("a", None, BATCHES[0]) is None
+    net = Net()
+    with module_stops(stops_of(net)):
+        assert net(BATCHES[0]).shape == (1, 2)
+    assert all(not m._forward_pre_hooks for m in net.modules())
+
+
+def test_what_is_about_to_run_need_not_be_a_module():
+    def run(x):
+        pause("sum", "carried", x)
+        return x.sum()
+
+    runs = [lambda x=x: run(x) for x in BATCHES]
+    (only,) = [(p.name, dict(p.calls)) for p in lockstep(runs, ["unused", "sum"])]
+    assert only[0] == "sum"
+    assert all(only[1][i] == ("carried", x) for i, x in enumerate(BATCHES))
 
 
 # Leaving
@@ -172,7 +197,7 @@ def test_errors_of_the_model_pass(when, error):
 
     net = Net(fails)
     with pytest.raises(type(error)) as caught:
-        for _ in lockstep(runs_of(net, BATCHES), stops_of(net)):
+        for _ in stepping(runs_of(net, BATCHES), stops_of(net)):
             pass
     assert caught.value is error
     assert all(not m._forward_pre_hooks for m in net.modules())
@@ -181,7 +206,7 @@ def test_errors_of_the_model_pass(when, error):
 @pytest.mark.parametrize("taken", [0, 1, 2])
 def test_closing_early_ends_all_runs(taken):
     net, outputs = Net(), {}
-    generator = lockstep(runs_of(net, BATCHES, outputs), stops_of(net))
+    generator = stepping(runs_of(net, BATCHES, outputs), stops_of(net))
     for _ in range(taken):
         next(generator)
     generator.close()
@@ -197,7 +222,7 @@ def test_closing_early_ends_models_that_catch_everything():
             return m.b(x)
 
     net = Net(stubborn)
-    generator = lockstep(runs_of(net, BATCHES), stops_of(net))
+    generator = stepping(runs_of(net, BATCHES), stops_of(net))
     next(generator)
     closing = threading.Thread(target=generator.close, daemon=True)
     closing.start()
@@ -207,14 +232,14 @@ def test_closing_early_ends_models_that_catch_everything():
 
 def test_a_pause_does_not_keep_tensors_alive():
     net = Net()
-    for pause in list(lockstep(runs_of(net, BATCHES), stops_of(net))):
+    for pause in list(stepping(runs_of(net, BATCHES), stops_of(net))):
         assert pause.calls == {}
 
 
 def test_layers_must_be_called_with_a_tensor():
     net = Net(lambda m, x: m.a(input=x))
     with pytest.raises(SparsemendError) as caught:
-        next(lockstep(runs_of(net, BATCHES), stops_of(net)))
+        next(stepping(runs_of(net, BATCHES), stops_of(net)))
     assert str(caught.value) == (
-        "layer 'a' is called without a positional tensor; allowed: layers called as layer(x)"
+        "module 'a' is called without a positional tensor; allowed: modules called as module(x)"
     )

@@ -182,15 +182,19 @@ def test_tied_layers_have_the_same_name_with_and_without_inputs():
 def test_a_tied_layer_that_does_not_run_is_not_missing():
     net = tied()
     net._forward = lambda m, x: m.b(x)
-    layers = discover(net, torch.randn(2, 4))
-    assert (layers.names, layers[0].calls, layers.skipped) == (("a",), 1, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layers = discover(net, torch.randn(2, 4))
+    assert (layers.names, layers[0].calls, layers.coverage.left_out) == (("a",), 1, ())
 
 
-def test_layers_that_read_one_weight_in_two_ways_are_refused():
+def test_a_weight_that_layers_read_in_two_ways_is_left_out():
     net = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.ConvTranspose2d(3, 3, 1, bias=False))
     net[1].weight = net[0].weight
-    with pytest.raises(SparsemendError, match=r"layers '0' and '1' share a weight .* differently"):
+    with pytest.raises(SparsemendError, match=r"no prunable layer .* read in several ways"):
         discover(net, IMAGES)
+    with pytest.raises(SparsemendError, match=r"layers '0' and '1' share a weight .* differently"):
+        discover(net)
 
 
 def test_a_module_that_runs_twice():
@@ -206,34 +210,18 @@ def test_a_module_under_two_names_is_one_layer():
     assert (layers.names, layers[0].calls, layers[0].aliases) == (("0",), 2, ())
 
 
-# Layers that do not run as modules
+# Layers that do not run
 
 
-def test_a_layer_that_never_runs_is_skipped_and_named():
+def test_a_layer_that_never_runs_is_left_out_and_named():
     net = Net(lambda m, x: m.a(x), a=nn.Linear(4, 4), unused=nn.Linear(4, 4))
-    with pytest.warns(SparsemendWarning, match="did not run as modules: unused") as caught:
+    with pytest.warns(SparsemendWarning, match="unused.*: not reached by the calib") as caught:
         layers = discover(net, torch.randn(2, 4))
     assert len(caught) == 1
+    assert str(caught[0].message) == str(layers.coverage)
     assert layers.names == ("a",)
-    assert layers.skipped == {"unused": "did not run in the forward pass"}
-
-
-def test_attention_projections_do_not_run_as_modules():
-    net = Net(
-        lambda m, x: m.fc(m.attention(x, x, x)[0]),
-        attention=nn.MultiheadAttention(8, 2, batch_first=True),
-        fc=nn.Linear(8, 3),
-    )
-    with pytest.warns(SparsemendWarning, match=r"attention\.out_proj"):
-        layers = discover(net, torch.randn(2, 5, 8))
-    assert layers.names == ("fc",)
-
-
-def test_a_transformer_layer_runs_its_modules():
-    net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    with pytest.warns(SparsemendWarning, match=r"self_attn\.out_proj"):
-        layers = discover(net, torch.randn(2, 5, 8))
-    assert layers.names == ("linear1", "linear2")
+    (left,) = layers.coverage.left_out
+    assert (left.parameter, left.count, left.multiplied) == ("unused.weight", 16, True)
 
 
 # Batches of any form
@@ -301,16 +289,16 @@ def test_no_prunable_layer(batch):
         lambda layer: parametrizations.spectral_norm(layer),
     ],
 )
-def test_computed_weights_are_refused(change):
+def test_computed_weights_are_left_out(change):
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     change(net[1])
-    with pytest.raises(SparsemendError) as caught:
+    with pytest.warns(SparsemendWarning, match=r"left out: 1\..*what is computed from it"):
+        layers = discover(net, torch.ones(2, 4))
+    assert layers.names == ("0",)
+    assert {part.parameter.partition(".")[0] for part in layers.coverage.left_out} == {"1"}
+    change(net[0])
+    with pytest.raises(SparsemendError, match=r"no prunable layer that runs; .*is computed from"):
         discover(net, torch.ones(2, 4))
-    assert str(caught.value) == (
-        "layer '1' computes its weight (a parametrisation or an old pruning mask); allowed: plain "
-        "weight parameters; make it permanent with "
-        "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.prune.remove"
-    )
 
 
 def test_lazy_layers_are_refused_until_they_have_run():

@@ -154,13 +154,14 @@ def test_what_is_as_it_should_be_passes():
     dense, pruned = conv_bn(), prune_half(conv_bn())
     masks = sm.find_masks(pruned)
     counts = {name: int(mask.sum()) for name, mask in masks.items()}
-    verify_masks(pruned, masks, counts)
-    verify_result(pruned, shapes_of(dense), masks, counts)
+    layers = sm.discover(dense)
+    verify_masks(pruned, masks, counts, layers)
+    verify_result(pruned, shapes_of(dense), masks, counts, layers)
     pruned[0].bias = nn.Parameter(torch.zeros(6))
-    verify_result(pruned, shapes_of(dense), masks, counts, ["0"])
+    verify_result(pruned, shapes_of(dense), masks, counts, layers, ["0"])
     # Layers without a count stay dense and need no mask.
     del counts["0"], masks["0"]
-    verify_result(pruned, shapes_of(dense), masks, counts, ["0"])
+    verify_result(pruned, shapes_of(dense), masks, counts, layers, ["0"])
 
 
 def test_outcomes_of_one_network_are_joined():

@@ -1,7 +1,7 @@
 """What calibration data says about every layer: additive, mergeable moments."""
 
 from sparsemend.calibration.calibration import Calibration, LayerMoments, WideLayerMoments
-from sparsemend.calibration.gather import MAX_FAN_IN, calibrate
+from sparsemend.calibration.gather import MAX_FAN_IN, calibrate, gather_moments
 from sparsemend.calibration.grid import DEFAULT_DENSITIES, check_densities, kept_count
 from sparsemend.calibration.held import HeldInputs
 from sparsemend.calibration.moments import InputMoments, PairedMoments
@@ -19,5 +19,6 @@ __all__ = [
     "WideLayerMoments",
     "calibrate",
     "check_densities",
+    "gather_moments",
     "kept_count",
 ]

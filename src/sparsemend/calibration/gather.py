@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from sparsemend.calibration.calibration import Calibration, LayerMoments, WideLayerMoments
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.distributed import Collectives, succeed_together
-from sparsemend.calibration.grid import check_densities, kept_count
+from sparsemend.calibration.grid import DEFAULT_DENSITIES, check_densities, kept_count
 from sparsemend.calibration.moments import ColumnMoments, PairedMoments
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import (
@@ -23,9 +25,21 @@ from sparsemend.execution.batches import (
     evaluation_mode,
     iterate,
     no_batches,
+    padding_of,
 )
 from sparsemend.execution.threads import threaded_map
-from sparsemend.layers import Layer, count_positions, discover, kind_of, unfold, weight_matrix
+from sparsemend.layers import (
+    Call,
+    Layer,
+    LayerCalls,
+    LayerSet,
+    count_positions,
+    discover,
+    kind_of,
+    layer_weight,
+    unfold,
+    weight_matrix,
+)
 from sparsemend.progress import progress_bar, progress_shown
 from sparsemend.solvers.ranking import descending_rank, keep_mask
 
@@ -41,6 +55,8 @@ def calibrate(
     max_fan_in: int = MAX_FAN_IN,
     positions_per_batch: int | None = None,
     distributed: bool = False,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     progress: bool | None = None,
 ) -> Calibration:
     """Accumulate the second moments of every layer's inputs in one pass (method, section 1).
@@ -67,6 +83,8 @@ def calibrate(
     distributed
         Every process of the default process group calibrates on its own batches, and all get the
         moments of all: see :meth:`Calibration.all_reduce`, also for the memory.
+    include, exclude
+        Which layers, by name, pattern or class, as in :func:`sparsemend.discover`.
     progress
         Show a progress bar; default on a terminal.
 
@@ -85,7 +103,9 @@ def calibrate(
 
     def own() -> Calibration:
         with progress_shown(progress):
-            return _calibrate(model, batches, densities, max_fan_in, positions_per_batch)
+            limits = Limits(check_densities(densities), max_fan_in, positions_per_batch)
+            find = partial(discover, include=include, exclude=exclude)
+            return gather_moments(model, batches, find, limits)
 
     if not distributed:
         return own()
@@ -95,85 +115,102 @@ def calibrate(
     return calibration
 
 
-def _calibrate(
+def gather_moments(
     model: nn.Module,
     batches: Batches,
-    densities: Sequence[float] | None,
-    max_fan_in: int,
-    positions_per_batch: int | None,
+    layers: LayerSet | Callable[..., LayerSet] = discover,
+    limits: Limits | None = None,
 ) -> Calibration:
-    grid = check_densities(densities)
+    """Accumulate the moments of layers in one pass.
+
+    Parameters
+    ----------
+    model
+        The dense network.
+    batches
+        Unlabelled batches.
+    layers
+        Of the network, or a function that finds them as :func:`sparsemend.discover` does: on all
+        batches, or on the first where they can be iterated only once.
+    limits
+        What is kept of each layer.
+    """
+    limits = limits or Limits()
     iterator = iterate(batches)
     first = next(iterator, None)
     if first is None:
         raise no_batches("batches")
     check_unlabelled(first, "batches[0]")
-    layers = discover(model, first)
-    modules = dict(model.named_modules())
+    if not isinstance(layers, LayerSet):
+        layers = layers(model, first, batches[1:] if isinstance(batches, list) else ())
     collectors = {
-        layer.name: _Collector(layer, modules[layer.name], grid, max_fan_in, positions_per_batch)
-        for layer in layers
+        layer.name: _Collector(layer, layer_weight(model, layer), limits) for layer in layers
     }
-    handles = []
+
+    def add(layer: Layer, called: Call) -> None:
+        collectors[layer.name].add(called.geometry, called.x)
+
     inputs = 0
-    try:
-        for layer in layers:
-            for path in (layer.name, *layer.aliases):
-                handles.append(modules[path].register_forward_pre_hook(collectors[layer.name]))
-        with (
-            evaluation_mode(model),
-            progress_bar("calibrate", batch_count(batches)) as advance,
-        ):
-            index, batch = 0, first
-            while batch is not None:
-                check_unlabelled(batch, f"batches[{index}]")
+    calls = LayerCalls(model, layers, before=add)
+    with (
+        evaluation_mode(model),
+        progress_bar("calibrate", batch_count(batches)) as advance,
+    ):
+        index, batch = 0, first
+        while batch is not None:
+            check_unlabelled(batch, f"batches[{index}]")
+            calls.padding = padding_of(batch)
+            with calls:
                 call(model, batch)
-                inputs += batch_size(batch)
-                index, batch = index + 1, next(iterator, None)
-                advance()
-    finally:
-        for handle in handles:
-            handle.remove()
+            inputs += batch_size(batch)
+            index, batch = index + 1, next(iterator, None)
+            advance()
     results = threaded_map(
         lambda layer: collectors[layer.name].result(), layers, lambda layer: layer.fan_in**2
     )
     return Calibration(layers, dict(zip(layers.names, results, strict=True)), inputs)
 
 
-class _Collector:
-    """Forward pre-hook that adds a layer's inputs to its moments."""
+@dataclass(frozen=True)
+class Limits:
+    """What a calibration keeps of each layer.
 
-    def __init__(
-        self,
-        layer: Layer,
-        module: nn.Module,
-        grid: tuple[float, ...],
-        max_fan_in: int,
-        positions_per_batch: int | None,
-    ) -> None:
+    Attributes
+    ----------
+    densities
+        Grid for layers above ``max_fan_in``.
+    max_fan_in
+        Largest fan-in with a full d × d moment.
+    positions_per_batch
+        At most about so many output positions are used whenever a layer runs; None for all.
+    """
+
+    densities: tuple[float, ...] = DEFAULT_DENSITIES
+    max_fan_in: int = MAX_FAN_IN
+    positions_per_batch: int | None = None
+
+
+class _Collector:
+    """Adds a layer's inputs to its moments."""
+
+    def __init__(self, layer: Layer, weight: Tensor, limits: Limits) -> None:
         self._layer = layer
-        self._positions = positions_per_batch
-        weight: Tensor = module.weight  # type: ignore[assignment]
+        self._positions = limits.positions_per_batch
         device = weight.device
         self._narrow: MomentsCollector | None = None
-        if layer.fan_in <= max_fan_in:
+        if layer.fan_in <= limits.max_fan_in:
             self._narrow = MomentsCollector(layer, device, keep_few=True)
             return
-        self._dense = weight_matrix(weight.detach(), layer).float()
+        self._dense = weight_matrix(weight, layer).float()
         self._ranks = descending_rank(self._dense.abs())
         self._wide = WideLayerMoments(
             ColumnMoments.empty((layer.groups, layer.fan_in), device),
-            PairedMoments.empty(len(grid), layer.rows, device),
-            grid,
+            PairedMoments.empty(len(limits.densities), layer.rows, device),
+            limits.densities,
         )
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if not args or not isinstance(args[0], Tensor):
-            raise SparsemendError(
-                f"layer {self._layer.name!r} is called without a positional tensor",
-                allowed="layers called as layer(x)",
-            )
-        x = args[0]
+    def add(self, module: Any, x: Tensor) -> None:
+        """Add an input; ``module`` says how the layer is called."""
         if self._positions is not None:
             x = _evenly_spaced(module, x, self._positions)
         with torch.no_grad():

@@ -77,7 +77,7 @@ def compress(given: Given) -> None:
     seen = source.calibration(size, seed, flip=given.flip)
     result = sm.compress(source.model, seen, heldout=unseen, **recipe)
     pruned = copy.deepcopy(source.model)
-    apply_masks(pruned, result.masks)
+    apply_masks(pruned, result.masks, result.layers)
     top1 = {
         "top1_dense": dense,
         "top1_pruned": _top1(source, pruned, given),

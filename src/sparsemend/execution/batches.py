@@ -137,6 +137,18 @@ def call(model: nn.Module, batch: Batch) -> Any:
         ) from error
 
 
+def padding_of(batch: Batch) -> Tensor | None:
+    """Which positions [N, T] of a batch of sequences hold data; None where nothing says so.
+
+    A mapping says it by ``attention_mask``, as tokenizers do: 0 is padding, which counts neither
+    in moments nor in judges.
+    """
+    mask = plain(batch).get("attention_mask") if isinstance(batch, Mapping) else None
+    if not isinstance(mask, Tensor) or mask.dim() != 2:
+        return None
+    return None if bool(mask.all()) else mask != 0
+
+
 def describe(batch: Batch) -> str:
     """Shapes and types of the tensors of a batch, for messages."""
     tensors = [leaf for leaf in tree_leaves(plain(batch)) if isinstance(leaf, Tensor)]

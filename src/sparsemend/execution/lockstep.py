@@ -14,9 +14,10 @@ module's input, open shortcuts), never the activations of all layers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,11 @@ class Pause:
     name
         The stop's name.
     calls
-        Run index → the waiting module and its input; runs that wait elsewhere are missing.
+        Run index → what is about to run and its input; runs that wait elsewhere are missing.
     """
 
     name: str
-    calls: Mapping[int, tuple[nn.Module, Tensor]]
+    calls: Mapping[int, tuple[Any, Tensor]]
 
 
 class _Aborted(BaseException):
@@ -54,7 +55,7 @@ class _Worker:
         self._go = threading.Semaphore(0)
         self._back = threading.Semaphore(0)
         self._abort = False
-        self.at: tuple[str, nn.Module, Tensor] | None = None
+        self.at: tuple[str, Any, Tensor] | None = None
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._main, daemon=True)
         self.thread.start()
@@ -79,11 +80,11 @@ class _Worker:
         if self.error is not None:
             raise self.error
 
-    def pause(self, name: str, module: nn.Module, tensor: Tensor) -> None:
-        """Called inside the thread by a stop's hook."""
+    def pause(self, name: str, carrier: Any, tensor: Tensor) -> None:
+        """Called inside the thread."""
         if self._abort:  # the model caught the first one, or has a finally clause
             raise _Aborted
-        self.at = (name, module, tensor)
+        self.at = (name, carrier, tensor)
         self._back.release()
         self._go.acquire()
         if self._abort:
@@ -95,20 +96,49 @@ class _Worker:
         self.thread.join()
 
 
+_workers: dict[int, _Worker] = {}  # thread → the run in it
+
+
+def pause(name: str, carrier: Any, tensor: Tensor) -> None:
+    """Stop the run that this is called from until the others have arrived; elsewhere, go on.
+
+    Parameters
+    ----------
+    name
+        Of the stop.
+    carrier
+        What is about to run, for the caller of :func:`lockstep`.
+    tensor
+        Its input.
+    """
+    worker = _workers.get(threading.get_ident())
+    if worker is not None:
+        worker.pause(name, carrier, tensor)
+
+
 @contextmanager
-def _stops(workers: Mapping[int, _Worker], stops: Mapping[nn.Module, str]) -> Iterator[None]:
-    def hook(module: nn.Module, args: tuple[object, ...]) -> None:
-        worker = workers.get(threading.get_ident())
-        if worker is None:
-            return
+def module_stops(stops: Mapping[nn.Module, str]) -> Iterator[None]:
+    """Within, runs stop before these modules run.
+
+    Parameters
+    ----------
+    stops
+        Module → stop name.
+    """
+
+    def stop(module: nn.Module, args: tuple[object, ...]) -> None:
         if not args or not isinstance(args[0], Tensor):
             raise SparsemendError(
-                f"layer {stops[module]!r} is called without a positional tensor",
-                allowed="layers called as layer(x)",
+                f"module {stops[module]!r} is called without a positional tensor",
+                allowed="modules called as module(x)",
             )
-        worker.pause(stops[module], module, args[0])
+        pause(stops[module], module, args[0])
 
-    handles = [module.register_forward_pre_hook(hook) for module in stops]
+    # Replicas of a module share its hooks: what stops is the module itself.
+    handles = [
+        module.register_forward_pre_hook(lambda _, args, module=module: stop(module, args))
+        for module in stops
+    ]
     try:
         yield
     finally:
@@ -116,45 +146,49 @@ def _stops(workers: Mapping[int, _Worker], stops: Mapping[nn.Module, str]) -> It
             handle.remove()
 
 
-def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Generator[Pause]:
-    """Advance all runs together and yield at every stop, before its module runs.
+def lockstep(runs: Sequence[Run], order: Iterable[str]) -> Generator[Pause]:
+    """Advance all runs together and yield at every stop.
 
-    The caller may change the paused module (its weights, a following module's statistics)
-    before taking the next pause. Close the generator to abandon the runs.
+    The caller may change what is about to run (a layer's weights, a following module's
+    statistics) before taking the next pause. Close the generator to abandon the runs.
 
     Parameters
     ----------
     runs
-        Functions that run a model once on one batch, one per (model, batch).
-    stops
-        Module → stop name, in the order in which they are expected; modules of different
-        models that belong together share a name.
+        Functions that run a model once on one batch, one per (model, batch), and call
+        :func:`pause` on the way.
+    order
+        Names of the stops in the order in which they are expected.
 
     Yields
     ------
     Pause
-        The stop at which runs wait; where they wait at different ones, the first of ``stops``,
+        The stop at which runs wait; where they wait at different ones, the first of ``order``,
         so that runs which skip it wait for the others at the next.
     """
-    rank = {name: place for place, name in enumerate(dict.fromkeys(stops.values()))}
-    workers = [_Worker(run) for run in runs]
-    by_thread = {worker.thread.ident: worker for worker in workers}
-    with _stops({k: w for k, w in by_thread.items() if k is not None}, stops):
-        try:
-            for worker in workers:
-                worker.resume()
-            while names := [worker.at[0] for worker in workers if worker.at is not None]:
-                name = min(names, key=rank.__getitem__)
-                calls = {
-                    index: worker.at[1:]
-                    for index, worker in enumerate(workers)
-                    if worker.at is not None and worker.at[0] == name
-                }
-                here = tuple(calls)
-                yield Pause(name, calls)
-                calls.clear()  # the caller may still hold the Pause; free its tensors
-                for index in here:
-                    workers[index].resume()
-        finally:
-            for worker in workers:
-                worker.abort()
+    rank = {name: place for place, name in enumerate(dict.fromkeys(order))}
+    workers: list[_Worker] = []
+    try:
+        for run in runs:
+            worker = _Worker(run)
+            workers.append(worker)
+            assert worker.thread.ident is not None, "it has been started"
+            _workers[worker.thread.ident] = worker
+        for worker in workers:
+            worker.resume()
+        while names := [worker.at[0] for worker in workers if worker.at is not None]:
+            name = min(names, key=rank.__getitem__)
+            calls = {
+                index: worker.at[1:]
+                for index, worker in enumerate(workers)
+                if worker.at is not None and worker.at[0] == name
+            }
+            here = tuple(calls)
+            yield Pause(name, calls)
+            calls.clear()  # the caller may still hold the Pause; free its tensors
+            for index in here:
+                workers[index].resume()
+    finally:
+        for worker in workers:
+            worker.abort()
+            _workers.pop(worker.thread.ident or 0, None)

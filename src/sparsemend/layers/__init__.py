@@ -1,9 +1,20 @@
 """Which layers a network has: discovery, the traced graph, what depends on a layer's kind."""
 
-from sparsemend.layers.discovery import LayerSet, discover, layer_weights
+from sparsemend.layers.access import (
+    layer_biases,
+    layer_gradient,
+    layer_modules,
+    layer_parameter,
+    layer_weight,
+    run_layer,
+    set_weight,
+)
+from sparsemend.layers.calls import LayerCalls
+from sparsemend.layers.coverage import Coverage, LeftOut
+from sparsemend.layers.discovery import LayerSet, layer_weights
 from sparsemend.layers.graph import Graph, Node
 from sparsemend.layers.joins import Shortcut, Surroundings, surroundings
-from sparsemend.layers.kinds import Axis, LayerKind, kind_named, kind_of
+from sparsemend.layers.kinds import Axis, Call, LayerKind, kind_named, kind_of
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.matrices import (
     batched,
@@ -17,15 +28,20 @@ from sparsemend.layers.matrices import (
     unfold,
     weight_matrix,
 )
-from sparsemend.layers.selection import CLASSES, select_layers
+from sparsemend.layers.selection import CLASSES, LayerFilter, discover, select_layers
 
 __all__ = [
     "CLASSES",
     "Axis",
+    "Call",
+    "Coverage",
     "Graph",
     "Layer",
+    "LayerCalls",
+    "LayerFilter",
     "LayerKind",
     "LayerSet",
+    "LeftOut",
     "Node",
     "Shortcut",
     "Surroundings",
@@ -36,11 +52,18 @@ __all__ = [
     "discover",
     "kind_named",
     "kind_of",
+    "layer_biases",
+    "layer_gradient",
+    "layer_modules",
+    "layer_parameter",
+    "layer_weight",
     "layer_weights",
     "mean_patch",
     "pad_input",
     "per_input",
+    "run_layer",
     "select_layers",
+    "set_weight",
     "stored_weight",
     "surroundings",
     "unfold",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from torch import Tensor, nn
@@ -13,10 +15,13 @@ from torch.nn.parameter import UninitializedParameter
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, cut
-from sparsemend.layers.graph import Graph, trace
+from sparsemend.layers.access import layer_weight
+from sparsemend.layers.coverage import Coverage, measure_coverage, prunable_sites
+from sparsemend.layers.graph import Graph, scan, trace
 from sparsemend.layers.kinds import is_layer, kind_of, labels
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
+from sparsemend.layers.sites import Site, Uses
 
 # One input could hide what an operation does across inputs.
 _TRACED_INPUTS = 2
@@ -30,15 +35,34 @@ class LayerSet(Sequence[Layer]):
     ----------
     graph
         The traced forward pass.
-    skipped
-        Module path → why a module with a prunable weight is not in the set.
+    coverage
+        How much of the network they are, and what was left out and why.
     """
 
-    def __init__(self, layers: Sequence[Layer], graph: Graph, skipped: dict[str, str]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        graph: Graph,
+        coverage: Coverage,
+        geometries: Mapping[str, Any] | None = None,
+    ) -> None:
         self._layers = tuple(layers)
         self._by_name = {layer.name: layer for layer in layers}
+        self._geometries = dict(geometries or {})
         self.graph = graph
-        self.skipped = skipped
+        self.coverage = coverage
+
+    def geometry(self, name: str) -> Any:
+        """How a layer is called, as its kind reads it; see :class:`sparsemend.layers.Call`."""
+        return self._geometries[name]
+
+    def only(self, names: Collection[str], reason: str) -> LayerSet:
+        """Some of the layers; the coverage says of the others why they were left out."""
+        kept = [layer for layer in self._layers if layer.name in names]
+        layers = [dataclasses.replace(layer, order=order) for order, layer in enumerate(kept)]
+        rest = [layer for layer in self._layers if layer.name not in names]
+        coverage = self.coverage.without(rest, reason)
+        return LayerSet(layers, self.graph, coverage, self._geometries)
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -79,70 +103,46 @@ class LayerSet(Sequence[Layer]):
         return "\n".join(lines)
 
 
-def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
-    """Find every layer of a known kind that runs, by following tensors.
+def find_layers(
+    model: nn.Module, batch: Batch | None, more: Iterable[Batch] = (), *, tied: bool = False
+) -> LayerSet:
+    """All layers of a network; see :func:`sparsemend.layers.discover`.
 
     Parameters
     ----------
-    model
-        Any network; not changed. Runs once, in evaluation mode, on at most two inputs.
-    batch
-        A batch of inputs in any form that the model takes. Without one, nothing runs: layers
-        come in the order of registration, and what follows them is not known.
-
-    Returns
-    -------
-    LayerSet
-        Layers in execution order, tied weights once, with the normalisation behind each.
-
-    Raises
-    ------
-    SparsemendError
-        If no prunable layer runs, a weight is lazy or reparametrised, or the batch does
-        not fit the model; or for networks that ``refusals.py`` names.
+    model, batch, more
+        As there.
+    tied
+        Whether weights that are tied to an embedding are layers.
     """
     refuse_unsupported(model)
     prunable = _modules_of(model, is_layer)
     for module, name in prunable.items():
-        _check_weight(name, module)
+        _check_lazy(name, module)
     if batch is None:
-        return _registered(prunable)
+        return _registered(model, prunable)
     norms = _modules_of(model, lambda module: isinstance(module, NORMALISATIONS))
-    graph = _trace(model, batch, {**prunable, **norms})
-    runs: dict[str, list[int]] = defaultdict(list)
-    for node in graph.nodes:
-        if node.kind == "module":
-            runs[node.name].append(node.index)
-
     check_copy(model, batch)
-    modules: dict[str, Any] = {name: module for module, name in prunable.items()}
-    executed: dict[int, list[str]] = {}  # first run → names of one weight tensor
-    skipped: dict[str, str] = {}
-    for names in _tied(modules):
-        starts = [runs[name][0] for name in names if name in runs]
-        if starts:
-            executed[min(starts)] = names
-        else:
-            skipped |= dict.fromkeys(names, "did not run in the forward pass")
-    alone = {names[0]: modules[names[0]] for names in executed.values() if len(names) == 1}
-    following = _following_norms(graph, runs, alone, {n: m for m, n in norms.items()})
-
-    layers = []
-    for order, (_, names) in enumerate(sorted(executed.items())):
-        calls = sum(len(runs.get(name, ())) for name in names)
-        layers.append(_describe(names, modules, order, calls, following.get(names[0])))
+    uses = Uses(model)
+    graph = _trace(model, batch, norms, uses)
+    for further in (batch, *more):
+        if not _unreached(model, uses):
+            break
+        scan(model, further, uses)
+    sites = prunable_sites(uses, tied=tied)
+    layers = [_describe(model, site, order) for order, site in enumerate(sites)]
+    following = _following_norms(graph, layers, {n: m for m, n in norms.items()})
+    layers = [dataclasses.replace(x, norm=following.get(x.name)) for x in layers]
+    coverage = measure_coverage(model, layers, uses)
     if not layers:
-        raise _no_layers("that runs")
-    if skipped:
-        warnings.warn(
-            f"not pruned, because they did not run as modules: {', '.join(skipped)}",
-            SparsemendWarning,
-            stacklevel=2,
-        )
-    return LayerSet(layers, graph, skipped)
+        raise _no_layers("that runs", coverage)
+    _check_finite(model, layers)
+    if coverage.covered < coverage.matrix:
+        warnings.warn(str(coverage), SparsemendWarning, stacklevel=2)
+    return LayerSet(layers, graph, coverage, {site.name: site.geometry for site in sites})
 
 
-def layer_weights(model: nn.Module, layers: LayerSet) -> dict[str, Tensor]:
+def layer_weights(model: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor]:
     """Layer name → its weight tensor, detached, of a model that was calibrated.
 
     Raises
@@ -150,32 +150,70 @@ def layer_weights(model: nn.Module, layers: LayerSet) -> dict[str, Tensor]:
     SparsemendError
         If the layers are not those of the model.
     """
-    modules = dict(model.named_modules())
     weights: dict[str, Tensor] = {}
     for layer in layers:
-        weight = getattr(modules.get(layer.name), "weight", None)
-        shape = tuple(weight.shape) if isinstance(weight, Tensor) else None
-        if not isinstance(weight, Tensor) or shape != layer.shape:
-            found = "no weight" if shape is None else f"weight shape {shape}"
-            raise SparsemendError(
-                f"the calibration is of another network: layer {layer.name!r} has {found}",
-                allowed=f"{layer.shape}, as calibrated",
-                fix="calibrate this model first",
-            )
-        weights[layer.name] = weight.detach()
+        found = "no weight"
+        try:
+            weight = layer_weight(model, layer)
+            if tuple(weight.shape) == layer.shape:
+                weights[layer.name] = weight
+                continue
+            found = f"weight shape {tuple(weight.shape)}"
+        except (AttributeError, RuntimeError):  # no such module, or a view that reaches too far
+            pass
+        raise SparsemendError(
+            f"the calibration is of another network: layer {layer.name!r} has {found}",
+            allowed=f"{layer.shape}, as calibrated",
+            fix="calibrate this model first",
+        )
     return weights
 
 
-def _registered(prunable: Mapping[nn.Module, str]) -> LayerSet:
+def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet:
     """Layers in the order of registration, where there are no inputs to run."""
-    modules: dict[str, Any] = {name: module for module, name in prunable.items()}
-    layers = [
-        _describe(names, modules, order, len(names), None)
-        for order, names in enumerate(_tied(modules))
-    ]
+    held = {
+        name: module
+        for module, name in prunable.items()
+        if isinstance(module._parameters.get("weight"), Tensor) and not _own_forward(module)
+    }
+    layers = []
+    for order, names in enumerate(_tied(held)):
+        module: Any = model.get_submodule(names[0])
+        kind = kind_of(module)
+        rows, groups = kind.rows(module), kind.groups(module)
+        for other in map(model.get_submodule, names[1:]):
+            tied = kind_of(other)
+            if (tied, tied.rows(other), tied.groups(other)) != (kind, rows, groups):
+                raise _read_differently(*names[:2])
+        layers.append(
+            Layer(
+                name=names[0],
+                kind=kind.name_of(module),
+                shape=tuple(module.weight.shape),
+                groups=groups,
+                rows=rows,
+                fan_in=module.weight.numel() // rows,
+                order=order,
+                calls=len(names),
+                aliases=tuple(names[1:]),
+            )
+        )
+    coverage = measure_coverage(model, layers)
     if not layers:
-        raise _no_layers("")
-    return LayerSet(layers, Graph(), {})
+        raise _no_layers("", coverage)
+    return LayerSet(
+        layers, Graph(), coverage, {x.name: model.get_submodule(x.name) for x in layers}
+    )
+
+
+def _own_forward(module: nn.Module) -> bool:
+    """Whether a subclass does something else with its weight than the module that it extends.
+
+    Only inputs can show what.
+    """
+    base = next(kind for kind in kind_of(module).modules if isinstance(module, kind))
+    names = ("forward", "_conv_forward")
+    return any(getattr(type(module), n, None) is not getattr(base, n, None) for n in names)
 
 
 def _modules_of(model: nn.Module, belongs: Callable[[nn.Module], bool]) -> dict[nn.Module, str]:
@@ -190,87 +228,100 @@ def _tied(modules: Mapping[str, Any]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _no_layers(which: str) -> SparsemendError:
+def _no_layers(which: str, coverage: Coverage) -> SparsemendError:
+    reasons = "; ".join(
+        f"{parts[0].parameter}: {reason}" for reason, parts in coverage.reasons().items()
+    )
     return SparsemendError(
         f"the model has no prunable layer {which}".rstrip(),
         allowed=f"at least one {labels()}",
+        fix=f"left out: {reasons}" if reasons else "",
     )
 
 
-def _describe(
-    names: list[str], modules: Mapping[str, Any], order: int, calls: int, norm: str | None
-) -> Layer:
-    module = modules[names[0]]
-    shape = tuple(module.weight.shape)
-    kind = kind_of(module)
-    groups, rows = kind.groups(module), kind.rows(module)
-    for other in names[1:]:
-        tied = kind_of(modules[other])
-        if (tied, tied.rows(modules[other]), tied.groups(modules[other])) != (kind, rows, groups):
-            raise SparsemendError(
-                f"layers {names[0]!r} and {other!r} share a weight but read it differently",
-                allowed="tied layers of the same kind, rows and groups",
-                fix="give one of them a copy of the weight",
-            )
+def _read_differently(name: str, other: str) -> SparsemendError:
+    return SparsemendError(
+        f"layers {name!r} and {other!r} share a weight but read it differently",
+        allowed="tied layers of the same kind, rows and groups",
+        fix="give one of them a copy of the weight",
+    )
+
+
+def _describe(model: nn.Module, site: Site, order: int) -> Layer:
+    kind = kind_of(site.geometry)
+    rows, shape = kind.rows(site.geometry), site.weight.shape
+    parameter = model.get_parameter(site.weight.parameter)
+    paths = [
+        path
+        for path, module in model.named_modules()
+        if module._parameters.get("weight") is parameter and path != site.name
+    ]
     return Layer(
-        name=names[0],
-        kind=kind.name_of(module),
+        name=site.name,
+        kind=kind.name_of(site.geometry),
         shape=shape,
-        groups=groups,
+        groups=kind.groups(site.geometry),
         rows=rows,
-        fan_in=module.weight.numel() // rows,
+        fan_in=math.prod(shape) // rows,
         order=order,
-        calls=calls,
-        norm=norm,
-        aliases=tuple(names[1:]),
+        calls=site.calls,
+        aliases=tuple(paths) if math.prod(shape) == parameter.numel() else (),
+        weight=site.weight,
+        biases=tuple(site.biases),
     )
 
 
-def _check_weight(name: str, module: nn.Module) -> None:
-    weight = module._parameters.get("weight")
-    if isinstance(weight, UninitializedParameter):
+def _check_lazy(name: str, module: nn.Module) -> None:
+    if isinstance(module._parameters.get("weight"), UninitializedParameter):
         raise SparsemendError(
             f"layer {name!r} is lazy and has no weight yet", fix="run the model once first"
         )
-    if weight is None:
-        raise SparsemendError(
-            f"layer {name!r} computes its weight (a parametrisation or an old pruning mask)",
-            allowed="plain weight parameters",
-            fix="make it permanent with torch.nn.utils.parametrize.remove_parametrizations or "
-            "torch.nn.utils.prune.remove",
-        )
-    if not weight.isfinite().all():
-        raise SparsemendError(f"layer {name!r} has NaN or infinite weights")
+
+
+def _check_finite(model: nn.Module, layers: Sequence[Layer]) -> None:
+    for layer in layers:
+        if not layer_weight(model, layer).isfinite().all():
+            raise SparsemendError(f"layer {layer.name!r} has NaN or infinite weights")
+
+
+def _unreached(model: nn.Module, uses: Uses) -> bool:
+    """Whether there are matrices that no operation has used yet."""
+    used = {site.weight.parameter for site in uses.sites.values()}
+    used |= uses.looked_up | uses.computed | set(uses.otherwise)
+    return any(p.dim() > 1 and name not in used for name, p in model.named_parameters())
 
 
 def _following_norms(
-    graph: Graph,
-    runs: dict[str, list[int]],
-    layers: Mapping[str, nn.Module],
-    norms: Mapping[str, nn.Module],
+    graph: Graph, layers: Sequence[Layer], norms: Mapping[str, nn.Module]
 ) -> dict[str, str]:
     """Layer → the normalisation that takes its output, and nothing else's, every time."""
     consumers = graph.consumers()
+    runs: dict[str, list[int]] = defaultdict(list)
+    for node in graph.nodes:
+        if node.kind == "module":
+            runs[node.name].append(node.index)
     following: dict[str, str] = {}
-    for name, module in layers.items():
+    for layer in layers:
+        if layer.aliases or not runs[layer.name]:
+            continue
         heirs = {
             None if heir is None or heir.kind != "module" else heir.name
-            for heir in (graph.sole_consumer(index, consumers) for index in runs[name])
+            for heir in (graph.sole_consumer(index, consumers) for index in runs[layer.name])
         }
         norm = heirs.pop()
-        if norm is None or norm not in norms or heirs or len(runs[norm]) != len(runs[name]):
+        if norm is None or norm not in norms or heirs or len(runs[norm]) != len(runs[layer.name]):
             continue
         # A norm behind a flattening may have other channels than the layer.
         channels = getattr(norms[norm], "num_features", getattr(norms[norm], "num_channels", None))
-        if channels is None or channels == kind_of(module).rows(module):
-            following[name] = norm
+        if channels is None or channels == layer.rows:
+            following[layer.name] = norm
     claimed = list(following.values())
     return {layer: norm for layer, norm in following.items() if claimed.count(norm) == 1}
 
 
-def _trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> Graph:
+def _trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses: Uses) -> Graph:
     """Run the model on the first inputs, or on all where the model cannot run on these."""
     try:
-        return trace(model, cut(batch, 0, _TRACED_INPUTS), watched)
+        return trace(model, cut(batch, 0, _TRACED_INPUTS), watched, uses)
     except SparsemendError:  # a tensor of as many rows was not one of inputs; or no batch fits
-        return trace(model, batch, watched)
+        return trace(model, batch, watched, uses)

@@ -1,12 +1,13 @@
 """The graph of one forward pass, found by following tensors.
 
-Every function call on tensors becomes a node; prunable layers and normalisations become one
-node each. Nothing is read from names, so any module that runs is seen as it runs.
+Every function call on tensors becomes a node; operations that multiply with a parameter bear the
+name of the layer, and normalisations become one node each. Nothing is read from names, so any
+module that runs is seen as it runs.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.execution.batches import Batch, call, evaluation_mode, plain
+from sparsemend.layers.opened import open_operation
+from sparsemend.layers.operand import Operand
+from sparsemend.layers.sites import Uses
 
 # Functions that hand every value on unchanged, channel by channel.
 _RESHAPES = ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim")
@@ -34,9 +38,10 @@ class Node:
     index
         Position in execution order.
     kind
-        ``"module"`` for a watched module, else ``"function"``.
+        ``"module"`` for a layer or a watched module, else ``"function"``.
     name
-        Module path or function name; ``"input"`` and ``"output"`` for those of the network.
+        Name of the layer, module path or function name; ``"input"`` and ``"output"`` for those
+        of the network.
     inputs
         Indices of the nodes whose outputs it takes; inputs of the network have none.
     shape
@@ -85,9 +90,10 @@ class Graph:
 class _Recorder(TorchFunctionMode):
     """Adds a node per function call; silent while a watched module runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, uses: Uses) -> None:
         super().__init__()
-        self.graph = Graph()
+        self.graph, self._uses = Graph(), uses
+        self.calls: Counter[Operand] = Counter()
         self.inside = 0
         self._source: Any = WeakTensorKeyDictionary()  # tensor → node that made it
 
@@ -109,16 +115,32 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self.inside:
-            return func(*args, **kwargs)
+            output = func(*args, **kwargs)
+            self._uses.note(func, args, kwargs, output, active=True)
+            return output
+        instead = open_operation(func, args, kwargs, self._uses.is_parameter)
+        if instead is not None:
+            with self:
+                return instead(*args, **kwargs)
         sources = self.sources((args, kwargs))  # before the call: it may work in place
+        site = self._uses.site(func, args, kwargs)
         output = func(*args, **kwargs)
+        if site is not None:
+            inputs = self.sources(args[0]) or sources
+            node = self.graph.add("module", site.name, inputs, output)
+            self.calls[site.weight] += 1
+            self.made(output, node)
+            if not sources:  # parameters alone: perhaps the weight of a layer is computed here
+                self._uses.note(func, args, kwargs, output, active=False)
+            return output
+        self._uses.note(func, args, kwargs, output, active=bool(sources))
         if sources and any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
             name = getattr(func, "__name__", str(func))
             self.made(output, self.graph.add("function", name, sources, output))
         return output
 
 
-def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> Graph:
+def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses: Uses) -> Graph:
     """Run the model once and return the graph of what happened.
 
     Parameters
@@ -129,8 +151,10 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> G
         One batch of inputs; a small one will do.
     watched
         Modules that become one node each → the names to give them.
+    uses
+        Notes what is done with the model's parameters.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(uses)
     entered: list[list[int]] = []
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
@@ -160,4 +184,11 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str]) -> G
     finally:
         for handle in handles:
             handle.remove()
+    for site in uses.sites.values():
+        site.calls = max(site.calls, recorder.calls[site.weight])
     return recorder.graph
+
+
+def scan(model: nn.Module, batch: Batch, uses: Uses) -> None:
+    """Run the model once and note how parameters are used, without a graph."""
+    trace(model, batch, {}, uses)

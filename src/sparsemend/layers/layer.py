@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from sparsemend.layers.kinds import kind_named
+from sparsemend.layers.operand import Operand
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Layer:
     Attributes
     ----------
     name
-        Module path in the network, as in ``named_modules``.
+        Module path in the network, as in ``named_modules``, where a module holds the whole weight
+        in ``weight``; else the parameter's name and, in brackets, which part of it.
     kind
         ``"Conv1d"``, ``"ConvTranspose2d"``, ``"Linear"`` …, as its kind names it.
     shape
@@ -37,6 +39,10 @@ class Layer:
         Module path of the normalisation that alone consumes the output, or None.
     aliases
         Further module paths that hold the same weight tensor (tied weights).
+    weight
+        Where the weight is; None where no forward pass has shown it: the module's ``weight``.
+    biases
+        What is added behind it where it runs, each once.
     """
 
     name: str
@@ -49,6 +55,16 @@ class Layer:
     calls: int = 1
     norm: str | None = None
     aliases: tuple[str, ...] = ()
+    weight: Operand | None = None
+    biases: tuple[Operand, ...] = ()
+
+    @property
+    def is_module(self) -> bool:
+        """Whether a module of the layer's name holds the whole weight in ``weight``."""
+        prefix = f"{self.name}." if self.name else ""
+        return self.weight is None or (
+            self.weight.parameter == f"{prefix}weight" and not self.name.endswith("]")
+        )
 
     @property
     def size(self) -> int:

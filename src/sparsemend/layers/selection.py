@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from torch import nn
+
 from sparsemend.errors import SparsemendError
-from sparsemend.layers.discovery import LayerSet
+from sparsemend.execution.batches import Batch
+from sparsemend.layers.discovery import LayerSet, find_layers
 from sparsemend.layers.joins import surroundings
 
 
@@ -60,3 +64,107 @@ def select_layers(layers: LayerSet, pattern: str) -> tuple[str, ...]:
             else "",
         )
     return tuple(found)
+
+
+# Matrices that an embedding looks rows up in, and that a layer multiplies with as well.
+EMBEDDING = "embedding"
+_NOT_CHOSEN = "not chosen"
+
+
+@dataclass(frozen=True)
+class LayerFilter:
+    """Which layers of a network are pruned; all others stay as they are, and do not count.
+
+    Attributes
+    ----------
+    include
+        Classes and patterns as in :func:`select_layers`, of which the layers must match one;
+        empty for all. ``"embedding"`` adds weights that are tied to an embedding, which are else
+        left out.
+    exclude
+        Those of the layers that are left out.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, include: str | Iterable[str], exclude: str | Iterable[str]) -> LayerFilter:
+        """From one pattern or several."""
+        return cls(_several(include), _several(exclude))
+
+    def apply(self, layers: LayerSet) -> LayerSet:
+        """The layers that are left.
+
+        Raises
+        ------
+        SparsemendError
+            If a pattern means no layer, or none is left.
+        """
+        wanted = [pattern for pattern in self.include if pattern != EMBEDDING]
+        chosen = {name for pattern in wanted for name in select_layers(layers, pattern)}
+        if not wanted:
+            chosen = set(layers.names)
+        for pattern in self.exclude:
+            if pattern != EMBEDDING:
+                chosen -= set(select_layers(layers, pattern))
+        if not chosen:
+            raise SparsemendError(
+                "no layer is left to prune",
+                f"include {list(self.include)}, exclude {list(self.exclude)}",
+                f"at least one of {', '.join(layers.names)}",
+            )
+        return layers if len(chosen) == len(layers) else layers.only(chosen, _NOT_CHOSEN)
+
+
+def _several(patterns: str | Iterable[str]) -> tuple[str, ...]:
+    """One text is one pattern, not its letters."""
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def discover(
+    model: nn.Module,
+    batch: Batch | None = None,
+    more: Iterable[Batch] = (),
+    *,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+) -> LayerSet:
+    """Find every weight that the network multiplies with, by following tensors.
+
+    Parameters
+    ----------
+    model
+        Any network; not changed. Runs in evaluation mode, on two inputs where these reach every
+        matrix, else on one batch after the other until all are reached.
+    batch
+        A batch of inputs in any form that the model takes. Without one, nothing runs: layers
+        are the modules of known kinds in the order of registration, and what follows them is
+        not known.
+    more
+        Further batches, for what the first does not reach, such as experts.
+    include, exclude
+        Layer names, patterns of them with ``*``, ``?`` and ``[…]``, or ``first``, ``last``,
+        ``projection`` (1×1 convolutions on shortcuts), ``depthwise``; of ``include`` a layer must
+        match one, of ``exclude`` none. ``include="embedding"`` adds weights that are tied to an
+        embedding.
+
+    Returns
+    -------
+    LayerSet
+        Layers in execution order, tied weights once, with the normalisation behind each; its
+        ``coverage`` says what was left out and why.
+
+    Raises
+    ------
+    SparsemendError
+        If no prunable layer runs, a weight is lazy or not finite, the batch does not fit the
+        model, or a pattern means no layer.
+
+    Warns
+    -----
+    SparsemendWarning
+        If matrices are left out: says which and why.
+    """
+    chosen = LayerFilter.of(include, exclude)
+    return chosen.apply(find_layers(model, batch, more, tied=EMBEDDING in chosen.include))

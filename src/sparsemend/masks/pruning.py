@@ -5,14 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
-from sparsemend.layers import LayerSet, discover, layer_weights, stored_weight, weight_matrix
+from sparsemend.layers import (
+    LayerSet,
+    discover,
+    layer_weight,
+    layer_weights,
+    stored_weight,
+    weight_matrix,
+)
 from sparsemend.masks.registry import get_lone_mask_rule
 from sparsemend.masks.rule import MaskProblem
 from sparsemend.masks.verification import verify_masks
@@ -54,10 +60,11 @@ def prune(
     SparsemendError
         If the allocation does not fit the model, or the mask is unknown.
     """
-    masks = choose_masks(model, allocation, mask, calibration=calibration)
+    layers = calibration.layers if calibration is not None else discover(model)
+    masks = choose_masks(model, allocation, mask, layers=layers, calibration=calibration)
     pruned = model if inplace else copy.deepcopy(model)
-    apply_masks(pruned, masks)
-    verify_masks(pruned, masks, allocation)
+    apply_masks(pruned, masks, layers)
+    verify_masks(pruned, masks, allocation, layers)
     return pruned
 
 
@@ -66,6 +73,7 @@ def choose_masks(
     allocation: Mapping[str, int],
     mask: str = "magnitude",
     *,
+    layers: LayerSet | None = None,
     calibration: Calibration | None = None,
 ) -> Masks:
     """Masks with exactly the allocated counts: layer name → boolean tensor, True is kept.
@@ -73,7 +81,8 @@ def choose_masks(
     Shapes are those of the stored weights. Parameters and errors as in :func:`prune`.
     """
     rule = get_lone_mask_rule(mask)
-    layers = calibration.layers if calibration is not None else discover(model)
+    if layers is None:
+        layers = calibration.layers if calibration is not None else discover(model)
     weights = layer_weights(model, layers)
     _check_fit(allocation, layers)
     masks: Masks = {}
@@ -85,20 +94,31 @@ def choose_masks(
     return masks
 
 
-def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Zero the weights outside the masks, in place."""
-    modules: dict[str, Any] = dict(model.named_modules())
+def apply_masks(
+    model: nn.Module, masks: Mapping[str, Tensor], layers: LayerSet | None = None
+) -> None:
+    """Zero the weights outside the masks, in place.
+
+    Parameters
+    ----------
+    model
+        The network to prune.
+    masks
+        Layer name → boolean tensor, True is kept.
+    layers
+        Of the network; needed where a layer is no module's whole weight.
+    """
+    chosen = discover(model) if layers is None else layers
     with torch.no_grad():
         for name, mask in masks.items():
             # Not a product: that would turn pruned weights into -0.
-            modules[name].weight.masked_fill_(~mask, 0)
+            layer_weight(model, chosen[name]).masked_fill_(~mask, 0)
 
 
 def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
     """Masks of a pruned model, recovered from its zeros."""
-    modules: dict[str, Any] = dict(model.named_modules())
     chosen = discover(model) if layers is None else layers
-    return {layer.name: modules[layer.name].weight.detach() != 0 for layer in chosen}
+    return {layer.name: layer_weight(model, layer) != 0 for layer in chosen}
 
 
 def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from sparsemend.errors import SparsemendError
+from sparsemend.layers import LayerSet, layer_weight
 
 
-def verify_masks(model: nn.Module, masks: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+def verify_masks(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    counts: Mapping[str, int],
+    layers: LayerSet,
+) -> None:
     """Check every layer that has a count.
 
     Parameters
@@ -21,6 +26,8 @@ def verify_masks(model: nn.Module, masks: Mapping[str, Tensor], counts: Mapping[
         Layer name → boolean tensor of the stored weight's shape, True where kept.
     counts
         Layer name → number of weights to keep.
+    layers
+        Of the network.
 
     Raises
     ------
@@ -28,9 +35,8 @@ def verify_masks(model: nn.Module, masks: Mapping[str, Tensor], counts: Mapping[
         Naming the layer: if it has no mask of its weight's shape, the mask does not keep that
         many weights, or a weight outside it is anything but +0.
     """
-    modules: dict[str, Any] = dict(model.named_modules())
     for name, count in counts.items():
-        weight, mask = modules[name].weight.detach(), masks.get(name)
+        weight, mask = layer_weight(model, layers[name]), masks.get(name)
         if mask is None or mask.shape != weight.shape:
             shape = None if mask is None else tuple(mask.shape)
             raise _wrong(name, "has no mask of its weight", shape, tuple(weight.shape))

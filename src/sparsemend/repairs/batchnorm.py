@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sparsemend.calibration.moments import ColumnMoments
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
-from sparsemend.execution.lockstep import lockstep
+from sparsemend.execution.lockstep import lockstep, module_stops
+from sparsemend.execution.replica import replica
 from sparsemend.progress import progress_bar, progress_shown
 from sparsemend.repairs.repair import Outcome, Repair, Situation, Terms
 from sparsemend.session import Session
@@ -104,11 +105,12 @@ def running_norms(model: nn.Module) -> dict[nn.Module, str]:
 
 def _exact(model: nn.Module, batches: Sequence[Batch], norms: dict[nn.Module, str]) -> None:
     pooled: dict[nn.Module, ColumnMoments] = {}
-    runs = [lambda batch=batch: call(model, batch) for batch in batches]
+    runs = [lambda batch=batch: call(replica(model), batch) for batch in batches]
     with (
         evaluation_mode(model),
         progress_bar("recalibrate BatchNorm", len(norms)) as advance,
-        closing(lockstep(runs, norms)) as pauses,
+        module_stops(norms),
+        closing(lockstep(runs, norms.values())) as pauses,
     ):
         for pause in pauses:
             touched = set()

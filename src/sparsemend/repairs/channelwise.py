@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsemend.calibration import OutputStatistics, PairedMoments
+from sparsemend.calibration import PairedMoments
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import call, evaluation_mode
-from sparsemend.execution.lockstep import Pause, lockstep
-from sparsemend.layers import Layer, LayerSet, channel_last
+from sparsemend.execution.batches import Batch, call, evaluation_mode, padding_of
+from sparsemend.execution.lockstep import Pause, lockstep, pause
+from sparsemend.execution.replica import replica
+from sparsemend.layers import Call, Layer, LayerCalls, LayerSet, channel_last, run_layer
 from sparsemend.operators import Operator
 from sparsemend.progress import progress_bar
 from sparsemend.repairs.fold import fold, takes_shift, unshiftable
@@ -103,10 +104,10 @@ def repair_channelwise(
             progress_bar("repair", len(once)) as advance,
             closing(lockstep(*paired_runs(session, network, once))) as pauses,
         ):
-            for pause in pauses:
-                layer = by_name[pause.name]
-                moments = _accumulate(pause, layer, len(session.seen), None)
-                added += _apply(network, layer, operator, moments.statistics(), terms)
+            for stop in pauses:
+                layer = by_name[stop.name]
+                moments = _accumulate(session, network, stop, layer, None)
+                added += match_layer(network, layer, operator, moments, terms.new_biases)
                 advance()
     return added
 
@@ -118,57 +119,71 @@ def _one_shot(
     operator: Operator,
     terms: Terms,
 ) -> list[str]:
-    moments: dict[str, PairedMoments] = {}
+    moments: dict[str, PairedMoments | None] = {}
     by_name = {layer.name: layer for layer in layers}
     with (
         progress_bar("statistics", sum(layer.calls for layer in layers)) as advance,
         closing(lockstep(*paired_runs(session, network, layers))) as pauses,
     ):
-        for pause in pauses:
-            seen = moments.get(pause.name)
-            layer = by_name[pause.name]
-            moments[pause.name] = _accumulate(pause, layer, len(session.seen), seen)
+        for stop in pauses:
+            seen = moments.get(stop.name)
+            layer = by_name[stop.name]
+            moments[stop.name] = _accumulate(session, network, stop, layer, seen)
             advance()
     added: list[str] = []
     for layer in layers:
-        added += _apply(network, layer, operator, moments[layer.name].statistics(), terms)
+        added += match_layer(network, layer, operator, moments.get(layer.name), terms.new_biases)
     return added
 
 
 def paired_runs(
     session: Session, network: nn.Module, layers: Sequence[Layer]
-) -> tuple[list[Any], dict[nn.Module, str]]:
-    """Runs 0 … B−1 of the dense network, B … 2B−1 of the pruned one, and their stops."""
+) -> tuple[list[Callable[[], object]], list[str]]:
+    """Runs 0 … B−1 of the dense network, B … 2B−1 of the pruned one, and the order of their stops.
+
+    Runs stop before every call of a layer; they carry its geometry.
+    """
+
+    def stop(layer: Layer, called: Call) -> None:
+        pause(layer.name, called.geometry, called.x)
+
+    def run(model: nn.Module, batch: Batch) -> None:
+        with LayerCalls(model, layers, before=stop, padding=padding_of(batch)):
+            call(replica(model), batch)
+
     both = (session.model, network)
-    runs = [lambda m=m, batch=batch: call(m, batch) for m in both for batch in session.seen]
-    stops: dict[nn.Module, str] = {}
-    for model in both:
-        modules = dict(model.named_modules())
-        for layer in layers:
-            stops |= {modules[path]: layer.name for path in (layer.name, *layer.aliases)}
-    return runs, stops
+    runs: list[Callable[[], object]] = [
+        partial(run, model, batch) for model in both for batch in session.seen
+    ]
+    return runs, [layer.name for layer in layers]
 
 
 def _accumulate(
-    pause: Pause, layer: Layer, batches: int, moments: PairedMoments | None
-) -> PairedMoments:
+    session: Session,
+    network: nn.Module,
+    stop: Pause,
+    layer: Layer,
+    moments: PairedMoments | None,
+) -> PairedMoments | None:
+    """Moments with the outputs of all runs that wait added; None as long as there are none."""
+    batches = len(session.seen)
     for index in range(batches):
-        if index not in pause.calls or batches + index not in pause.calls:
+        if index not in stop.calls or batches + index not in stop.calls:
             continue
-        z = _outputs(*pause.calls[index], layer, index)
-        z_pruned = _outputs(*pause.calls[batches + index], layer, index)
+        z = _outputs(session.model, layer, *stop.calls[index], index)
+        z_pruned = _outputs(network, layer, *stop.calls[batches + index], index)
+        if z.shape != z_pruned.shape:  # routed to other inputs: the dense layer on the same ones
+            z = _outputs(session.model, layer, *stop.calls[batches + index], index)
         if moments is None:
             moments = PairedMoments.empty(1, layer.rows, z.device)
         moments.update(z, z_pruned.unsqueeze(0))
-    assert moments is not None, "dense and pruned networks stop at the same layers"
     return moments
 
 
-def _outputs(module: nn.Module, inputs: Tensor, layer: Layer, index: int) -> Tensor:
+def _outputs(model: nn.Module, layer: Layer, geometry: Any, inputs: Tensor, index: int) -> Tensor:
     """The layer's pre-activations [positions, C]."""
     try:
-        # forward, not __call__: the hooks must not see these runs.
-        return channel_last(module, module.forward(inputs))
+        return channel_last(geometry, run_layer(model, layer, geometry, inputs))
     except RuntimeError as error:
         if "out of memory" in str(error):
             raise
@@ -178,14 +193,18 @@ def _outputs(module: nn.Module, inputs: Tensor, layer: Layer, index: int) -> Ten
         ) from error
 
 
-def _apply(
+def match_layer(
     network: nn.Module,
     layer: Layer,
     operator: Operator,
-    statistics: OutputStatistics,
-    terms: Terms,
+    moments: PairedMoments | None,
+    new_biases: bool,
 ) -> list[str]:
-    shifted = terms.new_biases or takes_shift(network, layer)
+    """Match one layer by an operator, in place; module paths that got a bias parameter."""
+    if moments is None:  # no input has reached it in both networks
+        return []
+    statistics = moments.statistics()
+    shifted = new_biases or takes_shift(network, layer)
     if not shifted:
         statistics = statistics.uncentred()
     # Outputs without variance give no scale, and the weights kept there must stay as they are:

@@ -14,16 +14,19 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
 from sparsemend.layers import (
     Layer,
     channel_shape,
+    layer_biases,
+    layer_weight,
     mean_patch,
     per_input,
-    stored_weight,
+    run_layer,
+    set_weight,
     weight_matrix,
 )
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
@@ -76,18 +79,21 @@ class LayerInputs:
 
     Attributes
     ----------
-    module
-        The repaired network's module; fitting overwrites its weight on the way.
+    network
+        The repaired network; fitting overwrites the layer's weight on the way.
     layer
-        Its description.
+        The layer.
+    geometry
+        How it is called, as its kind reads it.
     inputs
         One tensor per batch.
     shifted
         Whether the layer can be shifted, so that the fit's shift is free.
     """
 
-    module: Any
+    network: nn.Module
     layer: Layer
+    geometry: Any
     inputs: Sequence[Tensor]
     shifted: bool = True
 
@@ -136,7 +142,7 @@ class InputCovariance:
     """
 
     def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
-        module, layer, inputs = given.module, given.layer, given.inputs
+        module, layer, inputs = given.geometry, given.layer, given.inputs
         self._module, self._layer, self._inputs = module, layer, inputs
         collector = MomentsCollector(layer, inputs[0].device, keep_few=False)
         for x in inputs:
@@ -147,7 +153,7 @@ class InputCovariance:
         covariance = moments.covariance
         self.fixed: Tensor | None = None
         if not given.shifted:
-            self.fixed = _present_shift(module, layer, self.mean)
+            self.fixed = _present_shift(given, self.mean)
             mu = self.mean.to(covariance.dtype)
             covariance += mu.unsqueeze(2) * mu.unsqueeze(1)
             self.mean = torch.zeros_like(self.mean)
@@ -202,9 +208,10 @@ class InputCovariance:
         return covariance, mean, (square / self.count).sqrt()
 
 
-def _present_shift(module: Any, layer: Layer, like: Tensor) -> Tensor:
+def _present_shift(given: LayerInputs, like: Tensor) -> Tensor:
     """The layer's bias, [C]; 0 where it has none."""
-    return like.new_zeros(layer.rows) if module.bias is None else module.bias.detach().to(like)
+    biases = layer_biases(given.network, given.layer)
+    return biases[0].to(like) if biases else like.new_zeros(given.layer.rows)
 
 
 def fit_layer(
@@ -233,10 +240,10 @@ def fit_layer(
     pooled
         Whether the mean over positions counts most.
     """
-    module, layer, mask = given.module, given.layer, choice.mask
+    network, layer, mask = given.network, given.layer, choice.mask
     covariance = InputCovariance(given, settings.pooled_weight if pooled else 0.0)
     ridge = settings.ridge
-    dense = weight_matrix(module.weight.detach(), layer).to(covariance.matrix.dtype)
+    dense = weight_matrix(layer_weight(network, layer), layer).to(covariance.matrix.dtype)
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
     # Enough for a choice; the values on the chosen support are solved for exactly.
     rough = covariance.matrix.float()
@@ -262,7 +269,7 @@ def fit_layer(
     chosen = select(cross, deviation) if mask is None else mask
     fit = solve(cross, mean, chosen)
     for refit in range(settings.refits if relu else 0):
-        current = _install(module, layer, fit)
+        current = _install(given, fit)
         rectified = partial(_rectified, targets, current, given.inputs)
         cross, mean, deviation = covariance.cross(rectified)
         if mask is None and refit < settings.reselections:
@@ -295,16 +302,15 @@ def _rectified(
     return targets.rectified(index, run(inputs[index]))
 
 
-def _install(module: Any, layer: Layer, fit: Fit) -> Callable[[Tensor], Tensor]:
-    """Put a fit's weights into the module; return a function for its outputs, shift included."""
-    with torch.no_grad():
-        module.weight.copy_(stored_weight(fit.weight, layer))
-    bias = None if module.bias is None else module.bias.detach().to(fit.shift)
-    shift = fit.shift if bias is None else fit.shift - bias
+def _install(given: LayerInputs, fit: Fit) -> Callable[[Tensor], Tensor]:
+    """Put a fit's weights into the network; return a function for its outputs, shift included."""
+    network, layer, geometry = given.network, given.layer, given.geometry
+    set_weight(network, layer, fit.weight)
+    biases = layer_biases(network, layer)
+    shift = fit.shift - biases[0].to(fit.shift) if biases else fit.shift
     shaped = shift.float().reshape(channel_shape(layer))
 
     def run(x: Tensor) -> Tensor:
-        output: Tensor = module.forward(x)
-        return output.float() + shaped
+        return run_layer(network, layer, geometry, x).float() + shaped
 
     return run

@@ -8,21 +8,29 @@ has neither is shifted only where new biases are asked for; else repairs fit it 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsemend.layers import Layer, stored_weight, weight_matrix
+from sparsemend.layers import (
+    Layer,
+    layer_biases,
+    layer_modules,
+    layer_weight,
+    set_weight,
+    weight_matrix,
+)
 
 
 def takes_shift(model: nn.Module, layer: Layer) -> bool:
     """Whether a shift of the layer's outputs has a place in the network as it is."""
-    modules: dict[str, Any] = dict(model.named_modules())
-    if layer.norm is not None and isinstance(modules[layer.norm], _BatchNorm):
+    if layer.norm is not None and isinstance(model.get_submodule(layer.norm), _BatchNorm):
         return True
-    return all(modules[path].bias is not None for path in (layer.name, *layer.aliases))
+    modules = layer_modules(model, layer)
+    if modules and not layer.biases:
+        return all(module.bias is not None for _, module in modules)
+    return bool(layer_biases(model, layer))
 
 
 def unshiftable(model: nn.Module, layers: Iterable[Layer]) -> tuple[str, ...]:
@@ -52,34 +60,33 @@ def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor | N
     list of str
         Module paths that got a new bias parameter.
     """
-    modules: dict[str, Any] = dict(model.named_modules())
-    weight = modules[layer.name].weight
-    norm = modules.get(layer.norm) if layer.norm is not None else None
+    weight = layer_weight(model, layer)
+    norm = None if layer.norm is None else model.get_submodule(layer.norm)
+    if scale is not None:
+        rows = scale.to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
+        matrix = weight_matrix(weight, layer).to(rows.dtype)
+        # Plus zero: a negative scale would turn pruned weights into -0.
+        set_weight(model, layer, matrix * rows.reshape(layer.groups, -1, 1) + 0.0)
     added: list[str] = []
     with torch.no_grad():
-        if scale is not None:
-            matrix = weight_matrix(weight, layer)
-            rows = scale.to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
-            scaled = matrix.to(rows.dtype) * rows.reshape(layer.groups, -1, 1)
-            # Plus zero: a negative scale would turn pruned weights into -0.
-            weight.copy_(stored_weight(scaled, layer) + 0.0)
-        folded: set[int] = set()  # tied layers may share their bias as well
-        for path in (layer.name, *layer.aliases):
-            module = modules[path]
-            if module.bias is not None:
-                if id(module.bias) not in folded:
-                    _fold_bias(module.bias, scale, shift)
-                folded.add(id(module.bias))
-            elif shift is None:
-                continue
-            elif isinstance(norm, _BatchNorm):
-                if norm.running_mean is not None:  # batch statistics cancel any shift
-                    norm.running_mean.copy_(norm.running_mean.double() - shift)
-            else:
-                bias = nn.Parameter(shift.to(weight.dtype), requires_grad=weight.requires_grad)
-                module.register_parameter("bias", bias)
-                added.append(path)
+        biases = layer_biases(model, layer)
+        for bias in biases:
+            _fold_bias(bias, scale, shift)
+        if biases or shift is None:
+            return added
+        if isinstance(norm, _BatchNorm):
+            if norm.running_mean is not None:  # batch statistics cancel any shift
+                norm.running_mean.copy_(norm.running_mean.double() - shift)
+            return added
+        for path, module in layer_modules(model, layer):
+            new = nn.Parameter(shift.to(weight.dtype), requires_grad=_learns(module))
+            module.register_parameter("bias", new)
+            added.append(path)
     return added
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
 def _fold_bias(bias: Tensor, scale: Tensor | None, shift: Tensor | None) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsemend.layers import LayerSet, Node, weight_matrix
+from sparsemend.layers import LayerSet, Node, layer_weight, weight_matrix
 
 _RECTIFIED_SHARE = 0.5
 
@@ -35,7 +35,7 @@ def channel_importance(model: nn.Module, layers: LayerSet) -> dict[str, Tensor]:
 class _Backward:
     def __init__(self, model: nn.Module, layers: LayerSet) -> None:
         self._model, self._layers = model, layers
-        self._names = {path: x for x in layers for path in (x.name, *x.aliases)}
+        self._names = {layer.name: layer for layer in layers}
         self._energy: dict[int, Tensor] = {}
 
     def run(self) -> dict[str, Tensor]:
@@ -61,15 +61,15 @@ class _Backward:
         """Energy at the input of a node, per input channel."""
         if node.kind == "function":
             return energy * (_RECTIFIED_SHARE if node.name.startswith("relu") else 1.0)
-        module: Any = self._model.get_submodule(node.name)
         if node.name in self._names:
             layer = self._names[node.name]
-            matrix = weight_matrix(module.weight.detach(), layer).double().cpu()
+            matrix = weight_matrix(layer_weight(self._model, layer), layer).double().cpu()
             inputs = layer.input_channels // layer.groups
             square = matrix.square().unflatten(2, (inputs, -1)).sum(dim=3)
             rows = energy.reshape(layer.groups, -1, 1)
             passed: Tensor = (square * rows).sum(dim=1).flatten()
             return passed
+        module: Any = self._model.get_submodule(node.name)
         if isinstance(module, _BatchNorm) and module.running_var is not None:
             slope = (module.running_var.double() + module.eps).reciprocal()
             if module.weight is not None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsemend.calibration import PairedMoments
 from sparsemend.errors import SparsemendWarning
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
@@ -24,15 +25,22 @@ from sparsemend.layers import (
     Layer,
     Surroundings,
     batched,
+    channel_last,
+    layer_biases,
+    layer_weight,
+    run_layer,
+    set_weight,
     stored_weight,
     surroundings,
     unfold,
     weight_matrix,
 )
-from sparsemend.masks import Masks
+from sparsemend.masks import MaskProblem, Masks
 from sparsemend.masks.gradual import GRADUAL
+from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.operators.affine import AFFINE
 from sparsemend.progress import progress_bar
-from sparsemend.repairs.channelwise import paired_runs
+from sparsemend.repairs.channelwise import match_layer, paired_runs
 from sparsemend.repairs.fit import Choice, Fit, FitSettings, InputCovariance, LayerInputs, fit_layer
 from sparsemend.repairs.fold import fold, takes_shift
 from sparsemend.repairs.importance import channel_importance
@@ -40,6 +48,12 @@ from sparsemend.repairs.repair import Outcome, Support
 from sparsemend.repairs.targets import Targets, norm_affine
 from sparsemend.session import Session
 from sparsemend.solvers import solve_on_support
+
+# Elements of a layer's second moments above which it is not refitted: 1 GiB in float32.
+_MOST_MOMENTS = 1 << 28
+
+# Run → how the layer is called there, and with what.
+Calls = Mapping[int, tuple[Any, Tensor]]
 
 
 def reconstruct(
@@ -76,18 +90,43 @@ def reconstruct(
         importance = channel_importance(session.model, session.layers)
     settings, importance = settings or FitSettings(), importance or {}
     walk = _Pass(session, network, support, settings, importance, new_biases)
-    runs, stops = paired_runs(session, network, session.layers)
+    once = [layer for layer in session.layers if layer.calls == 1]
     with (
         evaluation_mode(session.model, network),
         progress_bar("reconstruct", len(session.layers)) as advance,
-        closing(lockstep(runs, stops)) as pauses,
     ):
-        for pause in pauses:
-            for name in walk.due(pause.name):
-                walk.repair(name, pause.calls)
+        # A layer cannot be repaired between its own calls: those that run several times come
+        # first, fitted to all their calls together.
+        for layer in session.layers:
+            if layer.calls > 1:
+                walk.repair(layer.name, _all_calls(session, network, layer))
                 advance()
+        with closing(lockstep(*paired_runs(session, network, once))) as pauses:
+            for stop in pauses:
+                for name in walk.due(stop.name):
+                    own = stop.calls if name == stop.name else walk.called_as(name, stop.calls)
+                    walk.repair(name, own)
+                    advance()
+    walk.finish()
     walk.warn()
     return Outcome(walk.masks, tuple(walk.added), tuple(walk.unshifted))
+
+
+def _all_calls(session: Session, network: nn.Module, layer: Layer) -> Calls:
+    """Every call of a layer that runs several times, those of the dense network first."""
+    found: dict[int, list[tuple[Any, Tensor]]] = {}
+    with closing(lockstep(*paired_runs(session, network, [layer]))) as pauses:
+        for stop in pauses:
+            for index, called in stop.calls.items():
+                found.setdefault(index, []).append(called)
+    batches = len(session.seen)
+    pairs = [
+        pair
+        for index in range(batches)
+        for pair in zip(found.get(index, ()), found.get(batches + index, ()), strict=False)
+    ]
+    dense, pruned = ([pair[side] for pair in pairs] for side in (0, 1))
+    return dict(enumerate([*dense, *pruned]))
 
 
 class _Pass:
@@ -102,8 +141,8 @@ class _Pass:
         importance: Mapping[str, Tensor],
         new_biases: bool,
     ) -> None:
-        self._network, self._dense, self._batches = network, session.model, len(session.seen)
-        self._layers, self._support = session.layers, support
+        self._network, self._dense = network, session.model
+        self._layers, self._support, self._batches = session.layers, support, len(session.seen)
         self._settings, self._importance = settings, importance
         self._new_biases = new_biases
         self._around = surroundings(session.layers)
@@ -129,27 +168,44 @@ class _Pass:
         self.added: list[str] = []
         self.unshifted: list[str] = []
         self._ill: dict[str, str] = {}
+        self._wide: list[str] = []
 
     def due(self, name: str) -> list[str]:
         """Layers to repair at a pause: projections of the same input first, then the layer."""
         early = [p for p, ready_at in self._early.items() if ready_at == name]
         return [layer for layer in (*early, name) if layer not in self.masks]
 
-    def repair(self, name: str, calls: Mapping[int, tuple[nn.Module, Tensor]]) -> None:
-        """Fit one layer to the calls that wait, and fold the result in."""
+    def called_as(self, name: str, calls: Calls) -> Calls:
+        """Calls of another layer with the same input, as if they were this layer's."""
+        geometry = self._layers.geometry(name)
+        return {index: (geometry, x) for index, (_, x) in calls.items()}
+
+    def repair(self, name: str, calls: Calls) -> None:
+        """Fit one layer to the calls that wait, and fold the result in.
+
+        Calls of the dense network come first, those of the repaired one behind them.
+        """
         layer = self._layers[name]
         around = self._around.get(name, Surroundings())
-        order = [i for i in range(self._batches) if i in calls and self._batches + i in calls]
+        half = self._halfway(layer, calls)
+        order = [i for i in range(half) if i in calls and half + i in calls]
+        if not order:
+            return
+        geometry = calls[half + order[0]][0]
         dense_inputs = [batched(*calls[i]) for i in order]
-        inputs = [batched(*calls[self._batches + i]) for i in order]
+        inputs = [batched(*calls[half + i]) for i in order]
         if name in self._sources:
             self._held[name] = (dense_inputs, inputs)
-        module: Any = self._network.get_submodule(name)
-        reference: Any = self._dense.get_submodule(name)
-        outputs = [reference.forward(x).float() for x in dense_inputs]
+        routed = any(a.shape != b.shape for a, b in zip(dense_inputs, inputs, strict=True))
+        # Routed to other inputs than in the dense network: the dense layer on the same ones.
+        targeted = inputs if routed else dense_inputs
+        outputs = [run_layer(self._dense, layer, geometry, x).float() for x in targeted]
+        if layer.groups * layer.fan_in**2 > _MOST_MOMENTS:
+            self._match(layer, geometry, inputs, outputs)
+            return
         affine = norm_affine(self._dense, layer, outputs[0].device)
-        if affine is None or layer.calls > 1:
-            around = Surroundings(final=around.final)
+        if affine is None or layer.calls > 1 or routed:
+            around = Surroundings(final=around.final and not routed)
         targets = self._targets(around, outputs, affine)
         fixed = self._support.masks
         choice = Choice(
@@ -160,19 +216,42 @@ class _Pass:
         )
         shifted = self._new_biases or takes_shift(self._network, layer)
         fit, covariance = fit_layer(
-            LayerInputs(module, layer, inputs, shifted),
+            LayerInputs(self._network, layer, geometry, inputs, shifted),
             targets,
             choice,
             self._settings,
             relu=around.relu,
             pooled=around.pooled,
         )
-        if name in self._scores and outputs[0].dim() == 2:
-            columns = [part[0] for x in inputs for part in unfold(module, x)]
+        if name in self._scores and not routed and outputs[0].dim() == 2:
+            columns = [part[0] for x in inputs for part in unfold(geometry, x)]
             fit = _refit_logits(fit, covariance, columns, outputs, self._settings)
-        self._finish(layer, module, fit, covariance)
+        self._finish(layer, fit, covariance)
         if around.shortcut is not None:
             self._release()
+
+    def _match(
+        self, layer: Layer, geometry: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+    ) -> None:
+        """Keep the largest weights and fit a scale and a shift to every channel alone."""
+        self._keep_largest(layer)
+        moments = PairedMoments.empty(1, layer.rows, outputs[0].device)
+        for x, wanted in zip(inputs, outputs, strict=True):
+            present = run_layer(self._network, layer, geometry, x).float()
+            pruned = channel_last(geometry, present)
+            moments.update(channel_last(geometry, wanted), pruned.unsqueeze(0))
+        self.added += match_layer(self._network, layer, AFFINE, moments, self._new_biases)
+        self._wide.append(layer.name)
+
+    def _keep_largest(self, layer: Layer) -> None:
+        """The masks that were given, or those of the largest weights."""
+        if self._support.masks is not None:
+            self.masks[layer.name] = self._support.masks[layer.name]
+            return
+        matrix = weight_matrix(layer_weight(self._network, layer), layer)
+        mask = MAGNITUDE.mask(MaskProblem(matrix), self._support.counts[layer.name])
+        set_weight(self._network, layer, matrix.masked_fill(~mask, 0))
+        self.masks[layer.name] = stored_weight(mask, layer)
 
     def _targets(
         self,
@@ -199,19 +278,30 @@ class _Pass:
         if projection is None:
             return x.float()
         layer = self._layers[projection]
-        output = model.get_submodule(projection).forward(x)
+        output = run_layer(model, layer, self._layers.geometry(projection), x)
         if layer.norm is not None:
             output = model.get_submodule(layer.norm).forward(output)
         result: Tensor = output.float()
         return result
 
-    def _finish(self, layer: Layer, module: Any, fit: Fit, covariance: InputCovariance) -> None:
-        with torch.no_grad():
-            # Plus zero: solvers leave -0 among the pruned weights.
-            module.weight.copy_(stored_weight(fit.weight, layer) + 0.0)
+    def finish(self) -> None:
+        """Keep the largest weights of layers that no input has reached in both networks."""
+        for layer in self._layers:
+            if layer.name in self.masks:
+                continue
+            self._keep_largest(layer)
+            if self._support.masks is None:
+                self._ill[layer.name] = "no calibration input reaches it"
+
+    def _halfway(self, layer: Layer, calls: Calls) -> int:
+        return len(calls) // 2 if layer.calls > 1 else self._batches
+
+    def _finish(self, layer: Layer, fit: Fit, covariance: InputCovariance) -> None:
+        # Plus zero: solvers leave -0 among the pruned weights.
+        set_weight(self._network, layer, fit.weight + 0.0)
         if covariance.fixed is None:
-            bias = None if module.bias is None else module.bias.detach().to(fit.shift)
-            shift = fit.shift if bias is None else fit.shift - bias
+            biases = layer_biases(self._network, layer)
+            shift = fit.shift - biases[0].to(fit.shift) if biases else fit.shift
             self.added += fold(self._network, layer, None, shift)
         else:
             self.unshifted.append(layer.name)
@@ -233,7 +323,15 @@ class _Pass:
             del self._held[name]
 
     def warn(self) -> None:
-        """One warning for all layers whose moments do not determine their weights."""
+        """One warning for all layers whose moments do not determine their weights, or are wide."""
+        if self._wide:
+            warnings.warn(
+                f"layers too wide for the second moments of their inputs: {', '.join(self._wide)}; "
+                "their largest weights are kept and every channel is scaled and shifted "
+                "(repair affine) instead of reconstructed",
+                SparsemendWarning,
+                stacklevel=3,
+            )
         if self._ill:
             details = "; ".join(f"{name} ({why})" for name, why in self._ill.items())
             warnings.warn(

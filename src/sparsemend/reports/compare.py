@@ -11,7 +11,7 @@ from torch import nn
 from sparsemend.allocation import RULES, Allocation, allocate_layers, check_rule
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.layers import discover
+from sparsemend.layers import discover, layer_weight
 
 
 def rules_of_shapes() -> tuple[str, ...]:
@@ -68,8 +68,7 @@ def other_rules(
     except SparsemendError as error:
         _warn("no rule is compared", error)
         return ()
-    modules = dict(model.named_modules())
-    weights = {layer.name: modules[layer.name].weight.detach() for layer in layers}
+    weights = {layer.name: layer_weight(model, layer) for layer in layers}
     others = []
     for name in rules:
         if name == allocation.rule:

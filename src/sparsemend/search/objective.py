@@ -55,8 +55,10 @@ def start_support(
     if rule.joint:
         return Support(counts, None, rule)
     calibration = session.calibration if rule.needs == "moments" else None
-    masks = choose_masks(session.model, counts, rule.name, calibration=calibration)
-    apply_masks(network, masks)
+    masks = choose_masks(
+        session.model, counts, rule.name, layers=session.layers, calibration=calibration
+    )
+    apply_masks(network, masks, session.layers)
     return Support(counts, masks, rule)
 
 

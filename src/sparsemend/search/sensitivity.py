@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend.evaluation import Jury, Reference
 from sparsemend.execution.batches import Batch
-from sparsemend.layers import Layer, LayerSet, channel_last, channel_shape
+from sparsemend.layers import Call, Layer, LayerCalls, LayerSet, channel_last, channel_shape
 from sparsemend.progress import progress_bar
 
 # Relative variance of the noise: large enough to stand out, small enough to stay in proportion.
@@ -55,25 +54,21 @@ def sensitivities(
     """
     reference = Reference(dense, batches, jury)
     noisy = copy.deepcopy(dense)
-    modules: dict[str, Any] = dict(noisy.named_modules())
     found: dict[str, float] = {}
     with progress_bar("sensitivity", len(layers)) as advance:
         for layer in layers:
-            hook = _disturbing(layer, noise, torch.Generator().manual_seed(seed))
-            paths = (layer.name, *layer.aliases)
-            handles = [modules[path].register_forward_hook(hook) for path in paths]
-            found[layer.name] = reference.agreement(noisy).loss / noise
-            for handle in handles:
-                handle.remove()
+            disturb = _disturbing(noise, torch.Generator().manual_seed(seed))
+            with LayerCalls(noisy, [layer], after=disturb):
+                found[layer.name] = reference.agreement(noisy).loss / noise
             advance()
     return found
 
 
 def _disturbing(
-    layer: Layer, noise: float, generator: torch.Generator
-) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    def hook(module: nn.Module, _: Any, z: Tensor) -> Tensor:
-        columns, shape = channel_last(module, z).float(), channel_shape(layer)
+    noise: float, generator: torch.Generator
+) -> Callable[[Layer, Call, Tensor], Tensor]:
+    def disturb(layer: Layer, called: Call, z: Tensor) -> Tensor:
+        columns, shape = channel_last(called.geometry, z).float(), channel_shape(layer)
         mean = columns.mean(dim=0)
         spread = (columns - mean).square().mean(dim=0).sqrt()
         mean, spread = mean.reshape(shape), spread.reshape(shape)
@@ -83,4 +78,4 @@ def _disturbing(
         disturbed: Tensor = mean + kept + noise**0.5 * spread * normal
         return disturbed.to(z.dtype)
 
-    return hook
+    return disturb

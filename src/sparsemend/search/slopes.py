@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +20,16 @@ from torch import Tensor, nn
 
 from sparsemend.evaluation import Tally
 from sparsemend.execution.batches import Batch, batch_size, call, evaluation_mode
-from sparsemend.layers import channel_last, channel_shape, layer_weights
+from sparsemend.layers import (
+    Call,
+    Layer,
+    LayerCalls,
+    channel_last,
+    channel_shape,
+    layer_gradient,
+    layer_parameter,
+    layer_weights,
+)
 from sparsemend.masks import MaskRule, Masks, choose_masks
 from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.repairs import Restored, running_norms
@@ -88,7 +97,11 @@ def at_the_margin(
     calibration = session.calibration if rule.needs == "moments" else None
     least, most = (
         choose_masks(
-            session.model, dict(zip(counts, end, strict=True)), rule.name, calibration=calibration
+            session.model,
+            dict(zip(counts, end, strict=True)),
+            rule.name,
+            layers=session.layers,
+            calibration=calibration,
         )
         for end in ends
     )
@@ -132,9 +145,9 @@ def density_slopes(
     """
     dense, layers, ratios = session.model, session.layers, marginal.ratios
     model = copy.deepcopy(model).requires_grad_(False)
-    modules: dict[str, Any] = dict(model.named_modules())
     weights = layer_weights(dense, layers)
-    parameters = [modules[layer.name].weight.requires_grad_() for layer in layers]
+    for layer in layers:
+        layer_parameter(model, layer).requires_grad_()
     jury = session.jury
     batches = [b for b in session.seen if restored != "norms" or batch_size(b) > 1]
     factors = _factors(session, batches)
@@ -142,16 +155,14 @@ def density_slopes(
         if restored == "norms":
             for norm in running_norms(model):
                 norm.train()
-        if restored == "layers":
-            for layer in layers:
-                for path in (layer.name, *layer.aliases):
-                    hook = _restoring(channel_shape(layer), shifted=layer.name not in unshifted)
-                    modules[path].register_forward_hook(hook)
+        after = partial(_restore, unshifted) if restored == "layers" else None
         count = 0
         for batch in batches:
             expected = jury.read(call(dense, batch), batch)
             with torch.enable_grad():
-                losses = jury.losses(expected, jury.read(call(model, batch), batch))
+                with LayerCalls(model, layers, after=after):
+                    ours = jury.read(call(model, batch), batch)
+                losses = jury.losses(expected, ours)
                 sums = [factor * loss.sum() for factor, loss in zip(factors, losses, strict=True)]
                 distance = sum(sums[1:], start=sums[0])
             if not distance.requires_grad:
@@ -159,10 +170,11 @@ def density_slopes(
             distance.backward()
             count += len(losses[0])
     found = np.zeros(len(layers))
-    for position, (layer, parameter) in enumerate(zip(layers, parameters, strict=True)):
-        if parameter.grad is not None and ratios[position] > 1:
+    for position, layer in enumerate(layers):
+        gradient = layer_gradient(model, layer)
+        if gradient is not None and ratios[position] > 1:
             chosen = marginal.weights[layer.name]
-            products = weights[layer.name][chosen].double() * parameter.grad[chosen].double()
+            products = weights[layer.name][chosen].double() * gradient[chosen].double()
             found[position] = float(products.sum()) / (count * math.log(ratios[position]))
     return found if count and np.isfinite(found).all() else None
 
@@ -178,25 +190,21 @@ def _factors(session: Session, batches: Sequence[Batch]) -> list[float]:
     return tally.factors()
 
 
-def _restoring(
-    shape: tuple[int, ...], *, shifted: bool
-) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+def _restore(unshifted: Collection[str], layer: Layer, called: Call, z: Tensor) -> Tensor:
     """The output as it is, its gradient without what changes means and variances of channels.
 
     Where these are not shifted, without what changes their second moments about zero.
     """
-
-    def hook(module: nn.Module, _: Any, z: Tensor) -> Tensor:
-        wide = z.to(torch.promote_types(z.dtype, torch.float32))
-        columns = channel_last(module, wide)
-        mean = columns.mean(dim=0) if shifted else columns.new_zeros(columns.shape[1])
-        # A constant channel has no scale to restore, and no gradient through it.
-        spread = (columns - mean).square().mean(dim=0).clamp_min(_TINY).sqrt()
-        mean, spread = mean.reshape(shape), spread.reshape(shape)
-        restored: Tensor = mean.detach() + spread.detach() * ((wide - mean) / spread)
-        return restored.to(z.dtype)
-
-    return hook
+    shape = channel_shape(layer)
+    wide = z.to(torch.promote_types(z.dtype, torch.float32))
+    columns = channel_last(called.geometry, wide)
+    shifted = layer.name not in unshifted
+    mean = columns.mean(dim=0) if shifted else columns.new_zeros(columns.shape[1])
+    # A constant channel has no scale to restore, and no gradient through it.
+    spread = (columns - mean).square().mean(dim=0).clamp_min(_TINY).sqrt()
+    mean, spread = mean.reshape(shape), spread.reshape(shape)
+    restored: Tensor = mean.detach() + spread.detach() * ((wide - mean) / spread)
+    return restored.to(z.dtype)
 
 
 def downhill(slopes: Array, counts: Sequence[int], sizes: Sequence[int], radius: float) -> Array:

@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sparsemend.calibration import Calibration, calibrate
+from sparsemend.calibration import Calibration, gather_moments
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, Jury, Parts, Reference
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
-from sparsemend.layers import LayerSet, discover
+from sparsemend.layers import LayerFilter, LayerSet, discover
 from sparsemend.session.holdout import hold_out
 
 Found = TypeVar("Found")
@@ -40,6 +40,8 @@ class Session:
         Of the same network and inputs, where there is one already.
     criterion
         How outputs are judged; by default as names and shapes suggest.
+    chosen
+        Which of its layers are pruned; default all. A calibration has its own.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Session:
         unseen: list[Batch] | None = None,
         calibration: Calibration | None = None,
         criterion: Criterion | None = None,
+        chosen: LayerFilter | None = None,
     ) -> None:
+        self._chosen = chosen or LayerFilter()
         self.model, self.seen = model, seen
         self.criterion = Criterion() if criterion is None else criterion
         self.unseen = seen if unseen is None else unseen
@@ -65,6 +69,7 @@ class Session:
         *,
         calibration: Calibration | None = None,
         criterion: Criterion | None = None,
+        chosen: LayerFilter | None = None,
         judging: bool = False,
     ) -> Session:
         """A session on inputs of any form, checked and held in memory.
@@ -75,7 +80,7 @@ class Session:
             The dense network.
         batches, heldout
             Inputs to repair with, and to judge on.
-        calibration, criterion
+        calibration, criterion, chosen
             As of the session.
         judging
             Whether choices will be made on inputs that no repair sees: without ``heldout``, the
@@ -90,7 +95,7 @@ class Session:
         unseen = None if heldout is None else materialise(heldout, "heldout")
         if judging and unseen is None:
             seen, unseen = hold_out(seen)
-        return cls(model, seen, unseen, calibration, criterion)
+        return cls(model, seen, unseen, calibration, criterion, chosen)
 
     @property
     def heldout(self) -> bool:
@@ -111,12 +116,15 @@ class Session:
     @cached_property
     def layers(self) -> LayerSet:
         """The prunable layers in execution order, with the traced graph."""
-        return self.calibration.layers if self.calibrated else discover(self.model, self.seen[0])
+        if self.calibrated:
+            return self.calibration.layers
+        include, exclude = self._chosen.include, self._chosen.exclude
+        return discover(self.model, self.seen[0], self.seen[1:], include=include, exclude=exclude)
 
     @cached_property
     def calibration(self) -> Calibration:
         """Moments of every layer's inputs, over the inputs that repairs see."""
-        return calibrate(self.model, self.seen) if self._given is None else self._given
+        return self._given or gather_moments(self.model, self.seen, self.layers)
 
     @cached_property
     def jury(self) -> Jury:

@@ -146,7 +146,7 @@ class _Judge:
         key = mask_fingerprint(result.masks.items())
         if key not in self._pruned:
             pruned = copy.deepcopy(self.network.model)
-            apply_masks(pruned, result.masks)
+            apply_masks(pruned, result.masks, result.layers)
             self._pruned[key] = self.accuracy(pruned)
         return self._pruned[key]
 

@@ -17,7 +17,7 @@ from sparsemend.allocation import (
 )
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.layers import Layer, LayerSet, discover, select_layers
+from sparsemend.layers import Layer, LayerSet, discover, layer_weight, select_layers
 from sparsemend.recipe import AUTO
 from sparsemend.recipe.defaults import PLAIN_RULE
 
@@ -80,8 +80,7 @@ def allocate(
     chosen: list[Layer] = list(found)
     if layers is None and diagnosis is not None:
         chosen = _diagnosed(found, diagnosis)
-    modules: dict[str, Any] = dict(model.named_modules())
-    weights = {layer.name: modules[layer.name].weight.detach() for layer in chosen}
+    weights = {layer.name: layer_weight(model, layer) for layer in chosen}
     forced = parse_forced(rule)
     if forced is None:
         return allocate_layers(chosen, weights, sparsity, rule, diagnosis=diagnosis, **options)

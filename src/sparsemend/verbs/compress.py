@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -15,6 +15,7 @@ from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
+from sparsemend.layers import LayerFilter
 from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
@@ -43,6 +44,8 @@ def compress(
     new_biases: bool = NEW_BIASES,
     calibration: Calibration | None = None,
     diagnosis: Diagnosis | None = None,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     inplace: bool = False,
     progress: bool | None = None,
 ) -> CompressionResult:
@@ -86,6 +89,9 @@ def compress(
         into the original architecture; such layers are fitted without a shift.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
+    include, exclude
+        Which layers to prune, by name, pattern or class, as in :func:`sparsemend.discover`; the
+        others stay as they are and do not count in the sparsity.
     inplace
         Change the model that was passed; on an error before the repair it is unchanged.
     progress
@@ -115,6 +121,7 @@ def compress(
             heldout,
             calibration=calibration,
             criterion=recipe.criterion,
+            chosen=LayerFilter.of(include, exclude),
             judging=recipe.judges,
         )
         return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
@@ -170,7 +177,14 @@ def run_recipe(
         terms = Terms(support, recipe.scope, new_biases=recipe.new_biases)
         outcome = recipe.formula.run(session, network, terms)
         parameters = shapes_of(session.model)
-        verify_result(network, parameters, outcome.masks, allocation, outcome.added_biases)
+        verify_result(
+            network,
+            parameters,
+            outcome.masks,
+            allocation,
+            session.layers,
+            outcome.added_biases,
+        )
         check_apart(network, session.model)
     with _timed(seconds, "compare"):
         closeness = session.reference.agreement(network)
@@ -186,6 +200,7 @@ def run_recipe(
         heldout=session.heldout,
         diagnosis=diagnosis if recipe.searches or recipe.needs_diagnosis else None,
         search=search,
+        layers=session.layers,
         added_biases=outcome.added_biases,
         unshifted=outcome.unshifted,
         tried=outcome.tried,

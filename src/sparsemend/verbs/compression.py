@@ -15,6 +15,7 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
+from sparsemend.layers import Coverage, LayerSet
 from sparsemend.search import AllocationSearch
 
 # So many layers are named in the text of a result.
@@ -43,6 +44,9 @@ class CompressionResult:
         Where the rule used one, else None.
     search
         With rule ``auto``: what was tried, and how the winner compares with the plain rules.
+    layers
+        What was pruned; ``layers.coverage`` says how much of the network that is, and what was
+        left out and why.
     added_biases
         Module paths of layers that got a bias parameter, because they had none, no BatchNorm
         follows and ``new_biases`` was asked for. Empty: the model loads into the original
@@ -68,6 +72,7 @@ class CompressionResult:
     heldout: bool
     diagnosis: Diagnosis | None = None
     search: AllocationSearch | None = None
+    layers: LayerSet | None = None
     added_biases: tuple[str, ...] = ()
     unshifted: tuple[str, ...] = ()
     tried: Mapping[str, float] = field(default_factory=dict)
@@ -77,6 +82,11 @@ class CompressionResult:
     def sparsity(self) -> float:
         """Achieved sparsity, exact."""
         return self.allocation.sparsity
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """How much of the network its layers are."""
+        return None if self.layers is None else self.layers.coverage
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that was decided and measured, as plain data for JSON."""
@@ -100,6 +110,7 @@ class CompressionResult:
             "heldout": self.heldout,
             "added_biases": list(self.added_biases),
             "unshifted": list(self.unshifted),
+            "coverage": None if self.coverage is None else self.coverage.to_dict(),
             "seconds": dict(self.seconds),
             "version": importlib.metadata.version("sparsemend"),
         }
@@ -125,6 +136,17 @@ class CompressionResult:
             f"rule {self.rule}, mask {self.mask}, repair {self.repair} ({self.scope})",
             f"{self.agreement} ({where} inputs)",
         ]
+        if self.coverage is not None and self.coverage.covered < self.coverage.matrix:
+            overall = self.coverage.sparsity(self.allocation.kept)
+            lines.insert(
+                1,
+                f"{100 * overall['matrix']:.2f} % of all matrix weights, "
+                f"{100 * overall['parameters']:.2f} % of all parameters removed: {self.coverage}",
+            )
+        inside = [] if self.layers is None else [x.name for x in self.layers if not x.is_module]
+        if inside:
+            more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""
+            lines.append(f"pruned inside of larger modules: {', '.join(inside[:4])}{more}")
         if len(self.tried) > 1:
             losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self.tried.items())
             lines.append(f"tried ({self.agreement.label}): {losses}")

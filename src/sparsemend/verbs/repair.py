@@ -93,10 +93,17 @@ def repair(
         if not inplace:
             check_apart(repaired, pruned)
             check_apart(repaired, dense)
-        apply_masks(repaired, masks)  # -0 becomes +0
+        apply_masks(repaired, masks, session.layers)  # -0 becomes +0
         terms = Terms(support, scope, new_biases=new_biases)
         outcome = formula.run(session, repaired, terms)
-        verify_result(repaired, parameters, outcome.masks, support.counts, outcome.added_biases)
+        verify_result(
+            repaired,
+            parameters,
+            outcome.masks,
+            support.counts,
+            session.layers,
+            outcome.added_biases,
+        )
     if outcome.added_biases:
         warnings.warn(
             f"layers that got a bias parameter: {', '.join(outcome.added_biases)}",

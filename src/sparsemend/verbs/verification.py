@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsemend.errors import SparsemendError
+from sparsemend.layers import LayerSet
 from sparsemend.masks.verification import verify_masks
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -18,6 +19,7 @@ def verify_result(
     parameters: Shapes,
     masks: Mapping[str, Tensor],
     counts: Mapping[str, int],
+    layers: LayerSet,
     added_biases: Collection[str] = (),
 ) -> None:
     """Check that a network is as sparse as said and has the parameters that it had.
@@ -28,7 +30,7 @@ def verify_result(
         The result.
     parameters
         Those that it should have, from :func:`shapes_of`.
-    masks, counts
+    masks, counts, layers
         As in :func:`sparsemend.masks.verification.verify_masks`.
     added_biases
         Module paths that have a bias besides.
@@ -38,7 +40,7 @@ def verify_result(
     SparsemendError
         Naming the layer or parameter that is not as it should be.
     """
-    verify_masks(network, masks, counts)
+    verify_masks(network, masks, counts, layers)
     found, wanted = shapes_of(network), dict(parameters)
     modules: dict[str, Any] = dict(network.named_modules())
     for path in added_biases:

@@ -9,43 +9,54 @@ import torch
 from torch import nn
 
 import sparsemend as sm
-from sparsemend.layers import LayerKind, unfold
-from sparsemend.layers.kinds import KINDS
+from sparsemend.layers import Call, LayerKind, unfold
+from sparsemend.layers.kinds import KINDS, bare
 
 pytestmark = pytest.mark.filterwarnings("ignore:layers that got a bias")
 
 
-class Doubled(nn.Module):
-    """A matrix on twice the input; no subclass of any layer of PyTorch."""
+class Contracting(nn.Module):
+    """A matrix on twice the input; no subclass of any layer of PyTorch, nor called like one."""
 
     def __init__(self, features, channels):
         super().__init__()
-        self.factor = 2
         self.weight = nn.Parameter(torch.randn(channels, features) / features**0.5)
         self.register_parameter("bias", None)
 
     def forward(self, x):
-        z = self.factor * x @ self.weight.T
+        z = torch.tensordot(2 * x, self.weight, dims=([-1], [1]))
         return z if self.bias is None else z + self.bias
 
 
-class DoubledKind(LayerKind):
-    modules: ClassVar[Mapping[type[nn.Module], str]] = {Doubled: "Doubled"}
-    label = "Doubled"
+class Contraction(LayerKind):
+    """Reads ``torch.tensordot`` of the last dimension of inputs with the last one of a matrix."""
+
+    modules: ClassVar[Mapping[type[nn.Module], str]] = {Contracting: "Contraction"}
+    label = "Contraction"
+
+    def read(self, operation, args, kwargs):
+        if operation is not torch.tensordot or kwargs.get("dims") != ([-1], [1]):
+            return None
+        x, weight = args
+        return Call(bare(Contracting, channels=len(weight)), x, weight, None, takes_bias=False)
+
+    def apply(self, module, x, weight, bias):
+        z = torch.tensordot(x, weight, dims=([-1], [1]))
+        return z if bias is None else z + bias
 
     def rows(self, module):
-        return len(module.weight)
+        return module.channels if hasattr(module, "channels") else len(module.weight)
 
     def unfold(self, module, x):
-        yield module.factor * x.reshape(1, -1, x.shape[-1])
+        yield x.reshape(1, -1, x.shape[-1])
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    monkeypatch.setitem(KINDS, "doubled", DoubledKind())
+    monkeypatch.setitem(KINDS, "contraction", Contraction())
 
 
-def make_network(layer=Doubled):
+def make_network(layer=Contracting):
     torch.manual_seed(0)
     net = nn.Sequential(layer(6, 12), nn.ReLU(), layer(12, 8), nn.ReLU(), nn.Linear(8, 5))
     return net.double().eval()
@@ -70,19 +81,23 @@ def make_batches():
 
 
 def test_without_an_entry_it_is_no_layer(monkeypatch):
-    monkeypatch.delitem(KINDS, "doubled")
-    with pytest.raises(sm.SparsemendError, match="no prunable layer"):
-        sm.discover(nn.Sequential(Doubled(3, 3)), torch.ones(2, 3))
-    assert sm.discover(make_network(), make_batches()[0]).names == ("4",)
+    monkeypatch.delitem(KINDS, "contraction")
+    reason = "multiplied by tensordot, which no kind of layer reads"
+    with pytest.raises(sm.SparsemendError, match=f"no prunable layer .*0.weight: {reason}"):
+        sm.discover(nn.Sequential(Contracting(3, 3)), torch.ones(2, 3))
+    with pytest.warns(sm.SparsemendWarning, match=reason):
+        layers = sm.discover(make_network(), make_batches()[0])
+    assert layers.names == ("4",)
+    assert (layers.coverage.covered, layers.coverage.matrix) == (40, 40 + 72 + 96)
 
 
 def test_it_is_discovered_and_listed():
     layers = sm.discover(make_network(), make_batches()[0])
-    assert [layer.kind for layer in layers] == ["Doubled", "Doubled", "Linear"]
+    assert [layer.kind for layer in layers] == ["Contraction", "Contraction", "Linear"]
     first = layers["0"]
     assert (first.rows, first.fan_in, first.groups, first.input_channels) == (12, 6, 1, 6)
     assert not first.is_convolution
-    with pytest.raises(sm.SparsemendError, match="Linear or Doubled"):
+    with pytest.raises(sm.SparsemendError, match="Linear or Contraction"):
         sm.discover(nn.ReLU())
 
 
@@ -153,16 +168,17 @@ def test_reconstruction_chooses_its_weights():
 
 
 def test_defaults_agree_with_a_direct_computation():
-    module, kind = Doubled(6, 4).double(), KINDS["doubled"]
+    module, kind = Contracting(6, 4).double(), KINDS["contraction"]
     x, targets = make_batches()[0], torch.randn(32, 3, 4, dtype=torch.float64)
-    (layer,) = sm.discover(nn.Sequential(module), x)
+    layers = sm.discover(nn.Sequential(module), x)
+    called, (layer,) = layers.geometry("0"), layers
     flat = x.reshape(-1, 6)
-    assert kind.count_positions(module, x) == len(flat)
-    expected = 2 * targets.reshape(-1, 4).T @ flat
-    torch.testing.assert_close(kind.cross_sum(module, layer, x, targets)[0], expected)
-    torch.testing.assert_close(kind.column_sum(module, x, x.dtype)[0], 2 * flat.sum(dim=0))
-    torch.testing.assert_close(kind.mean_patch(module, x)[0], 2 * x.mean(dim=1))
-    assert torch.equal(kind.pad(module, x), x)
+    assert kind.count_positions(called, x) == len(flat)
+    expected = targets.reshape(-1, 4).T @ flat
+    torch.testing.assert_close(kind.cross_sum(called, layer, x, targets)[0], expected)
+    torch.testing.assert_close(kind.column_sum(called, x, x.dtype)[0], flat.sum(dim=0))
+    torch.testing.assert_close(kind.mean_patch(called, x)[0], x.mean(dim=1))
+    assert torch.equal(kind.pad(called, x), x)
     assert kind.per_input(targets).shape == (96, 4, 1)
-    (columns,) = unfold(module, x)
-    assert torch.equal(kind.channel_last(module, module(x)), columns[0] @ module.weight.T)
+    (columns,) = unfold(called, x)
+    assert torch.equal(kind.channel_last(called, module(x / 2)), columns[0] @ module.weight.T)

@@ -24,7 +24,27 @@ registers it where it needs one, and the module must add it then.
 """
 
 from sparsemend.layers.kinds.axis import Axis
+from sparsemend.layers.kinds.call import Call, bare, bound
 from sparsemend.layers.kinds.kind import LayerKind
-from sparsemend.layers.kinds.registry import KINDS, is_layer, kind_named, kind_of, labels
+from sparsemend.layers.kinds.registry import (
+    KINDS,
+    is_layer,
+    kind_named,
+    kind_of,
+    labels,
+    read_call,
+)
 
-__all__ = ["KINDS", "Axis", "LayerKind", "is_layer", "kind_named", "kind_of", "labels"]
+__all__ = [
+    "KINDS",
+    "Axis",
+    "Call",
+    "LayerKind",
+    "bare",
+    "bound",
+    "is_layer",
+    "kind_named",
+    "kind_of",
+    "labels",
+    "read_call",
+]

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsemend.layers.kinds.axis import Axis
+from sparsemend.layers.kinds.call import Call, bare, bound
 from sparsemend.layers.kinds.moving_kernel import MovingKernel
+
+_NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_MODULES: dict[Any, type[nn.Module]] = {
+    torch.conv1d: nn.Conv1d,
+    torch.conv2d: nn.Conv2d,
+    torch.conv3d: nn.Conv3d,
+}
+_OPERATIONS = {module: operation for operation, module in _MODULES.items()}
 
 
 class Convolution(MovingKernel):
@@ -24,6 +33,36 @@ class Convolution(MovingKernel):
     }
     label = "Conv1d/2d/3d"
     reads_as_convolution = True
+
+    def read(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+        if operation not in _MODULES:
+            return None
+        plain = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+        given = bound(_NAMES, args, kwargs, **plain)
+        weight, dims = given["weight"], given["weight"].dim() - 2
+        padding = given["padding"]
+        geometry = bare(
+            _MODULES[operation],
+            out_channels=weight.shape[0],
+            in_channels=weight.shape[1] * given["groups"],
+            kernel_size=tuple(weight.shape[2:]),
+            stride=spread(given["stride"], dims),
+            padding=padding if isinstance(padding, str) else spread(padding, dims),
+            dilation=spread(given["dilation"], dims),
+            groups=given["groups"],
+            padding_mode="zeros",
+        )
+        return Call(geometry, given["input"], weight, given["bias"])
+
+    def apply(self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = module.padding
+        if module.padding_mode != "zeros":
+            x, padding = self.pad(module, x), 0
+        operation = next(op for kind, op in _OPERATIONS.items() if isinstance(module, kind))
+        output: Tensor = operation(
+            x, weight, bias, module.stride, padding, module.dilation, module.groups
+        )
+        return output
 
     def count_positions(self, module: Any, x: Tensor) -> int:
         spatial = tuple(x.shape[-len(module.kernel_size) :])
@@ -99,3 +138,11 @@ def _axes(module: Any, spatial: tuple[int, ...], *, padded: bool = False) -> tup
             before = after = module.padding[dim]
         axes.append(Axis(size, before, after, kernel, module.stride[dim], dilation))
     return tuple(axes)
+
+
+def spread(value: Any, dims: int) -> tuple[int, ...]:
+    """One number for every dimension, where one was given for all."""
+    if isinstance(value, int):
+        return (value,) * dims
+    given = tuple(int(part) for part in value)
+    return given * dims if len(given) == 1 else given

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsemend.layers.kinds.axis import Axis
+from sparsemend.layers.kinds.call import Call
 from sparsemend.layers.kinds.shape import LayerShape
 
 
@@ -43,6 +44,24 @@ class LayerKind(ABC):
     def name_of(self, module: nn.Module) -> str:
         """The public name of layers like this module."""
         return next(name for covered, name in self.modules.items() if isinstance(module, covered))
+
+    # The operation
+
+    @abstractmethod
+    def read(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+        """The operation as a call of a layer of this kind; None if it is none.
+
+        Parameters
+        ----------
+        operation
+            A function of PyTorch, such as ``torch.conv2d``.
+        args, kwargs
+            What it is called with.
+        """
+
+    @abstractmethod
+    def apply(self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Do the operation with this weight and bias."""
 
     # The weight
 

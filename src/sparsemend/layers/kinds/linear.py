@@ -7,10 +7,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sparsemend.layers.kinds.axis import Axis
+from sparsemend.layers.kinds.call import Call, bare, bound
 from sparsemend.layers.kinds.kind import LayerKind
 from sparsemend.layers.kinds.shape import LayerShape
+
+# x @ W, whose weight is W transposed.
+_PRODUCTS = {torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__}
+_SUMMED = {torch.addmm, Tensor.addmm}
 
 _POINT = Axis(size=1, before=0, after=0, kernel=1, stride=1, dilation=1)
 
@@ -21,6 +27,22 @@ class Linear(LayerKind):
     modules: ClassVar[Mapping[type[nn.Module], str]] = {nn.Linear: "Linear"}
     label = "Linear"
     reads_as_convolution = True
+
+    def read(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+        if operation is F.linear:
+            given = bound(("input", "weight", "bias"), args, kwargs, bias=None)
+            if given["weight"].dim() == 2:  # a vector gives one output without a dimension
+                return _call(given["input"], given["weight"], given["bias"])
+        if operation in _PRODUCTS:
+            x, matrix = (*args, *kwargs.values())[:2]
+            return _call(x, matrix.mT, None, takes_bias=False) if matrix.dim() == 2 else None
+        if operation in _SUMMED and set(kwargs) <= {"input", "mat1", "mat2"}:
+            given = bound(("input", "mat1", "mat2"), args, kwargs)
+            return _call(given["mat1"], given["mat2"].mT, given["input"])
+        return None
+
+    def apply(self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
 
     def rows(self, module: Any) -> int:
         return int(module.out_features)
@@ -42,3 +64,9 @@ class Linear(LayerKind):
     def as_convolution(self, module: Any, x: Tensor) -> tuple[tuple[Axis, ...], Tensor]:
         """Of one position with one tap."""
         return (_POINT,), x.reshape(-1, x.shape[-1], 1)
+
+
+def _call(x: Tensor, weight: Tensor, bias: Tensor | None, *, takes_bias: bool = True) -> Call:
+    rows, features = weight.shape
+    geometry = bare(nn.Linear, in_features=features, out_features=rows)
+    return Call(geometry, x, weight, bias, takes_bias)

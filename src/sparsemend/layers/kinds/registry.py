@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from sparsemend.errors import SparsemendError
+from sparsemend.layers.kinds.call import Call
 from sparsemend.layers.kinds.convolution import Convolution
 from sparsemend.layers.kinds.kind import LayerKind
 from sparsemend.layers.kinds.linear import Linear
@@ -55,3 +59,12 @@ def labels() -> str:
     """The layers of all kinds, as an error message lists them."""
     *others, last = (kind.label for kind in KINDS.values())
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def read_call(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+    """An operation as a call of a layer of some kind; None if it is none."""
+    for kind in KINDS.values():
+        call = kind.read(operation, args, kwargs)
+        if call is not None:
+            return call
+    return None

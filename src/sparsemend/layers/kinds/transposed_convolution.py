@@ -10,8 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsemend.layers.kinds.call import Call, bare, bound
+from sparsemend.layers.kinds.convolution import spread
 from sparsemend.layers.kinds.moving_kernel import MovingKernel
 from sparsemend.layers.kinds.shape import LayerShape
+
+_NAMES = (
+    "input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation",
+)  # fmt: skip
+_MODULES: dict[Any, type[nn.Module]] = {
+    torch.conv_transpose1d: nn.ConvTranspose1d,
+    torch.conv_transpose2d: nn.ConvTranspose2d,
+    torch.conv_transpose3d: nn.ConvTranspose3d,
+}
+_OPERATIONS = {module: operation for operation, module in _MODULES.items()}
 
 
 class TransposedConvolution(MovingKernel):
@@ -27,6 +39,38 @@ class TransposedConvolution(MovingKernel):
     }
     label = "ConvTranspose1d/2d/3d"
     reverses_kernel = True
+
+    def read(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+        if operation not in _MODULES:
+            return None
+        plain = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+        given = bound(_NAMES, args, kwargs, bias=None, **plain)
+        weight, dims = given["weight"], given["weight"].dim() - 2
+        layout = ("stride", "padding", "output_padding", "dilation")
+        geometry = bare(
+            _MODULES[operation],
+            in_channels=weight.shape[0],
+            out_channels=weight.shape[1] * given["groups"],
+            kernel_size=tuple(weight.shape[2:]),
+            groups=given["groups"],
+            padding_mode="zeros",
+            **{name: spread(given[name], dims) for name in layout},
+        )
+        return Call(geometry, given["input"], weight, given["bias"])
+
+    def apply(self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        operation = next(op for kind, op in _OPERATIONS.items() if isinstance(module, kind))
+        output: Tensor = operation(
+            x,
+            weight,
+            bias,
+            module.stride,
+            module.padding,
+            module.output_padding,
+            module.groups,
+            module.dilation,
+        )
+        return output
 
     def weight_matrix(self, weight: Tensor, layer: LayerShape) -> Tensor:
         rows = layer.rows // layer.groups

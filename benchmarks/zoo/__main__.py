@@ -1,0 +1,118 @@
+"""Try every architecture in a process of its own, and print a line for each.
+
+python -m benchmarks.zoo --store zoo.jsonl [--only bert] [--limit 60]
+
+Needs timm, torchvision and transformers; networks of what is not installed are left out. Nothing
+is downloaded: weights are random. An architecture that is in the store is not tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks._store import Store
+from benchmarks.zoo import image_networks, sequence_networks, written_networks
+from benchmarks.zoo.subject import Subject
+from benchmarks.zoo.trial import attempt
+
+SUBJECTS: dict[str, Subject] = {
+    **written_networks.SUBJECTS,
+    **sequence_networks.SUBJECTS,
+    **image_networks.SUBJECTS,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", type=Path, default=Path("zoo.jsonl"))
+    parser.add_argument("--only", default="", help="part of the names of those to try")
+    parser.add_argument("--mask", default="magnitude", help="of the reconstruction")
+    parser.add_argument("--limit", type=float, default=60, help="seconds for each")
+    parser.add_argument("--table", action="store_true", help="only print what is in the store")
+    options = parser.parse_args()
+    store = Store(options.store)
+    _import()
+    for name, subject in SUBJECTS.items():
+        if options.only.lower() not in name.lower():
+            continue
+        cell = {"architecture": name, "mask": options.mask}
+        if options.table and json.dumps(cell, sort_keys=True) not in store.rows:
+            continue
+        known = len(store.rows)
+        result = store.compute(cell, lambda s=subject: _apart(s, options.mask, options.limit))
+        if options.table or len(store.rows) > known:
+            print(_line(name, result), flush=True)
+
+
+def _import() -> None:
+    """What all processes need, once."""
+    torch.set_num_threads(1)
+    for package in ("timm", "torchvision", "transformers"):
+        try:
+            __import__(package)
+        except ImportError:
+            print(f"{package} is not installed")
+
+
+def _apart(subject: Subject, mask: str, limit: float) -> dict[str, Any]:
+    """What a process finds within so many seconds."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(theirs, subject, mask))
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(limit):
+            return {"defect": f"not finished within {limit:g} s"}
+        found: dict[str, Any] = ours.recv()
+    except EOFError:
+        return {"defect": "the process died"}
+    finally:
+        process.kill()
+        process.join()
+    return found
+
+
+def _child(pipe: Connection, subject: Subject, mask: str) -> None:
+    torch.set_num_threads(1)
+    try:
+        pipe.send(attempt(subject, mask=mask))
+    except Exception as error:
+        pipe.send({"broken": f"{type(error).__name__}: {error}"[:600]})
+
+
+def _line(name: str, result: dict[str, Any]) -> str:
+    share = f"{100 * result['share']:6.2f} %" if "share" in result else "       -"
+    parts = [
+        f"{name:<38} {share}  {result.get('seconds', 0):6.1f} s  {result.get('peak_mib', 0):>6} MiB"
+    ]
+    parts += [f"{key} {result[key]}" for key in ("broken", "defect", "refused") if key in result]
+    for repair in ("variance", "reconstruct"):
+        parts.append(f"{repair}: {_verdict(result.get(repair, {}))}")
+    parts += [] if result.get("unchanged", True) else ["MODEL CHANGED"]
+    parts += [f"left out {sum(v.values()):,}: {k}" for k, v in result.get("left_out", {}).items()]
+    return "\n    ".join(parts)
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    if not found:
+        return "-"
+    for key in ("defect", "refused"):
+        if key in found:
+            return f"{key}: {found[key]}"
+    wrong = [key for key in ("exact", "masks", "finite", "strict") if not found[key]]
+    wrong += [f"{found['zeros_missing']} zeros missing"] if found["zeros_missing"] else []
+    return ("ok" if not wrong else ", ".join(f"NOT {key}" for key in wrong)) + (
+        f" (+{found['added_biases']} biases)" if found.get("added_biases") else ""
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Where a network's parameters are used while it runs: which are multiplied with, and how else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sparsemend.layers.kinds import Call, kind_of, read_call
+from sparsemend.layers.operand import Operand, Operands
+
+# Operations that multiply with matrices, but that no kind of layer reads.
+_MULTIPLYING = frozenset(
+    (
+        "lstm",
+        "lstm_cell",
+        "gru",
+        "gru_cell",
+        "rnn_tanh",
+        "rnn_tanh_cell",
+        "rnn_relu",
+        "rnn_relu_cell",
+        "bilinear",
+        "einsum",
+        "bmm",
+        "baddbmm",
+        "matmul",
+        "__matmul__",
+        "mm",
+        "addmm",
+        "addbmm",
+        "tensordot",
+        "mv",
+        "dot",
+        "inner",
+    )
+)
+
+
+@dataclass
+class Site:
+    """A weight that operations of a kind of layer multiply with.
+
+    Attributes
+    ----------
+    name
+        Of the layer.
+    weight
+        The operand.
+    geometry
+        Of its first call.
+    biases
+        What is added behind it, each once.
+    calls
+        How often it runs in a forward pass, at most.
+    """
+
+    name: str
+    weight: Operand
+    geometry: Any
+    biases: list[Operand] = field(default_factory=list)
+    calls: int = 1
+
+
+class Uses:
+    """Notes what operations do with the parameters of a model.
+
+    Attributes
+    ----------
+    sites
+        Weights of layers, in the order of their first call.
+    looked_up
+        Parameters that an embedding reads rows of.
+    computed
+        Parameters from which an operand is computed that a layer would multiply with.
+    read_differently
+        Parameters that operations of different kinds, or with other groups, multiply with.
+    otherwise
+        Parameter → the first other operation that it takes part in with a value of the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._operands = Operands(model)
+        self._parameters = dict(model.named_parameters())
+        self._derived: Any = WeakTensorKeyDictionary()  # tensor → parameters it is computed from
+        self.sites: dict[Operand, Site] = {}
+        self.looked_up: set[str] = set()
+        self.computed: set[str] = set()
+        self.read_differently: set[str] = set()
+        self.otherwise: dict[str, str] = {}
+
+    def is_parameter(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter, or a view of one."""
+        return self._operands.find(tensor) is not None
+
+    def site(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Site | None:
+        """The site of an operation that multiplies with a parameter; None for any other."""
+        call = read_call(func, args, kwargs)
+        if call is None:
+            return None
+        operand = self._operands.find(call.weight)
+        if operand is None:
+            self.computed |= self._origins(call.weight)
+            return None
+        if operand not in self.sites:
+            self.sites[operand] = Site(self._name(operand), operand, call.geometry)
+        found = self.sites[operand]
+        if _reading(call.geometry) != _reading(found.geometry):
+            self.read_differently.add(operand.parameter)
+        self._note_bias(found, call)
+        return found
+
+    def note(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, output: object, *, active: bool
+    ) -> None:
+        """Note any other operation.
+
+        Parameters
+        ----------
+        func, args, kwargs, output
+            What was called, and what came of it.
+        active
+            Whether a value of the network takes part in it.
+        """
+        origins = {
+            name
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, Tensor)
+            for name in self._origins(leaf)
+        }
+        if not origins:
+            return
+        name = getattr(func, "__name__", str(func))
+        if func is F.embedding or name in ("embedding", "embedding_bag"):
+            self.looked_up |= origins
+        elif active:
+            for origin in origins:
+                self.otherwise.setdefault(origin, name)
+        else:
+            for leaf in tree_leaves(output):
+                if isinstance(leaf, Tensor) and self._operands.find(leaf) is None:
+                    self._derived[leaf] = origins
+
+    def _origins(self, tensor: Tensor) -> set[str]:
+        operand = self._operands.find(tensor)
+        if operand is not None:
+            return {operand.parameter}
+        derived: set[str] = self._derived.get(tensor, set())
+        return derived
+
+    def _note_bias(self, site: Site, call: Call) -> None:
+        bias = None if call.bias is None else self._operands.find(call.bias)
+        if bias is not None and bias not in site.biases:
+            site.biases.append(bias)
+
+    def _name(self, operand: Operand) -> str:
+        """The module's path for a whole ``weight``; else the parameter and which part of it."""
+        parameter = self._parameters[operand.parameter]
+        size = 1
+        for extent in operand.shape:
+            size *= extent
+        if size == parameter.numel():
+            path, _, last = operand.parameter.rpartition(".")
+            return path if last == "weight" else operand.parameter
+        row = parameter[0].numel()
+        start, rest = divmod(operand.offset, max(1, parameter.stride(0)))
+        if rest or size % row:
+            return f"{operand.parameter}[{operand.offset}+{size}]"
+        count = size // row
+        where = f"{start}" if count == 1 and parameter.dim() > 2 else f"{start}:{start + count}"
+        return f"{operand.parameter}[{where}]"
+
+
+def _reading(geometry: Any) -> tuple[str, int, int]:
+    """What must agree between the calls of one layer: its weight is one and the same matrix."""
+    kind = kind_of(geometry)
+    return kind.name_of(geometry), kind.rows(geometry), kind.groups(geometry)
+
+
+def multiplies(operation: str) -> bool:
+    """Whether an operation of this name multiplies with matrices."""
+    return operation in _MULTIPLYING
