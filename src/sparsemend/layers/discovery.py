@@ -159,8 +159,10 @@ def layer_weights(model: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor
                 weights[layer.name] = weight
                 continue
             found = f"weight shape {tuple(weight.shape)}"
-        except (AttributeError, RuntimeError):  # no such module, or a view that reaches too far
+        except AttributeError:  # no such module
             pass
+        except ValueError as error:
+            found = str(error)
         raise SparsemendError(
             f"the calibration is of another network: layer {layer.name!r} has {found}",
             allowed=f"{layer.shape}, as calibrated",
