@@ -13,18 +13,20 @@ from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.distributed import Collectives, succeed_together
 from sparsemend.calibration.grid import check_densities, kept_count
 from sparsemend.calibration.moments import ColumnMoments, PairedMoments
+from sparsemend.calibration.precision import widened
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import (
     Batches,
     batch_count,
     batch_size,
-    call,
     check_unlabelled,
     evaluation_mode,
     iterate,
     no_batches,
+    traced_call,
 )
 from sparsemend.execution.threads import threaded_map
+from sparsemend.finite import NotFiniteError, check_overflow, is_finite
 from sparsemend.layers import Layer, count_positions, discover, kind_of, unfold, weight_matrix
 from sparsemend.progress import progress_bar, progress_shown
 from sparsemend.solvers.ranking import descending_rank, keep_mask
@@ -73,8 +75,8 @@ def calibrate(
     Raises
     ------
     SparsemendError
-        If there are no batches, batches carry labels or NaN, or no layer is prunable. With
-        ``distributed``, every process raises if one does.
+        If there are no batches, batches carry labels or NaN, weights or activations are not
+        finite, or no layer is prunable. With ``distributed``, every process raises if one does.
     """
     if positions_per_batch is not None and positions_per_batch < 1:
         raise SparsemendError(
@@ -127,7 +129,7 @@ def _calibrate(
             index, batch = 0, first
             while batch is not None:
                 check_unlabelled(batch, f"batches[{index}]")
-                call(model, batch)
+                traced_call(model, batch)
                 inputs += batch_size(batch)
                 index, batch = index + 1, next(iterator, None)
                 advance()
@@ -174,34 +176,34 @@ class _Collector:
                 allowed="layers called as layer(x)",
             )
         x = args[0]
+        if not is_finite(x):
+            raise NotFiniteError(f"the inputs of layer {self._layer.name!r} are NaN or infinite")
         if self._positions is not None:
             x = _evenly_spaced(module, x, self._positions)
         with torch.no_grad():
             if self._narrow is not None:
                 self._narrow.add(module, x)
                 return
+            x = widened(module, x)
             for part in unfold(module, x):
-                self._update_wide(self._wide, part.float())
+                wide = part.dtype == torch.float64
+                self._update_wide(self._wide, part if wide else part.float())
 
     def _update_wide(self, moments: WideLayerMoments, x: Tensor) -> None:
         moments.columns.update(x, dim=1)
-        dense = _positions_first(x @ self._dense.mT)
+        weight = self._dense.to(x.dtype)
+        dense = _positions_first(x @ weight.mT)
         pruned = []
         for density in moments.densities:
             mask = keep_mask(self._ranks, kept_count(density, self._layer.size))
-            pruned.append(_positions_first(x @ (self._dense * mask).mT))
+            pruned.append(_positions_first(x @ (weight * mask).mT))
         moments.outputs.update(dense, torch.stack(pruned))
 
     def result(self) -> LayerMoments:
         moments = self._wide if self._narrow is None else self._narrow.result()
-        # What is not finite in the inputs shows in the squares of their columns.
-        if moments.count and not moments.column_square.isfinite().all():
-            raise SparsemendError(
-                f"the inputs of layer {self._layer.name!r} hold NaN or infinity on the "
-                "calibration data",
-                allowed="finite activations",
-                fix="check the inputs, or run the network in float32 or bfloat16",
-            )
+        if moments.count:
+            what = f"second moments of the inputs of layer {self._layer.name!r}"
+            check_overflow(what, moments.column_square)
         return moments
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsemend.errors import SparsemendError
+from sparsemend.finite import NotFiniteError, is_finite
 
 Run = Callable[[], object]
 
@@ -56,8 +57,8 @@ class _Worker:
         self._abort = False
         self.at: tuple[str, nn.Module, Tensor] | None = None
         self.error: BaseException | None = None
+        self.passing = False  # stops no more
         self.thread = threading.Thread(target=self._main, daemon=True)
-        self.thread.start()
 
     def _main(self) -> None:
         self._go.acquire()
@@ -90,26 +91,53 @@ class _Worker:
             raise _Aborted
 
     def abort(self) -> None:
+        """Let the thread end, at once or as soon as it has started; any number of times."""
         self._abort = True
         self._go.release()
-        self.thread.join()
+
+    def join(self) -> None:
+        if self.thread.ident is not None:
+            self.thread.join()
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """Wait until all threads have ended; an interrupt meanwhile is raised afterwards."""
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            for worker in workers:
+                worker.abort()
+            for worker in workers:
+                worker.join()
+            break
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 @contextmanager
-def _stops(workers: Mapping[int, _Worker], stops: Mapping[nn.Module, str]) -> Iterator[None]:
+def _stops(
+    workers: Mapping[threading.Thread, _Worker], stops: Mapping[nn.Module, str]
+) -> Iterator[None]:
     def hook(module: nn.Module, args: tuple[object, ...]) -> None:
-        worker = workers.get(threading.get_ident())
-        if worker is None:
+        worker = workers.get(threading.current_thread())
+        if worker is None or worker.passing:
             return
         if not args or not isinstance(args[0], Tensor):
             raise SparsemendError(
                 f"layer {stops[module]!r} is called without a positional tensor",
                 allowed="layers called as layer(x)",
             )
+        if not is_finite(args[0]):
+            worker.passing = True  # whoever looks for the origin may run the network again
+            raise NotFiniteError(f"the inputs of layer {stops[module]!r} are NaN or infinite")
         worker.pause(stops[module], module, args[0])
 
-    handles = [module.register_forward_pre_hook(hook) for module in stops]
+    handles = []
     try:
+        for module in stops:
+            handles.append(module.register_forward_pre_hook(hook))
         yield
     finally:
         for handle in handles:
@@ -135,13 +163,18 @@ def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Generator[P
     Pause
         The stop at which runs wait; where they wait at different ones, the first of ``stops``,
         so that runs which skip it wait for the others at the next.
+
+    Raises
+    ------
+    NotFiniteError
+        If a stop's input holds NaN or infinity.
     """
     rank = {name: place for place, name in enumerate(dict.fromkeys(stops.values()))}
     workers = [_Worker(run) for run in runs]
-    by_thread = {worker.thread.ident: worker for worker in workers}
-    with _stops({k: w for k, w in by_thread.items() if k is not None}, stops):
+    with _stops({worker.thread: worker for worker in workers}, stops):
         try:
             for worker in workers:
+                worker.thread.start()
                 worker.resume()
             while names := [worker.at[0] for worker in workers if worker.at is not None]:
                 name = min(names, key=rank.__getitem__)
@@ -156,5 +189,4 @@ def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Generator[P
                 for index in here:
                     workers[index].resume()
         finally:
-            for worker in workers:
-                worker.abort()
+            _end(workers)

@@ -13,6 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, cut
+from sparsemend.finite import check_network
 from sparsemend.layers.graph import Graph, trace
 from sparsemend.layers.kinds import is_layer, kind_of, labels
 from sparsemend.layers.layer import Layer
@@ -97,12 +98,13 @@ def discover(model: nn.Module, batch: Batch | None = None) -> LayerSet:
     Raises
     ------
     SparsemendError
-        If no prunable layer runs, a weight is lazy or reparametrised, or the batch does
-        not fit the model.
+        If no prunable layer runs, a weight is lazy or reparametrised, parameters or statistics
+        of normalisations are not finite, or the batch does not fit the model.
     """
     prunable = _modules_of(model, is_layer)
     for module, name in prunable.items():
         _check_weight(name, module)
+    check_network(model)
     if batch is None:
         return _registered(prunable)
     norms = _modules_of(model, lambda module: isinstance(module, NORMALISATIONS))
@@ -236,8 +238,6 @@ def _check_weight(name: str, module: nn.Module) -> None:
             fix="make it permanent with torch.nn.utils.parametrize.remove_parametrizations or "
             "torch.nn.utils.prune.remove",
         )
-    if not weight.isfinite().all():
-        raise SparsemendError(f"layer {name!r} has NaN or infinite weights")
 
 
 def _following_norms(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsemend.solvers.cholesky import factorise
+
 # Elements of the row systems that are gathered and factorised together (256 MiB in float64).
 _GATHER_ELEMENTS = 1 << 25
 # Conjugate gradients, used where factorising every row's system would cost more: residuals
@@ -116,12 +118,7 @@ def _solve_batch(
     diagonal = system.diagonal(dim1=1, dim2=2)
     diagonal.add_(torch.where(there, ridge, 1.0).to(system.dtype))
     right = (target.gather(1, index) * there).double().unsqueeze(2)
-    factor, failed = torch.linalg.cholesky_ex(system)
-    jitter = max(ridge, 1e-9)
-    while failed.any():  # rounding made a system indefinite: a little more ridge for all
-        jitter *= 10
-        diagonal.add_(jitter)
-        factor, failed = torch.linalg.cholesky_ex(system)
+    factor = factorise(system, 10 * max(ridge, 1e-9), growth=10)
     values = torch.cholesky_solve(right, factor).squeeze(2) * there
     return torch.zeros_like(target).scatter_(1, index, values.to(target.dtype))
 
