@@ -2,7 +2,7 @@
 
 A variance wᵀ Sigma w is at most (Σ_j |w_j| s_j)² with s_j the deviation of input j; where it is
 far below that, its terms cancel. So do those of a residual where pruned outputs are nearly in
-proportion to dense ones.
+proportion to dense ones. And where they are tiny, the scale that repairs them multiplies rounding.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 # trusted: rounding in float32, 6e-8 of the terms, is then below a thousandth.
 _CANCELS = 1e-5
 _EXPLAINED = 1e-3
+# Least share of the dense variance.
+_TINY = 1e-6
 # Elements of the pruned rows that are multiplied at a time.
 _BLOCK = 1 << 22
 
@@ -36,7 +38,8 @@ def doubtful(dense: Tensor, pruned: Tensor, error: Tensor, reach: tuple[Tensor, 
     alive = pruned > 0
     explained = shared.square() / pruned.where(alive, pruned.new_ones(()))
     unexplained = error - explained.where(alive, explained.new_zeros(()))
-    return cancels | ((unexplained < _EXPLAINED * error) & (error > 0))
+    tiny = (pruned != 0) & (pruned < _TINY * dense)
+    return cancels | tiny | ((unexplained < _EXPLAINED * error) & (error > 0))
 
 
 def variances(rows: Tensor, matrix: Tensor) -> Tensor:
