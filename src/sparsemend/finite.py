@@ -21,7 +21,7 @@ _PLURAL = {
     "running_mean": "running means",
     "running_var": "running variances",
 }
-_FIX_ACTIVATIONS = (
+FIX_ACTIVATIONS = (
     "check the inputs and the network; in float16, whose numbers end at 65,504, "
     "use model.float() or model.bfloat16()"
 )
@@ -91,7 +91,9 @@ def check_network(model: nn.Module, which: str = "the network") -> None:
                 continue
             what = _PLURAL.get(key, key)
             if not is_finite(value):
-                raise NotFiniteError(f"{owner} has NaN or infinite {what}: {_share(value)}", fix=fix)
+                raise NotFiniteError(
+                    f"{owner} has NaN or infinite {what}: {_share(value)}", fix=fix
+                )
             if key == "running_var" and bool((value < 0).any()):
                 raise NotFiniteError(f"{owner} has negative {what}", float(value.min()), "≥ 0", fix)
 
@@ -113,7 +115,7 @@ def traced(model: nn.Module, run: Callable[[], object]) -> Iterator[None]:
         began = _origin(model, run)
         if began is None:  # activations are finite, but not what is computed from them
             raise
-        raise NotFiniteError(began, fix=_FIX_ACTIVATIONS) from error
+        raise NotFiniteError(began, fix=FIX_ACTIVATIONS) from error
 
 
 def check_outputs(model: nn.Module, output: Tensor, run: Callable[[], object]) -> None:
@@ -131,7 +133,7 @@ def check_outputs(model: nn.Module, output: Tensor, run: Callable[[], object]) -
     if is_finite(output) or not bool((output.isnan() | output.isposinf()).any()):
         return
     with traced(model, run):
-        check_finite("the outputs of the network", output, fix=_FIX_ACTIVATIONS)
+        check_finite("the outputs of the network", output, fix=FIX_ACTIVATIONS)
 
 
 def _origin(model: nn.Module, run: Callable[[], object]) -> str | None:

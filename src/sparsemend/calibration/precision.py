@@ -1,4 +1,4 @@
-"""Which inputs of a layer need float64 for exact moments, and units that float32 can hold.
+"""Which inputs of a layer need float64 for exact moments.
 
 Moments are computed in float32 from data less a constant near each channel's mean, which leaves
 nothing to cancel but in two cases. Where padding puts zeros beside values far from zero, columns
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsemend.layers import kind_of
+from sparsemend.solvers.units import unit_of
 
 # How many deviations a mean must be away from zero: beside zeros, and elsewhere. Channels of
 # trained networks stay below 4.
@@ -21,8 +22,6 @@ _FAR_FROM_ZEROS, _FAR = 32.0, 1024.0
 # Inputs that are looked at; of fewer positions than these, some are close to each other by chance.
 _SAMPLE = 16
 _ENOUGH = 8
-# Squares of numbers within these powers of two, and their sums, are normal numbers in float32.
-_LEAST, _MOST = -32, 32
 
 
 def widened(module: nn.Module, x: Tensor, *, held: bool = False) -> Tensor:
@@ -42,23 +41,6 @@ def widened(module: nn.Module, x: Tensor, *, held: bool = False) -> Tensor:
     if x.dtype == torch.float64 or x.device.type == "mps" or not x.numel():
         return x
     return x.double() if unit_of(x) != 1 or _is_far(module, x, held) else x
-
-
-def unit_of(*tensors: Tensor) -> float:
-    """The power of two below the largest magnitude, where float32 cannot hold its square; else 1.
-
-    Dividing by it is exact, so that results do not depend on the unit of what is measured.
-    """
-    largest = 0.0
-    for tensor in tensors:
-        if tensor.numel():
-            low, high = torch.aminmax(tensor.detach())
-            largest = max(largest, -float(low), float(high))
-    if not 0 < largest < math.inf:
-        return 1.0
-    exponent = math.frexp(largest)[1] - 1
-    # The inverse is a number in float32, too.
-    return 1.0 if _LEAST <= exponent <= _MOST else math.ldexp(1.0, max(-126, min(126, exponent)))
 
 
 def _is_far(module: nn.Module, x: Tensor, held: bool) -> bool:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from sparsemend.errors import SparsemendError
-from sparsemend.evaluation.closeness import logits
+from sparsemend.evaluation.closeness import finite_logits
 from sparsemend.execution.batches import (
     Batches,
     batch_count,
-    call,
     evaluation_mode,
     no_batches,
     split_labels,
@@ -74,7 +73,7 @@ def evaluate(
                     f"labelled_batches[{index}] has labels of type {labels.dtype}",
                     allowed="integer class numbers",
                 )
-            predicted = logits(call(model, inputs)).argmax(dim=1)
+            predicted = finite_logits(model, inputs).argmax(dim=1)
             if predicted.numel() != labels.numel():
                 raise SparsemendError(
                     f"labelled_batches[{index}] has labels of shape {list(labels.shape)}",

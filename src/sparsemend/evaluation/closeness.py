@@ -20,6 +20,7 @@ from sparsemend.execution.batches import (
     iterate,
     no_batches,
 )
+from sparsemend.finite import check_outputs
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def agreement(model: nn.Module, reference: nn.Module, batches: Batches) -> Agree
     with evaluation_mode(model, reference):
         for index, batch in enumerate(iterate(batches)):
             check_unlabelled(batch, f"batches[{index}]")
-            total.add(logits(call(model, batch)), logits(call(reference, batch)))
+            total.add(finite_logits(model, batch), finite_logits(reference, batch))
     return total.result()
 
 
@@ -85,14 +86,14 @@ class Reference:
     def __init__(self, dense: nn.Module, batches: Sequence[Batch]) -> None:
         self._batches = batches
         with evaluation_mode(dense):
-            self._expected = [logits(call(dense, batch)) for batch in batches]
+            self._expected = [finite_logits(dense, batch) for batch in batches]
 
     def agreement(self, model: nn.Module) -> Agreement:
         """What :func:`agreement` gives for the dense network and these inputs."""
         total = _Total()
         with evaluation_mode(model):
             for batch, expected in zip(self._batches, self._expected, strict=True):
-                total.add(logits(call(model, batch)), expected)
+                total.add(finite_logits(model, batch), expected)
         return total.result()
 
 
@@ -130,6 +131,13 @@ def divergence(ours: Tensor, theirs: Tensor) -> Tensor:
     terms = expected.exp() * (expected - predicted)
     # 0 · log 0 is 0: classes that a network rules out with -inf do not count. NaN does.
     return terms.where(expected != -math.inf, 0.0).sum()
+
+
+def finite_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """The network's logits on a batch; raises where they hold NaN or +infinity."""
+    found = logits(call(model, batch))
+    check_outputs(model, found, lambda: call(model, batch))
+    return found
 
 
 def logits(output: Any) -> Tensor:

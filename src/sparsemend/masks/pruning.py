@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from numbers import Integral
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
+from sparsemend.execution.restoring import restored_on_error
 from sparsemend.layers import LayerSet, discover, layer_weights, stored_weight, weight_matrix
 from sparsemend.masks.registry import get_lone_mask_rule
 from sparsemend.masks.rule import MaskProblem
@@ -41,7 +43,8 @@ def prune(
     calibration
         Of the dense network.
     inplace
-        Change the model that was passed.
+        Change the model that was passed; interrupted, it is as it was, for which a copy of its
+        parameters and buffers is held.
 
     Returns
     -------
@@ -55,7 +58,8 @@ def prune(
     """
     masks = choose_masks(model, allocation, mask, calibration=calibration)
     pruned = model if inplace else copy.deepcopy(model)
-    apply_masks(pruned, masks)
+    with restored_on_error(pruned) if inplace else nullcontext():
+        apply_masks(pruned, masks)
     return pruned
 
 

@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsemend.calibration import OutputStatistics, PairedMoments
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import call, evaluation_mode
+from sparsemend.execution.batches import evaluation_mode, traced_call
 from sparsemend.execution.lockstep import Pause, lockstep
+from sparsemend.finite import FIX_ACTIVATIONS, check_finite
 from sparsemend.layers import Layer, LayerSet, channel_last
 from sparsemend.operators import Operator
 from sparsemend.progress import progress_bar
@@ -131,7 +132,7 @@ def paired_runs(
 ) -> tuple[list[Any], dict[nn.Module, str]]:
     """Runs 0 … B−1 of the dense network, B … 2B−1 of the pruned one, and their stops."""
     both = (session.model, network)
-    runs = [lambda m=m, batch=batch: call(m, batch) for m in both for batch in session.seen]
+    runs = [lambda m=m, batch=batch: traced_call(m, batch) for m in both for batch in session.seen]
     stops: dict[nn.Module, str] = {}
     for model in both:
         modules = dict(model.named_modules())
@@ -159,7 +160,7 @@ def _outputs(module: nn.Module, inputs: Tensor, layer: Layer, index: int) -> Ten
     """The layer's pre-activations [positions, C]."""
     try:
         # forward, not __call__: the hooks must not see these runs.
-        return channel_last(module, module.forward(inputs))
+        outputs = channel_last(module, module.forward(inputs))
     except RuntimeError as error:
         if "out of memory" in str(error):
             raise
@@ -167,6 +168,8 @@ def _outputs(module: nn.Module, inputs: Tensor, layer: Layer, index: int) -> Ten
             f"layer {layer.name!r} cannot run on what batches[{index}] gives it: {error}",
             fix="check the shape and type of the inputs",
         ) from error
+    check_finite(f"the outputs of layer {layer.name!r}", outputs, fix=FIX_ACTIVATIONS)
+    return outputs
 
 
 def _apply(
@@ -177,4 +180,5 @@ def _apply(
     alive = statistics.pruned_variance[0] > 0
     scale = operator.scale(statistics)[0].where(alive, statistics.dense_mean.new_ones(()))
     shift = statistics.dense_mean - scale * statistics.pruned_mean[0]
+    check_finite(f"scales and shifts that repair layer {layer.name!r}", scale, shift)
     return fold(network, layer, scale, shift)

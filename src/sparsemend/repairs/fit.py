@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
+from sparsemend.calibration.precision import widened
+from sparsemend.finite import check_finite, check_overflow
 from sparsemend.layers import (
     Layer,
     channel_shape,
@@ -23,6 +25,7 @@ from sparsemend.layers import (
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
 from sparsemend.repairs.targets import Targets
 from sparsemend.solvers import Schedule, solve_on_support
+from sparsemend.solvers.units import unit_of
 
 _DEAD = 1e-12
 
@@ -106,17 +109,26 @@ class Choice:
 
 
 class InputCovariance:
-    """Normalised covariance of a layer's inputs, and cross moments with targets."""
+    """Normalised covariance of a layer's inputs, and cross moments with targets.
+
+    Inputs and targets far from 1 are divided by a power of two on the way, which changes nothing
+    but that float32 can hold their squares.
+    """
 
     def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
-        module, layer, inputs = given.module, given.layer, given.inputs
+        module, layer = given.module, given.layer
+        unit = unit_of(*given.inputs)
+        inputs = [widened(module, x if unit == 1 else x.float() / unit) for x in given.inputs]
         self._module, self._layer, self._inputs = module, layer, inputs
         collector = MomentsCollector(layer, inputs[0].device, keep_few=False)
         for x in inputs:
             collector.add(module, x)
         moments = collector.result()
+        check_overflow(
+            f"second moments of the inputs of layer {layer.name!r}", moments.column_square
+        )
         self.count = moments.count
-        self.mean = moments.mean
+        self.mean = moments.mean * unit
         covariance = moments.covariance
         self._emphasis = 0.0
         if pooled_weight:
@@ -126,8 +138,9 @@ class InputCovariance:
             covariance += self._emphasis * (self._means.mT @ self._means) / means.shape[1]
         diagonal = covariance.diagonal(dim1=1, dim2=2).clone()
         self.dead = diagonal <= _DEAD * diagonal.amax()
-        self.scale = torch.where(self.dead, 1.0, diagonal.clamp(min=0)).sqrt()
-        covariance /= self.scale.unsqueeze(2) * self.scale.unsqueeze(1)
+        self._scale = torch.where(self.dead, 1.0, diagonal.clamp(min=0)).sqrt()
+        self.scale = self._scale * unit
+        covariance /= self._scale.unsqueeze(2) * self._scale.unsqueeze(1)
         covariance.diagonal(dim1=1, dim2=2)[self.dead] = 0
         self.matrix = covariance
 
@@ -136,6 +149,9 @@ class InputCovariance:
         layer, shape = self._layer, channel_shape(self._layer)
         wide = self.mean.dtype
         held = [targets(index) for index in range(len(self._inputs))]
+        unit = unit_of(*held)
+        if unit != 1:
+            held = [t / unit for t in held]
         sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
         mean = torch.stack(sums).sum(dim=0) / self.count
         square = torch.zeros_like(mean)
@@ -156,8 +172,10 @@ class InputCovariance:
             averages = averages.reshape(len(averages), layer.groups, -1).permute(1, 2, 0)
             product = averages @ self._means / self._means.shape[1]
             covariance += self._emphasis * product
-        covariance = (covariance / self.scale.unsqueeze(1)).to(self.matrix.dtype)
-        return covariance, mean, (square / self.count).sqrt()
+        covariance = (covariance / self._scale.unsqueeze(1)).to(self.matrix.dtype)
+        check_overflow(f"moments of the outputs wanted of layer {layer.name!r}", square)
+        check_finite(f"moments of the inputs and outputs of layer {layer.name!r}", covariance)
+        return covariance * unit, mean * unit, (square / self.count).sqrt() * unit
 
 
 def fit_layer(
@@ -207,6 +225,7 @@ def fit_layer(
         scaled = solve_on_support(covariance.matrix, cross, support, ridge, near)
         weight = scaled.to(covariance.mean.dtype) / scale
         shift = mean - (weight * covariance.mean.unsqueeze(1)).sum(dim=2).flatten()
+        check_finite(f"the values fitted to layer {layer.name!r}", weight, shift)
         return Fit(weight, shift, support)
 
     first = targets.first()
@@ -230,7 +249,7 @@ def _row_units(deviation: Tensor, slope: Tensor, importance: Tensor | None) -> T
     The target's standard deviation; with importances, its geometric mean with the (normalised)
     error that matters equally for every row.
     """
-    tiny = torch.finfo(torch.float32).tiny
+    tiny = torch.finfo(deviation.dtype).tiny
     if not deviation.any():  # constant targets: nothing tells the rows apart
         return torch.ones_like(deviation)
     units = deviation.clamp(min=float(deviation.max()) * 1e-6).clamp(min=tiny)

@@ -43,6 +43,7 @@ def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor) ->
             matrix = weight_matrix(weight, layer)
             rows = scale.to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
             scaled = matrix.to(rows.dtype) * rows.reshape(layer.groups, -1, 1)
+            scaled.masked_fill_(matrix == 0, 0)  # a negative scale would make it -0
             weight.copy_(stored_weight(scaled, layer))
         folded: set[int] = set()  # tied layers may share their bias as well
         for path in (layer.name, *layer.aliases):

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from sparsemend.errors import SparsemendWarning
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
+from sparsemend.finite import FIX_ACTIVATIONS, check_finite
 from sparsemend.layers import (
     Layer,
     Surroundings,
@@ -129,6 +130,7 @@ class _Pass:
         module: Any = self._network.get_submodule(name)
         reference: Any = self._dense.get_submodule(name)
         outputs = [reference.forward(x).float() for x in dense_inputs]
+        check_finite(f"the dense outputs of layer {name!r}", *outputs, fix=FIX_ACTIVATIONS)
         affine = norm_affine(self._dense, layer, outputs[0].device)
         if affine is None or layer.calls > 1:
             around = Surroundings(final=around.final)
@@ -189,11 +191,15 @@ class _Pass:
 
     def _finish(self, layer: Layer, module: Any, fit: Fit, covariance: InputCovariance) -> None:
         with torch.no_grad():
-            module.weight.copy_(stored_weight(fit.weight, layer))
+            kept = stored_weight(fit.mask, layer)
+            # Outside the mask 0, never -0.
+            module.weight.copy_(stored_weight(fit.weight, layer)).masked_fill_(~kept, 0)
         bias = None if module.bias is None else module.bias.detach().to(fit.shift)
         shift = fit.shift if bias is None else fit.shift - bias
         self.added += fold(self._network, layer, None, shift)
-        self.masks[layer.name] = stored_weight(fit.mask, layer)
+        what = f"the weights and biases fitted to layer {layer.name!r}"
+        check_finite(what, *module.parameters(recurse=False), fix=FIX_ACTIVATIONS)
+        self.masks[layer.name] = kept
         constant = int(covariance.dead.sum())
         if constant:
             self._ill[layer.name] = f"{constant} of {covariance.dead.numel()} inputs are constant"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
 from sparsemend.errors import SparsemendWarning
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import batch_size, split_inputs
+from sparsemend.finite import NotFiniteError
 from sparsemend.masks import MaskRule, apply_masks, choose_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
@@ -91,13 +92,15 @@ class Objective:
 
     def exact(self, counts: Mapping[str, int]) -> float:
         """KL after the real repair, in nats; infinite where outputs are no numbers."""
-        return _kl(self._session.reference, self._network(counts))
+        return _kl(self._session.reference, lambda: self._network(counts))
 
     def proxy(self, counts: Mapping[str, int]) -> float:
         """KL after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
         with progress_shown(False):
-            model = self._repaired(counts, self._quick, _PROXY_SETTINGS)
-        return _kl(self._quick.reference, model)
+            return _kl(
+                self._quick.reference,
+                lambda: self._repaired(counts, self._quick, _PROXY_SETTINGS),
+            )
 
     def slopes(self, counts: Mapping[str, int]) -> Array | None:
         """d KL / d log density of every layer after the real repair, on the inputs it repairs with.
@@ -110,7 +113,11 @@ class Objective:
         if self._formula.refits or self._rule.joint or restored is None:
             return None
         marginal = at_the_margin(self._session, counts, self._rule)
-        return density_slopes(self._session, self._network(counts), marginal, restored=restored)
+        try:
+            network = self._network(counts)
+        except NotFiniteError:
+            return None
+        return density_slopes(self._session, network, marginal, restored=restored)
 
     def _network(self, counts: Mapping[str, int]) -> nn.Module:
         """After the real repair; the last one is kept."""
@@ -133,6 +140,8 @@ class Objective:
         return model
 
 
-def _kl(judge: Reference, model: nn.Module) -> float:
-    kl = judge.agreement(model).kl
-    return math.inf if math.isnan(kl) else kl  # NaN would compare as no worse than anything
+def _kl(judge: Reference, repaired: Callable[[], nn.Module]) -> float:
+    try:
+        return judge.agreement(repaired()).kl
+    except NotFiniteError:
+        return math.inf

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsemend.solvers.cholesky import factorise
+from sparsemend.solvers.units import unit_of
 
 # Elements of the row systems that are gathered and factorised together (256 MiB in float64).
 _GATHER_ELEMENTS = 1 << 25
@@ -59,7 +60,9 @@ def solve_on_support(
         [groups, rows, d], exactly zero outside the mask.
     """
     if _factorising_cost(mask) > _iterating_cost(mask):
-        return conjugate_gradient(covariance, target, mask, ridge, start)
+        unit = unit_of(target)
+        near = None if start is None else start / unit
+        return conjugate_gradient(covariance, target / unit, mask, ridge, near) * unit
     return _factorise(covariance, target, mask, ridge)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from sparsemend.allocation import Allocation
 from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.execution.batches import Batches
+from sparsemend.execution.restoring import restored_on_error
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import REPAIR, RULE, SCOPE
@@ -72,7 +73,8 @@ def compress(
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
     inplace
-        Change the model that was passed; on an error before the repair it is unchanged.
+        Change the model that was passed; on an error it is as it was, for which a copy of its
+        parameters and buffers is held besides the one that serves as the dense network.
     progress
         Show progress bars; default on a terminal.
 
@@ -97,7 +99,8 @@ def compress(
             calibration=calibration,
             judging=recipe.judges,
         )
-        return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
+        with restored_on_error(model) if inplace else nullcontext():
+            return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
 
 
 def run_recipe(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import nullcontext
 
 from torch import nn
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batches
+from sparsemend.execution.restoring import restored_on_error
+from sparsemend.finite import check_network
 from sparsemend.masks import find_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, SCOPE
@@ -49,7 +52,8 @@ def repair(
         ``"sequential"``: layer by layer, inputs from the network repaired so far.
         ``"one-shot"``: all layers from one pass.
     inplace
-        Change the pruned network that was passed.
+        Change the pruned network that was passed; on an error it is as it was, for which a copy
+        of its parameters and buffers is held.
     progress
         Show a progress bar; default on a terminal.
 
@@ -62,8 +66,8 @@ def repair(
     Raises
     ------
     SparsemendError
-        For an unknown repair or scope, batches that are empty, labelled or not finite, or
-        networks that do not belong together.
+        For an unknown repair or scope, batches that are empty, labelled or not finite, networks
+        that do not belong together, or numbers that are not finite on the way.
     """
     formula = parse_repair(repair)
     formula.check(pruned, scope)
@@ -72,8 +76,10 @@ def repair(
         _check_pair(pruned, dense)
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
+        check_network(pruned, "the pruned network")
         repaired = pruned if inplace else copy.deepcopy(pruned)
-        outcome = formula.run(session, repaired, Terms(support, scope))
+        with restored_on_error(repaired) if inplace else nullcontext():
+            outcome = formula.run(session, repaired, Terms(support, scope))
     if outcome.added_biases:
         warnings.warn(
             f"layers that got a bias parameter: {', '.join(outcome.added_biases)}",
