@@ -1,11 +1,15 @@
+import sys
 import threading
+from contextlib import closing
 
 import pytest
 import torch
 from torch import nn
 
 from sparsemend.errors import SparsemendError
+from sparsemend.execution import lockstep as lockstep_module
 from sparsemend.execution.lockstep import lockstep
+from sparsemend.finite import NotFiniteError
 
 
 class Net(nn.Module):
@@ -218,3 +222,74 @@ def test_layers_must_be_called_with_a_tensor():
     assert str(caught.value) == (
         "layer 'a' is called without a positional tensor; allowed: layers called as layer(x)"
     )
+
+
+def test_inputs_that_are_not_finite_are_named():
+    net = Net(lambda m, x: m.b(m.a(x) / 0))
+    with pytest.raises(NotFiniteError, match="inputs of layer 'b' are NaN or infinite"):
+        list(lockstep(runs_of(net, BATCHES), stops_of(net)))
+    assert all(not m._forward_pre_hooks for m in net.modules())
+
+
+def test_a_run_that_has_failed_stops_no_more():
+    """Whoever looks for the cause may run the network again, within the run."""
+    net, seen = Net(lambda m, x: m.b(m.a(x) / 0)), []
+
+    def run():
+        try:
+            net(BATCHES[0])
+        except NotFiniteError:
+            seen.append(net(BATCHES[1]))
+            raise
+
+    with pytest.raises(NotFiniteError):
+        list(lockstep([run], stops_of(net)))
+    assert len(seen) == 1
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt before the n-th line that runs of a file, in this thread."""
+
+    def __init__(self, path, moment):
+        self.path, self.left = path, moment
+
+    def __call__(self, frame, event, arg):  # noqa: ARG002
+        if frame.f_code.co_filename != self.path:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+    def run(self, work):
+        """Whether it came to that."""
+        sys.settrace(self)
+        try:
+            work()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+
+def test_an_interrupt_at_any_moment_leaves_no_thread_and_no_hook():
+    before = set(threading.enumerate())
+    moment, interrupted = 0, True
+    while interrupted:
+        moment += 1
+        net = Net()
+
+        def work(net=net):
+            with closing(lockstep(runs_of(net, BATCHES[:2]), stops_of(net))) as pauses:
+                for _ in pauses:
+                    pass
+
+        interrupted = Interrupting(lockstep_module.__file__, moment).run(work)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(timeout=5)
+        assert set(threading.enumerate()) <= before, moment
+        assert all(not m._forward_pre_hooks for m in net.modules()), moment
+    assert moment > 50

@@ -56,7 +56,7 @@ def _is_far(module: nn.Module, x: Tensor, held: bool) -> bool:
     padded = kind.pad(module, sample[:1]).shape != sample[:1].shape
     far = _FAR_FROM_ZEROS if padded or held else _FAR
     far *= 1 if count >= _ENOUGH else _FAR
-    # A constant has no deviation that could be lost, but hides those of others where it meets zeros.
+    # A constant loses no deviation of its own, but where it meets zeros those of others.
     typical = variance.mean() if padded else math.inf
     beyond = mean.square() > far**2 * torch.where(variance > 0, variance, typical)
     return bool(beyond.any())

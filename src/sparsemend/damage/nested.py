@@ -115,15 +115,16 @@ def _mend(found: Tensor, weight: Tensor, entry: Tensor, scatter: Tensor) -> None
     size = found.shape[1]
     deviation = scatter.diagonal().double().clamp(min=0).sqrt()
     reach = cell_sums(weight.abs(), entry, size, deviation).T
-    doubt = doubtful(found[0, -1], *found, (reach.cumsum(0), _after(reach)))
+    kept, removed = found
+    doubt = doubtful(kept[-1], kept, removed, (reach.cumsum(0), _after(reach)))
     rows = doubt.any(dim=0).nonzero().squeeze(1)
     if not len(rows):
         return
     chosen, entered = weight[rows], entry[rows]
     for k in range(size):
-        kept = entered <= k
-        found[0, k, rows] = variances(chosen * kept, scatter)
-        found[1, k, rows] = variances(chosen * ~kept, scatter)
+        within = entered <= k
+        kept[k, rows] = variances(chosen * within, scatter)
+        removed[k, rows] = variances(chosen * ~within, scatter)
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:

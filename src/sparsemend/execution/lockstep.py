@@ -14,12 +14,13 @@ module's input, open shortcuts), never the activations of all layers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sparsemend.errors import SparsemendError
 from sparsemend.finite import NotFiniteError, is_finite
@@ -100,20 +101,24 @@ class _Worker:
             self.thread.join()
 
 
-def _end(workers: Sequence[_Worker]) -> None:
-    """Wait until all threads have ended; an interrupt meanwhile is raised afterwards."""
-    interrupt: BaseException | None = None
-    while True:
+@contextmanager
+def _ended(end: Callable[[], None]) -> Iterator[None]:
+    """Call ``end`` at last; where that is interrupted, once more."""
+    try:
         try:
-            for worker in workers:
-                worker.abort()
-            for worker in workers:
-                worker.join()
-            break
-        except (KeyboardInterrupt, SystemExit) as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+            yield
+        finally:
+            end()
+    finally:
+        end()
+
+
+def _end(workers: Collection[_Worker]) -> None:
+    """Wait until all threads have ended. Once it has begun they all do, even if nobody waits."""
+    for worker in workers:
+        worker.abort()
+    for worker in workers:
+        worker.join()
 
 
 @contextmanager
@@ -134,14 +139,16 @@ def _stops(
             raise NotFiniteError(f"the inputs of layer {stops[module]!r} are NaN or infinite")
         worker.pause(stops[module], module, args[0])
 
-    handles = []
-    try:
+    handles: list[RemovableHandle] = []
+
+    def remove() -> None:
+        for handle in handles:
+            handle.remove()
+
+    with _ended(remove):
         for module in stops:
             handles.append(module.register_forward_pre_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Generator[Pause]:
@@ -171,22 +178,22 @@ def lockstep(runs: Sequence[Run], stops: Mapping[nn.Module, str]) -> Generator[P
     """
     rank = {name: place for place, name in enumerate(dict.fromkeys(stops.values()))}
     workers = [_Worker(run) for run in runs]
-    with _stops({worker.thread: worker for worker in workers}, stops):
-        try:
-            for worker in workers:
-                worker.thread.start()
-                worker.resume()
-            while names := [worker.at[0] for worker in workers if worker.at is not None]:
-                name = min(names, key=rank.__getitem__)
-                calls = {
-                    index: worker.at[1:]
-                    for index, worker in enumerate(workers)
-                    if worker.at is not None and worker.at[0] == name
-                }
-                here = tuple(calls)
-                yield Pause(name, calls)
-                calls.clear()  # the caller may still hold the Pause; free its tensors
-                for index in here:
-                    workers[index].resume()
-        finally:
-            _end(workers)
+    with (
+        _stops({worker.thread: worker for worker in workers}, stops),
+        _ended(lambda: _end(workers)),
+    ):
+        for worker in workers:
+            worker.thread.start()
+            worker.resume()
+        while names := [worker.at[0] for worker in workers if worker.at is not None]:
+            name = min(names, key=rank.__getitem__)
+            calls = {
+                index: worker.at[1:]
+                for index, worker in enumerate(workers)
+                if worker.at is not None and worker.at[0] == name
+            }
+            here = tuple(calls)
+            yield Pause(name, calls)
+            calls.clear()  # the caller may still hold the Pause; free its tensors
+            for index in here:
+                workers[index].resume()

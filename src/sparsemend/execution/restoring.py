@@ -56,9 +56,10 @@ class _State:
 
     def restore(self) -> None:
         for module, parameters, buffers, training in self._modules:
-            for own, before in ((module._parameters, parameters), (module._buffers, buffers)):
-                own.clear()
-                own.update(before)
+            module._parameters.clear()
+            module._parameters.update(parameters)
+            module._buffers.clear()
+            module._buffers.update(buffers)
             module.training = training
         with torch.no_grad():
             for tensor, value, requires_grad in self._values:

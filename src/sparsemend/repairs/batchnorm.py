@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
-from numbers import Real
 from typing import Any
 
 import torch
@@ -88,7 +87,7 @@ def recalibrate(
     """
     if mode not in MODES:
         raise SparsemendError("unknown BatchNorm recalibration mode", mode, ", ".join(MODES))
-    if not (isinstance(momentum, Real) and 0 < momentum <= 1):
+    if not _is_share(momentum):
         raise SparsemendError("momentum is out of range", momentum, "a number above 0, at most 1")
     check_int("updates", updates)
     norms = running_norms(model)
@@ -100,6 +99,11 @@ def recalibrate(
         else:
             _ema(model, held, norms, momentum, updates, reset)
         check_network(model, "the recalibrated network")
+
+
+def _is_share(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value <= 1  # type: ignore[operator]
 
 
 def _find_norms(model: nn.Module) -> dict[nn.Module, str]:

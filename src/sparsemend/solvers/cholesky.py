@@ -30,6 +30,7 @@ def factorise(systems: Tensor, shift: float, growth: float) -> Tensor:
     """
     diagonal = systems.diagonal(dim1=-2, dim2=-1)
     for _ in range(_ATTEMPTS):
+        factor: Tensor
         factor, failed = torch.linalg.cholesky_ex(systems)
         if not failed.any():
             return factor
