@@ -40,7 +40,7 @@ def test_moments_are_those_of_float64(case):
     module, x = case
     calibration = calibrate(nn.Sequential(module), x.split(8))
     layer, moments = calibration.layers[0], calibration.moments["0"]
-    columns = torch.cat([part for part in unfold(module, x.double())], dim=1)
+    columns = torch.cat(list(unfold(module, x.double())), dim=1)
     mean = columns.mean(dim=1)
     centred = columns - mean.unsqueeze(1)
     torch.testing.assert_close(moments.mean, mean, rtol=1e-9, atol=1e-6)

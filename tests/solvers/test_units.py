@@ -19,10 +19,9 @@ def test_units(values):
     x = torch.tensor(values, dtype=torch.float32)
     unit = unit_of(x)
     assert math.frexp(unit)[0] == 0.5
-    assert torch.equal(x / unit * unit, x) or x.abs().max() < 2.0**-126
-    if x.any():
+    if x.any() and x.abs().max() >= 2.0**-126:
         largest = float((x.double() / unit).abs().max())
-        assert 2.0**-33 < largest < 2.0**33 or largest < 2.0**-20 <= 2.0**-126 / unit * 2.0**106
+        assert 2.0**-32 <= largest < 2.0**33
 
 
 @pytest.mark.parametrize("values", [[], [0.0], [math.inf], [math.nan, 1e30]])
@@ -32,7 +31,7 @@ def test_no_unit(values):
 
 @pytest.mark.parametrize("exponent", [-70, 70])
 def test_least_squares_in_any_unit(exponent, monkeypatch):
-    monkeypatch.setattr("sparsemend.solvers.least_squares._iterating_cost", lambda mask: -1.0)
+    monkeypatch.setattr("sparsemend.solvers.least_squares._iterating_cost", lambda _: -1.0)
     _, _, covariance, cross = (t.float() for t in problem(2, 3, 4, positions=40, seed=0))
     mask, unit = torch.rand(cross.shape) < 0.7, 2.0**exponent
     expected = solve_on_support(covariance, cross, mask, 1e-3)
