@@ -217,12 +217,16 @@ SUBJECTS: dict[str, Subject] = {
     "timm EdgeNeXt": _named("edgenext_xx_small"),
     "timm FastViT": _named("fastvit_t8"),
     "timm XCiT": _named("xcit_nano_12_p16_224", img_size=64),
-    "timm Twins": _named("twins_svt_small", img_size=64, depths=[1, 1, 1, 1], embed_dims=[16, 32, 48, 64]),
+    "timm Twins": _named(
+        "twins_svt_small", img_size=64, depths=[1, 1, 1, 1], embed_dims=[16, 32, 48, 64],
+    ),
     "timm CaiT": _named("cait_xxs24_224", img_size=64, embed_dim=48, depth=2, num_heads=3),
     "timm CrossViT": _named("crossvit_tiny_240", size=240),
     "timm ConvMixer": _named("convmixer_768_32", dim=48, depth=3),
     "timm gMLP": _named("gmlp_ti16_224", img_size=64, embed_dim=48, num_blocks=3),
-    "torchvision GoogLeNet": _vision("googlenet", 64, aux_logits=False, init_weights=False, num_classes=10),
+    "torchvision GoogLeNet": _vision(
+        "googlenet", 64, aux_logits=False, init_weights=False, num_classes=10,
+    ),
     "torchvision SqueezeNet": _vision("squeezenet1_1", num_classes=10),
     "torchvision ShuffleNet V2": _vision("shufflenet_v2_x0_5", num_classes=10),
     "torchvision MNASNet": _vision("mnasnet0_5", num_classes=10),

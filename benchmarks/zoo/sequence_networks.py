@@ -102,7 +102,9 @@ SUBJECTS: dict[str, Subject] = {
         "OPTForCausalLM", "OPTConfig", vocab_size=100, hidden_size=32, num_hidden_layers=2,
         num_attention_heads=4, ffn_dim=64, max_position_embeddings=40, word_embed_proj_dim=32,
     ),
-    "Bloom": _hf("BloomForCausalLM", "BloomConfig", vocab_size=100, hidden_size=32, n_layer=2, n_head=4),
+    "Bloom": _hf(
+        "BloomForCausalLM", "BloomConfig", vocab_size=100, hidden_size=32, n_layer=2, n_head=4,
+    ),
     "Falcon": _hf(
         "FalconForCausalLM", "FalconConfig", vocab_size=100, hidden_size=32, num_hidden_layers=2,
         num_attention_heads=4,

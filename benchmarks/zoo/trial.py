@@ -41,38 +41,31 @@ def attempt(subject: Subject, *, mask: str) -> dict[str, Any]:
                 },
             }
             for repair in ("variance", "reconstruct"):
-                result[repair] = _compress(subject, model, batches, repair, layers, mask)
+                result[repair] = _compress(model, batches, repair, layers, mask)
     result["warnings"] = sorted({str(w.message)[:300] for w in caught})
     result["unchanged"] = _digest(model) == before
     return result
 
 
 def _compress(
-    subject: Subject, model: nn.Module, batches: list[Any], repair: str, layers: Any, mask: str
+    model: nn.Module, batches: list[Any], repair: str, layers: Any, mask: str
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with _measured(found), _refusing(found):
         mask = mask if repair == "reconstruct" else "magnitude"
-        try:
-            done = sm.compress(model, batches, SPARSITY, "erk", mask, repair, progress=False)
-            sparse, allocation, masks = done.model, done.allocation, done.masks
-            found |= {"added_biases": len(done.added_biases), "kl": done.agreement.kl}
-        except sm.SparsemendError as error:
-            if "not understood as logits" not in str(error):
-                raise
-            # An output that agreement does not read: the parts one by one.
-            found["by_parts"] = True
-            calibration = sm.calibrate(model, batches, progress=False)
-            allocation = sm.allocate(model, SPARSITY, "erk", layers=calibration.layers)
-            pruned = sm.prune(model, allocation, calibration=calibration)
-            sparse = sm.repair(pruned, model, batches, repair, progress=False)
-            masks = {}
+        done = sm.compress(model, batches, SPARSITY, "erk", mask, repair, progress=False)
+        sparse, allocation = done.model, done.allocation
+        found |= {
+            "added_biases": len(done.added_biases),
+            "judge": done.agreement.judge,
+            "loss": done.agreement.loss,
+        }
         pruned_weights = allocation.total - allocation.kept
         zeros = sum(int((layer_weight(sparse, layer) == 0).sum()) for layer in layers)
         found |= {
             "kept": allocation.kept,
             "exact": allocation.kept == round(allocation.total * (1 - SPARSITY)),
-            "masks": not masks or sum(int(m.sum()) for m in masks.values()) == allocation.kept,
+            "masks": sum(int(m.sum()) for m in done.masks.values()) == allocation.kept,
             "zeros": zeros,
             "zeros_missing": max(0, pruned_weights - zeros),
             "zeros_more": max(0, zeros - pruned_weights),

@@ -178,19 +178,39 @@ def test_bad_batches_are_named(index):
     assert all(not m._forward_pre_hooks for m in net.modules())
 
 
-@pytest.mark.parametrize(("factor", "max_fan_in"), [(torch.inf, 1), (torch.inf, 99), (1e30, 99)])
-def test_activations_that_are_no_numbers_name_the_layer(factor, max_fan_in):
-    class Scale(nn.Module):
-        def forward(self, x):
-            return x * factor
+class Scale(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
 
-    net = nn.Sequential(nn.Linear(4, 4), Scale(), nn.Linear(4, 4))
+    def forward(self, x):
+        return x * self.factor
+
+
+@pytest.mark.parametrize("max_fan_in", [1, 99])
+def test_activations_that_are_no_numbers_name_the_layer_where_they_began(max_fan_in):
+    net = nn.Sequential(nn.Linear(4, 4), Scale(torch.inf), nn.ReLU(), nn.Linear(4, 4))
     with pytest.raises(SparsemendError) as caught:
         calibrate(net, torch.randn(8, 4), max_fan_in=max_fan_in)
     assert str(caught.value) == (
-        "the inputs of layer '2' hold NaN or infinity on the calibration data; allowed: finite "
-        "activations; check the inputs, or run the network in float32 or bfloat16"
+        "the outputs of layer '1' (Scale) are not finite: 32 of 32 are NaN or infinite; check the "
+        "inputs and the network; in float16, whose numbers end at 65,504, use model.float() or "
+        "model.bfloat16()"
     )
+    assert all(not m._forward_pre_hooks and not m._forward_hooks for m in net.modules())
+
+
+@pytest.mark.parametrize("max_fan_in", [1, 99])
+@pytest.mark.parametrize("exponent", [-80, -33, 33, 80])
+def test_moments_do_not_depend_on_the_unit(exponent, max_fan_in):
+    """Squares of these inputs leave the range of float32, or come close."""
+    unit, x = 2.0**exponent, torch.randn(8, 4)
+    plain, scaled = (
+        calibrate(nn.Sequential(Scale(factor), nn.Linear(4, 4)), x, max_fan_in=max_fan_in)
+        for factor in (1.0, unit)
+    )
+    expected, got = (found.moments["1"].column_square for found in (plain, scaled))
+    torch.testing.assert_close(got / unit**2, expected, rtol=1e-6, atol=0)
 
 
 def test_a_layer_may_be_called_by_keyword():

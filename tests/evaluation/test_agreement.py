@@ -90,10 +90,12 @@ def test_classes_ruled_out_by_the_reference_do_not_count():
 
 
 @pytest.mark.parametrize("nan", ["model", "reference"])
-def test_outputs_that_are_no_numbers_show(nan):
-    good, bad = Given([[0.0, 1.0]]), Given([[np.nan, 1.0]])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_are_refused(nan, value):
+    good, bad = Given([[0.0, 1.0]]), Given([[value, 1.0]])
     pair = (bad, good) if nan == "model" else (good, bad)
-    assert np.isnan(agreement(*pair, [torch.zeros(1)]).kl)
+    with pytest.raises(SparsemendError, match="outputs of the network are not finite: 1 of 2 is"):
+        agreement(*pair, [torch.zeros(1)])
 
 
 PACKED = {

@@ -1,11 +1,15 @@
+import sys
 import threading
+from contextlib import closing
 
 import pytest
 import torch
 from torch import nn
 
 from sparsemend.errors import SparsemendError
+from sparsemend.execution import lockstep as lockstep_module
 from sparsemend.execution.lockstep import lockstep, module_stops, pause
+from sparsemend.finite import NotFiniteError
 
 
 class Net(nn.Module):
@@ -54,12 +58,12 @@ BATCHES = [torch.full((1, 2), float(i)) for i in range(4)]
 def test_pauses_once_per_stop_for_all_runs_in_order():
     net = Net()
     names = []
-    for pause in stepping(runs_of(net, BATCHES), stops_of(net)):
-        names.append(pause.name)
-        assert list(pause.calls) == [0, 1, 2, 3]
-        for index, (module, x) in pause.calls.items():
-            assert module is getattr(net, pause.name)
-            expected = BATCHES[index] if pause.name == "a" else net.a(BATCHES[index])
+    for held in stepping(runs_of(net, BATCHES), stops_of(net)):
+        names.append(held.name)
+        assert list(held.calls) == [0, 1, 2, 3]
+        for index, (module, x) in held.calls.items():
+            assert module is getattr(net, held.name)
+            expected = BATCHES[index] if held.name == "a" else net.a(BATCHES[index])
             assert torch.equal(x, expected)
     assert names == ["a", "b"]
     assert all(not m._forward_pre_hooks for m in net.modules())
@@ -69,11 +73,11 @@ def test_weights_changed_at_a_pause_are_used():
     net = Net()
     outputs = {}
     with torch.no_grad():
-        for pause in stepping(runs_of(net, BATCHES, outputs), stops_of(net)):
-            module = pause.calls[0][0]
-            module.weight.copy_(torch.eye(2) * (2 if pause.name == "a" else 5))
-            if pause.name == "b":  # the next stop already sees the new output
-                assert torch.equal(pause.calls[3][1], 2 * BATCHES[3])
+        for held in stepping(runs_of(net, BATCHES, outputs), stops_of(net)):
+            module = held.calls[0][0]
+            module.weight.copy_(torch.eye(2) * (2 if held.name == "a" else 5))
+            if held.name == "b":  # the next stop already sees the new output
+                assert torch.equal(held.calls[3][1], 2 * BATCHES[3])
     for index, x in enumerate(BATCHES):
         assert torch.equal(outputs[index], 10 * x)
 
@@ -82,8 +86,8 @@ def test_models_share_stops_by_name():
     one, two = Net(), Net()
     runs = runs_of(one, BATCHES[:2]) + runs_of(two, BATCHES[:2])
     seen = [
-        (pause.name, [module for module, _ in pause.calls.values()])
-        for pause in stepping(runs, stops_of(one) | stops_of(two))
+        (held.name, [module for module, _ in held.calls.values()])
+        for held in stepping(runs, stops_of(one) | stops_of(two))
     ]
     assert seen == [("a", [one.a, one.a, two.a, two.a]), ("b", [one.b, one.b, two.b, two.b])]
 
@@ -150,8 +154,8 @@ def test_only_one_run_moves_at_a_time():
 
 def test_runs_have_no_gradients():
     net, outputs = Net(), {}
-    for pause in stepping(runs_of(net, BATCHES, outputs), stops_of(net)):
-        assert not pause.calls[0][1].requires_grad
+    for held in stepping(runs_of(net, BATCHES, outputs), stops_of(net)):
+        assert not held.calls[0][1].requires_grad
     assert not any(out.requires_grad for out in outputs.values())
 
 
@@ -232,8 +236,8 @@ def test_closing_early_ends_models_that_catch_everything():
 
 def test_a_pause_does_not_keep_tensors_alive():
     net = Net()
-    for pause in list(stepping(runs_of(net, BATCHES), stops_of(net))):
-        assert pause.calls == {}
+    for held in list(stepping(runs_of(net, BATCHES), stops_of(net))):
+        assert held.calls == {}
 
 
 def test_layers_must_be_called_with_a_tensor():
@@ -243,3 +247,74 @@ def test_layers_must_be_called_with_a_tensor():
     assert str(caught.value) == (
         "module 'a' is called without a positional tensor; allowed: modules called as module(x)"
     )
+
+
+def test_inputs_that_are_not_finite_are_named():
+    net = Net(lambda m, x: m.b(m.a(x) / 0))
+    with pytest.raises(NotFiniteError, match="inputs of layer 'b' are NaN or infinite"):
+        list(stepping(runs_of(net, BATCHES), stops_of(net)))
+    assert all(not m._forward_pre_hooks for m in net.modules())
+
+
+def test_a_run_that_has_failed_stops_no_more():
+    """Whoever looks for the cause may run the network again, within the run."""
+    net, seen = Net(lambda m, x: m.b(m.a(x) / 0)), []
+
+    def run():
+        try:
+            net(BATCHES[0])
+        except NotFiniteError:
+            seen.append(net(BATCHES[1]))
+            raise
+
+    with pytest.raises(NotFiniteError):
+        list(stepping([run], stops_of(net)))
+    assert len(seen) == 1
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt before the n-th line that runs of a file, in this thread."""
+
+    def __init__(self, path, moment):
+        self.path, self.left = path, moment
+
+    def __call__(self, frame, event, arg):  # noqa: ARG002
+        if frame.f_code.co_filename != self.path:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+    def run(self, work):
+        """Whether it came to that."""
+        sys.settrace(self)
+        try:
+            work()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+
+def test_an_interrupt_at_any_moment_leaves_no_thread_and_no_hook():
+    before = set(threading.enumerate())
+    moment, interrupted = 0, True
+    while interrupted:
+        moment += 1
+        net = Net()
+
+        def work(net=net):
+            with closing(stepping(runs_of(net, BATCHES[:2]), stops_of(net))) as pauses:
+                for _ in pauses:
+                    pass
+
+        interrupted = Interrupting(lockstep_module.__file__, moment).run(work)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(timeout=5)
+        assert set(threading.enumerate()) <= before, moment
+        assert all(not m._forward_pre_hooks for m in net.modules()), moment
+    assert moment > 50

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import sparsemend as sm
-from sparsemend import SparsemendError, recalibrate, repair
+from sparsemend import SparsemendError, SparsemendWarning, recalibrate, repair
 from sparsemend.masks import apply_masks, choose_masks
 from sparsemend.operators import OPERATORS
 from sparsemend.repairs import Support, Terms
@@ -201,6 +201,81 @@ def test_batches_that_cannot_be_used(mode):
     ]:
         with pytest.raises(SparsemendError, match=text):
             recalibrate(model, batches, mode)
+    assert same_state(model, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"momentum": float("nan")},
+            "momentum is out of range: got nan; allowed: a number above 0",
+        ),
+        ({"momentum": 0}, "momentum is out of range: got 0"),
+        ({"momentum": 1.5}, "momentum is out of range: got 1.5"),
+        ({"momentum": None}, "momentum is out of range: got None"),
+        ({"updates": 0}, "updates is out of range: got 0"),
+        ({"updates": 2.0}, "updates is out of range: got 2.0"),
+    ],
+)
+def test_options_out_of_range(options, text):
+    model = conv_bn()
+    before = copy.deepcopy(model)
+    with pytest.raises(SparsemendError, match=text):
+        recalibrate(model, images(), "ema", **options)
+    assert same_state(model, before)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_error_half_way_changes_nothing(mode, training):
+    model = residual().train(training)
+    model.fc.weight.requires_grad_(False)
+    before, random = copy.deepcopy(model), torch.get_rng_state()
+    with pytest.raises(SparsemendError, match="cannot run on this batch"):
+        recalibrate(model, [images(6), images(6), images(6)[:, :3]], mode)
+    assert same_state(model, before)
+    assert all(m.training == training for m in model.modules())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    assert [m.momentum for m in norms_of(model).values()] == [0.1] * 4
+    assert [p.requires_grad for p in model.parameters()] == [
+        p.requires_grad for p in before.parameters()
+    ]
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_batch_that_gives_one_value_per_channel_is_named_under_ema():
+    model = residual()
+    before = copy.deepcopy(model)
+    with pytest.raises(SparsemendError) as caught:
+        recalibrate(model, list(images(9).split(4)), "ema")
+    assert str(caught.value) == (
+        "batches[2] gives BatchNorm 'bn3' a single value per channel, which has no variance; "
+        "allowed: at least two; leave that batch out, or use larger batches or mode 'exact'"
+    )
+    assert same_state(model, before)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_norm_that_sees_too_little_keeps_its_statistics(count):
+    model = residual()
+    before = copy.deepcopy(model)
+    text = rf"fewer than 3 values: bn3 \({count}\); calibrate with more inputs"
+    with pytest.warns(SparsemendWarning, match=text):
+        recalibrate(model, list(images(count).split(1)))
+    assert torch.equal(model.bn3.running_mean, before.bn3.running_mean)
+    assert torch.equal(model.bn3.running_var, before.bn3.running_var)
+    assert not torch.equal(model.bn2.running_var, before.bn2.running_var)
+    recalibrate(model, images(3))  # enough: no warning
+    assert not torch.equal(model.bn3.running_var, before.bn3.running_var)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_statistics_beyond_float32_are_refused_by_name(mode):
+    model = conv_bn()
+    before = copy.deepcopy(model)
+    with pytest.raises(SparsemendError, match=r"(BatchNorm|layer) '1'"):
+        recalibrate(model, images(8) * 1e30, mode)
     assert same_state(model, before)
 
 

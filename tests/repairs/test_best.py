@@ -1,6 +1,8 @@
 """Repair ``best``: the closest ending wins, judged on inputs that no repair saw."""
 
 import copy
+import functools
+import warnings
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import sparsemend as sm
 from sparsemend import SparsemendError
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import mirrored
+from sparsemend.finite import NotFiniteError
 from sparsemend.layers import discover
 from sparsemend.repairs import Support, Terms, get_repair
 from sparsemend.session import Session, hold_out
@@ -307,3 +310,24 @@ def test_a_repair_that_reconstructs_chooses_the_masks_by_default():
         repair: sm.compress(dense, batches, 0.5, "global", repair=repair).mask for repair in repairs
     }
     assert list(masks.values()) == ["gradual"] * 3 + ["magnitude"] * 2
+
+
+def test_a_repair_whose_numbers_do_not_stay_finite_is_left_out(monkeypatch):
+    def failing(*_):
+        raise NotFiniteError("numbers are not finite")
+
+    torch.manual_seed(0)
+    model, x = Recorder(), torch.randn(40, 3, 8, 8)
+    run = functools.partial(sm.compress, model, x, 0.5, "erk", repair="best")
+    monkeypatch.setattr("sparsemend.repairs.reconstruct.reconstruct", failing)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = run(mask="magnitude")
+    assert "repair 'reconstruct' was left out: numbers are not finite" in map(
+        str, (warning.message for warning in caught)
+    )
+    assert result.tried
+    assert not any("reconstruct" in name for name in result.tried)
+    # Where the masks are free, there is nothing else.
+    with pytest.raises(SparsemendError, match=r"^numbers are not finite$"):
+        run()

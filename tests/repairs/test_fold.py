@@ -156,3 +156,11 @@ def test_half_precision_is_rounded_once():
     expected = (weight.float() * g.float().unsqueeze(1)).bfloat16()
     assert torch.equal(model[0].weight.detach(), expected)
     assert torch.equal(model[0].bias.detach(), (bias.double() * g + h).bfloat16())
+
+
+def test_pruned_weights_are_never_negative_zeros():
+    model = nn.Sequential(nn.Linear(3, 2))
+    with torch.no_grad():
+        model[0].weight[:, 1] = 0
+    fold(model, discover(model)[0], torch.tensor([-1.0, 2.0]), torch.zeros(2))
+    assert not model[0].weight[:, 1].signbit().any()

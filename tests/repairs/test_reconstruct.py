@@ -464,3 +464,39 @@ def test_a_formula_without_masks_must_reconstruct():
     assert {name: int(mask.sum()) for name, mask in outcome.masks.items()} == free.counts
     with pytest.raises(SparsemendError, match="repair 'variance' needs masks"):
         parse_repair("variance").run(Session(dense, [x]), model, Terms(free))
+
+
+@pytest.mark.parametrize("repair", ["reconstruct", "variance"])
+@pytest.mark.parametrize("exponent", [-80, -34, -10, 10, 34, 60])
+@pytest.mark.parametrize("layer", [0, 2])
+def test_the_unit_of_a_layer_does_not_matter(layer, exponent, repair):
+    """Weights times a power of two, and the next layer's divided by it: the same function."""
+
+    def network(unit):
+        torch.manual_seed(0)
+        convolutions = (nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+        model = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), *head)
+        following = model[2 if layer == 0 else 6]
+        with torch.no_grad():
+            for parameter in model[layer].parameters():
+                parameter *= unit
+            following.weight /= unit
+        return model.eval()
+
+    x = images(48)
+    plain, scaled = (
+        sm.compress(network(unit), x.split(16), 0.8, "erk", repair=repair)
+        for unit in (1.0, 2.0**exponent)
+    )
+    assert all(torch.equal(scaled.masks[name], mask) for name, mask in plain.masks.items())
+    with torch.no_grad():
+        torch.testing.assert_close(scaled.model(x), plain.model(x), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_pruned_weights_are_never_negative_zeros(free):
+    mask = None if free else "magnitude"
+    result = sm.compress(perceptron(), torch.randn(64, 6), 0.5, "erk", mask, "reconstruct")
+    for name, mask in result.masks.items():
+        assert not result.model.get_submodule(name).weight[~mask].signbit().any()

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib
 import json
 import math
 
@@ -472,3 +473,137 @@ def test_an_allocation_of_another_network(digits, repair):
     other = sm.Allocation(allocation, sizes, "erk")
     with pytest.raises(SparsemendError, match=r"in another size: got \['fc'\]"):
         compress(digits.model, digits.calibration, other.sparsity, other, repair=repair)
+
+
+# Numbers that are not finite, and errors half way
+
+
+def small(edit=None):
+    """A convolution with BatchNorm, one with a bias, and a classifier."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(96, 5),
+    ).eval()
+    sm.recalibrate(model, torch.randn(16, 1, 8, 8))
+    with torch.no_grad():
+        if edit is not None:
+            edit(model)
+    return model
+
+
+class OfNaN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = small()
+
+    def forward(self, x):
+        return self.inner(x) * math.nan
+
+
+IMAGES = list(torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(3)).split(8))
+NAMED = {
+    "NaN bias": (lambda: small(lambda m: m[3].bias.fill_(math.nan)), "layer '3' has NaN"),
+    "negative variance": (lambda: small(lambda m: m[1].running_var.fill_(-1)), "layer '1' has"),
+    "NaN mean": (lambda: small(lambda m: m[1].running_mean.fill_(math.nan)), "layer '1' has"),
+    "weights": (lambda: small(lambda m: m[0].weight.fill_(1e38)), "outputs of layer '0'"),
+    "float16": (
+        lambda: small(lambda m: m[3].weight.mul_(1e5)).half(),
+        "outputs of layer '3' .* use model.float",
+    ),
+    "NaN outputs": (OfNaN, "the outputs of the network are not finite"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sparsemend.SparsemendWarning")
+@pytest.mark.parametrize("rule", ["erk", "global", "rr"])
+@pytest.mark.parametrize("repair", ["variance", "reconstruct", "batchnorm", "best"])
+@pytest.mark.parametrize("case", NAMED)
+def test_numbers_that_are_not_finite_name_the_layer(case, repair, rule):
+    make, text = NAMED[case]
+    model = make()
+    before = state_of(model)
+    with pytest.raises(SparsemendError, match=text):
+        sm.compress(model, IMAGES, 0.9, rule, repair=repair)
+    after = state_of(model)
+    torch.testing.assert_close(after[0], before[0], rtol=0, atol=0, equal_nan=True)
+    assert after[1:] == before[1:]
+
+
+def one_large():
+    return [torch.cat([IMAGES[0][:1] * 1e20, IMAGES[0]])] * 2
+
+
+@pytest.mark.filterwarnings("ignore::sparsemend.SparsemendWarning")
+@pytest.mark.parametrize("repair", ["variance", "reconstruct", "batchnorm", "best"])
+@pytest.mark.parametrize(
+    "case", ["1e10", "1e18", "1e30", "one input of 1e20", "weights of 1e-30", "weights of 1e30"]
+)
+def test_extreme_numbers_end_in_finite_results_or_an_error(case, repair):
+    """And they end: least squares had gone on forever."""
+    model, batches = small(), IMAGES
+    if case == "one input of 1e20":
+        batches = one_large()
+    elif case.startswith("weights"):
+        factor = float(case.rsplit(" ", 1)[1])
+        model = small(lambda m: (m[3].weight.mul_(factor), m[3].bias.mul_(factor)))
+    else:
+        batches = [x * float(case) for x in IMAGES]
+    try:
+        result = sm.compress(model, batches, 0.9, "global", repair=repair)
+    except SparsemendError:
+        assert case != "weights of 1e-30"
+        return
+    assert all(value.isfinite().all() for value in result.model.state_dict().values())
+    assert math.isfinite(result.agreement.kl)
+
+
+def test_a_search_among_networks_of_nan_is_an_error():
+    with pytest.raises(SparsemendError, match="the outputs of the network are not finite"):
+        sm.compress(OfNaN(), IMAGES, 0.5, budget=1)
+
+
+@pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ("repair", "place", "after"),
+    [
+        ("variance", "repairs.channelwise.fold", 2),
+        ("reconstruct", "repairs.reconstruction.fold", 2),
+        ("best", "repairs.reconstruction.fold", 4),
+        ("batchnorm", "repairs.batchnorm._set_statistics", 1),
+        ("none", "evaluation.closeness.divergence", 0),
+    ],
+)
+def test_an_error_half_way_leaves_the_model_as_it_was(repair, place, after, error, monkeypatch):
+    model, random = small().train(), torch.get_rng_state()
+    model[6].weight.requires_grad_(False)
+    before = state_of(model)
+    grads = [parameter.requires_grad for parameter in model.parameters()]
+    module, name = place.rsplit(".", 1)
+    original = getattr(importlib.import_module(f"sparsemend.{module}"), name)
+    calls = []
+
+    def failing(*args, **options):
+        calls.append(name)
+        if len(calls) > after:
+            raise error
+        return original(*args, **options)
+
+    monkeypatch.setattr(f"sparsemend.{place}", failing)
+    if repair == "batchnorm":
+        model[2] = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4))
+        before = state_of(model)
+        grads = [parameter.requires_grad for parameter in model.parameters()]
+        random = torch.get_rng_state()
+    with pytest.raises(error):
+        sm.compress(model, IMAGES, 0.5, "erk", repair=repair, inplace=True)
+    assert len(calls) == after + 1
+    same(state_of(model), before)
+    assert [parameter.requires_grad for parameter in model.parameters()] == grads
+    assert torch.equal(torch.get_rng_state(), random)

@@ -180,3 +180,36 @@ def test_a_network_without_prunable_layers():
     model = nn.Sequential(nn.BatchNorm1d(6), nn.ReLU())
     with pytest.raises(SparsemendError, match="the model has no prunable layer that runs"):
         repair(model, model, torch.zeros(3, 6))
+
+
+@pytest.mark.parametrize("at", ["pruned", "dense"])
+@pytest.mark.parametrize("formula", ["variance", "batchnorm", "none"])
+def test_networks_of_nan_are_refused_before_any_work(at, formula):
+    dense = conv_bn()
+    pruned = prune_half(dense)
+    with torch.no_grad():
+        (pruned if at == "pruned" else dense)[-1].bias[0] = torch.nan
+    before = copy.deepcopy(pruned)
+    with pytest.raises(SparsemendError, match="layer '11' has NaN or infinite biases: 1 of 5 is"):
+        repair(pruned, dense, images(), formula, inplace=True)
+    if at == "dense":
+        assert same_state(pruned, before)
+
+
+@pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
+@pytest.mark.parametrize("formula", ["variance", "reconstruct", "affine+batchnorm"])
+def test_an_error_half_way_gives_the_pruned_network_back(formula, monkeypatch):
+    """Without the biases that the layers before it got."""
+    dense = conv_bn(norms=("none", "batch"))
+    pruned = prune_half(dense)
+    before, names = copy.deepcopy(pruned), [name for name, _ in pruned.named_parameters()]
+
+    def failing(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparsemend.repairs.formula.check_network", failing)
+    with pytest.raises(KeyboardInterrupt):
+        repair(pruned, dense, images(), formula, inplace=True)
+    assert same_state(pruned, before)
+    assert [name for name, _ in pruned.named_parameters()] == names
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in pruned.modules())

@@ -30,6 +30,7 @@ class MomentsAccumulator:
         self._layer = layer
         self._moments = InputMoments.empty(layer.groups, layer.fan_in, device)
         self._blocks: list[OffsetBlocks] = []  # one for each thread that adds
+        self._shape, self._type = torch.Size(), torch.float32  # of what they add
 
     @property
     def started(self) -> bool:
@@ -40,8 +41,9 @@ class MomentsAccumulator:
         """Add an input of the layer, as its module is called with it."""
         layer = self._layer
         # Inputs of the size seen last are added in the way chosen then, whatever their number.
-        if not self._blocks or self._blocks[0].shape != x.shape[1:]:
+        if not self._blocks or (self._shape, self._type) != (x.shape[1:], x.dtype):
             self._flush()
+            self._shape, self._type = x.shape[1:], x.dtype
             way = choose_way(module, tuple(x.shape))
             if way == "unfolding":
                 self._moments.update_inputs(module, x)

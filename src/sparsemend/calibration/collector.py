@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sparsemend.calibration.accumulator import MomentsAccumulator
 from sparsemend.calibration.held import HeldInputs, can_hold
 from sparsemend.calibration.moments import InputMoments
+from sparsemend.calibration.precision import widened
 from sparsemend.layers import Layer, count_positions
 
 
@@ -32,10 +33,14 @@ class MomentsCollector:
         # Inputs wait as long as they are few; None: they are not.
         self._waiting: list[tuple[nn.Module, Tensor]] | None = [] if keep_few else None
         self._positions = 0
+        self._wide = False
 
     def add(self, module: nn.Module, x: Tensor) -> None:
         """Add an input of the layer, as its module is called with it."""
-        if self._waiting is None or not can_hold(module, self._layer):
+        holding = self._waiting is not None and can_hold(module, self._layer)
+        x = x.double() if self._wide else widened(module, x, held=holding)
+        self._wide = self._wide or x.dtype == torch.float64
+        if self._waiting is None or not holding:
             self._sums.add(module, x)
             return
         positions = count_positions(module, x)

@@ -15,6 +15,7 @@ from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.distributed import Collectives, succeed_together
 from sparsemend.calibration.grid import DEFAULT_DENSITIES, check_densities, kept_count
 from sparsemend.calibration.moments import ColumnMoments, PairedMoments
+from sparsemend.calibration.precision import widened
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import (
     Batches,
@@ -28,6 +29,7 @@ from sparsemend.execution.batches import (
     padding_of,
 )
 from sparsemend.execution.threads import threaded_map
+from sparsemend.finite import NotFiniteError, check_overflow, is_finite, traced
 from sparsemend.layers import (
     Call,
     Layer,
@@ -91,8 +93,8 @@ def calibrate(
     Raises
     ------
     SparsemendError
-        If there are no batches, batches carry labels or NaN, or no layer is prunable. With
-        ``distributed``, every process raises if one does.
+        If there are no batches, batches carry labels or NaN, weights or activations are not
+        finite, or no layer is prunable. With ``distributed``, every process raises if one does.
     """
     if positions_per_batch is not None and positions_per_batch < 1:
         raise SparsemendError(
@@ -160,7 +162,7 @@ def gather_moments(
         while batch is not None:
             check_unlabelled(batch, f"batches[{index}]")
             calls.padding = padding_of(batch)
-            with calls:
+            with traced(model, partial(call, model, batch)), calls:
                 call(model, batch)
             inputs += batch_size(batch)
             index, batch = index + 1, next(iterator, None)
@@ -211,34 +213,34 @@ class _Collector:
 
     def add(self, module: Any, x: Tensor) -> None:
         """Add an input; ``module`` says how the layer is called."""
+        if not is_finite(x):
+            raise NotFiniteError(f"the inputs of layer {self._layer.name!r} are NaN or infinite")
         if self._positions is not None:
             x = _evenly_spaced(module, x, self._positions)
         with torch.no_grad():
             if self._narrow is not None:
                 self._narrow.add(module, x)
                 return
+            x = widened(module, x)
             for part in unfold(module, x):
-                self._update_wide(self._wide, part.float())
+                wide = part.dtype == torch.float64
+                self._update_wide(self._wide, part if wide else part.float())
 
     def _update_wide(self, moments: WideLayerMoments, x: Tensor) -> None:
         moments.columns.update(x, dim=1)
-        dense = _positions_first(x @ self._dense.mT)
+        weight = self._dense.to(x.dtype)
+        dense = _positions_first(x @ weight.mT)
         pruned = []
         for density in moments.densities:
             mask = keep_mask(self._ranks, kept_count(density, self._layer.size))
-            pruned.append(_positions_first(x @ (self._dense * mask).mT))
+            pruned.append(_positions_first(x @ (weight * mask).mT))
         moments.outputs.update(dense, torch.stack(pruned))
 
     def result(self) -> LayerMoments:
         moments = self._wide if self._narrow is None else self._narrow.result()
-        # What is not finite in the inputs shows in the squares of their columns.
-        if moments.count and not moments.column_square.isfinite().all():
-            raise SparsemendError(
-                f"the inputs of layer {self._layer.name!r} hold NaN or infinity on the "
-                "calibration data",
-                allowed="finite activations",
-                fix="check the inputs, or run the network in float32 or bfloat16",
-            )
+        if moments.count:
+            what = f"second moments of the inputs of layer {self._layer.name!r}"
+            check_overflow(what, moments.column_square)
         return moments
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sparsemend.calibration import InputMoments, OutputStatistics
 from sparsemend.damage._cells import Cells, cell_numbers, cell_sums, table_width
+from sparsemend.damage._doubt import doubtful, variances
 from sparsemend.damage.nested_inputs import squares_of_outputs
 
 
@@ -30,8 +31,8 @@ def nested_statistics(
 ) -> OutputStatistics:
     """Paired output statistics of a layer under nested masks.
 
-    Products are in float32 (float64 for float64 moments and weights), sums in float64. On the
-    CPU only.
+    Products are in float32 (float64 for float64 weights), sums in float64; channels in which these
+    cancel are computed once more in float64. On the CPU only.
 
     Parameters
     ----------
@@ -102,7 +103,28 @@ def _from_scatter(weight: Tensor, entry: Tensor, size: int, scatter: Tensor) -> 
         gains[:, block] = 2 * here(before) - own_here
         losses[:, block] = 2 * here(after) - own_here
     gained, lost = (cell_sums(weight, entry, size, values).T for values in (gains, losses))
-    return torch.stack([gained.cumsum(0), _after(lost)])
+    found = torch.stack([gained.cumsum(0), _after(lost)])
+    _mend(found, weight, entry, scatter)
+    return found
+
+
+def _mend(found: Tensor, weight: Tensor, entry: Tensor, scatter: Tensor) -> None:
+    """Compute rows again in which the products cancel, [2, K + 1, rows] in place."""
+    if weight.dtype == torch.float64:
+        return
+    size = found.shape[1]
+    deviation = scatter.diagonal().double().clamp(min=0).sqrt()
+    reach = cell_sums(weight.abs(), entry, size, deviation).T
+    kept, removed = found
+    doubt = doubtful(kept[-1], kept, removed, (reach.cumsum(0), _after(reach)))
+    rows = doubt.any(dim=0).nonzero().squeeze(1)
+    if not len(rows):
+        return
+    chosen, entered = weight[rows], entry[rows]
+    for k in range(size):
+        within = entered <= k
+        kept[k, rows] = variances(chosen * within, scatter)
+        removed[k, rows] = variances(chosen * ~within, scatter)
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ def squares_of_outputs(
         if shift is None:  # any constant near the mean of each channel
             shift = x.transpose(0, 1).flatten(1).mean(dim=1).float()
         if axes not in pieces:
-            pieces[axes] = _Pieces(axes, weight, entry, size, shift)
+            wide = weight.double() if x.dtype == torch.float64 else weight
+            pieces[axes] = _Pieces(axes, wide, entry, size, shift)
         _add_squares(total, pieces[axes], axes, x - shift.view(-1, *[1] * len(axes)), mean)
     return total
 

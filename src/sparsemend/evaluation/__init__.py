@@ -7,6 +7,7 @@ from sparsemend.evaluation.closeness import (
     Reference,
     Tally,
     agreement,
+    read_finite,
 )
 from sparsemend.evaluation.judges import JUDGES, LossFunction, judge_names
 from sparsemend.evaluation.jury import Criterion, Jury, Parts
@@ -27,4 +28,5 @@ __all__ = [
     "evaluate",
     "judge_names",
     "logits",
+    "read_finite",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from sparsemend.execution.batches import (
     iterate,
     no_batches,
 )
+from sparsemend.finite import check_outputs
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,9 @@ def agreement(
             check_unlabelled(batch, f"batches[{index}]")
             ours, theirs = call(model, batch), call(reference, batch)
             tally = tally or Tally(criterion.jury(theirs, batch))
-            tally.add(tally.jury.read(theirs, batch), tally.jury.read(ours, batch))
+            jury = tally.jury
+            dense = read_finite(jury, reference, theirs, batch)
+            tally.add(dense, read_finite(jury, model, ours, batch))
     if tally is None:
         raise no_batches("batches")
     return tally.result()
@@ -164,7 +169,7 @@ class Reference:
             for batch in batches:
                 output = call(dense, batch)
                 jury = Criterion().jury(output, batch) if jury is None else jury
-                self._expected.append(jury.read(output, batch))
+                self._expected.append(read_finite(jury, dense, output, batch))
         self._jury = jury
 
     def agreement(self, model: nn.Module) -> Agreement:
@@ -174,8 +179,24 @@ class Reference:
         tally = Tally(self._jury)
         with evaluation_mode(model):
             for batch, expected in zip(self._batches, self._expected, strict=True):
-                tally.add(expected, self._jury.read(call(model, batch), batch))
+                output = call(model, batch)
+                tally.add(expected, read_finite(self._jury, model, output, batch))
         return tally.result()
+
+
+def read_finite(jury: Jury, model: nn.Module, output: Any, batch: Batch) -> Parts:
+    """What the judges see of a network's output on a batch.
+
+    Raises
+    ------
+    NotFiniteError
+        If that holds NaN or +infinity; names the module in which they began.
+    """
+    parts = jury.read(output, batch)
+    for seat, part in zip(jury.seats, parts, strict=True):
+        if not seat.judge.whole:
+            check_outputs(model, part, partial(call, model, batch))
+    return parts
 
 
 class Tally:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from sparsemend.errors import SparsemendError
+from sparsemend.finite import is_finite
 
 Batch = Any
 Batches = Iterable[Any]
@@ -84,7 +85,7 @@ def check_unlabelled(batch: Batch, where: str) -> None:
             f"{where} holds no inputs: {describe(batch)}", allowed="batches of at least one input"
         )
     for leaf in tree_leaves(plain(batch)):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.isfinite().all():
+        if isinstance(leaf, Tensor) and not is_finite(leaf):
             raise SparsemendError(
                 f"{where} holds NaN or infinite values",
                 allowed="finite inputs",

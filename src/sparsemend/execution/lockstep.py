@@ -14,15 +14,18 @@ module's input, open shortcuts), never the activations of all layers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sparsemend.errors import SparsemendError
+from sparsemend.finite import NotFiniteError, is_finite
 
 Run = Callable[[], object]
 
@@ -57,10 +60,11 @@ class _Worker:
         self._abort = False
         self.at: tuple[str, Any, Tensor] | None = None
         self.error: BaseException | None = None
+        self.passing = False  # stops no more
         self.thread = threading.Thread(target=self._main, daemon=True)
-        self.thread.start()
 
     def _main(self) -> None:
+        _current.worker = self
         self._go.acquire()
         try:
             if not self._abort:
@@ -91,12 +95,36 @@ class _Worker:
             raise _Aborted
 
     def abort(self) -> None:
+        """Let the thread end, at once or as soon as it has started; any number of times."""
         self._abort = True
         self._go.release()
-        self.thread.join()
+
+    def join(self) -> None:
+        if self.thread.ident is not None:
+            self.thread.join()
 
 
-_workers: dict[int, _Worker] = {}  # thread → the run in it
+_current = threading.local()  # in the thread of a run, its worker
+
+
+@contextmanager
+def _ended(end: Callable[[], None]) -> Iterator[None]:
+    """Call ``end`` at last; where that is interrupted, once more."""
+    try:
+        try:
+            yield
+        finally:
+            end()
+    finally:
+        end()
+
+
+def _end(workers: Collection[_Worker]) -> None:
+    """Wait until all threads have ended. Once it has begun they all do, even if nobody waits."""
+    for worker in workers:
+        worker.abort()
+    for worker in workers:
+        worker.join()
 
 
 def pause(name: str, carrier: Any, tensor: Tensor) -> None:
@@ -110,10 +138,20 @@ def pause(name: str, carrier: Any, tensor: Tensor) -> None:
         What is about to run, for the caller of :func:`lockstep`.
     tensor
         Its input.
+
+    Raises
+    ------
+    NotFiniteError
+        If the input holds NaN or infinity. The run that it ends stops no more, so that whoever
+        looks for the cause can run the network again within it.
     """
-    worker = _workers.get(threading.get_ident())
-    if worker is not None:
-        worker.pause(name, carrier, tensor)
+    worker: _Worker | None = getattr(_current, "worker", None)
+    if worker is None or worker.passing:
+        return
+    if not is_finite(tensor):
+        worker.passing = True
+        raise NotFiniteError(f"the inputs of layer {name!r} are NaN or infinite")
+    worker.pause(name, carrier, tensor)
 
 
 @contextmanager
@@ -134,16 +172,26 @@ def module_stops(stops: Mapping[nn.Module, str]) -> Iterator[None]:
             )
         pause(stops[module], module, args[0])
 
-    # Replicas of a module share its hooks: what stops is the module itself.
-    handles = [
-        module.register_forward_pre_hook(lambda _, args, module=module: stop(module, args))
-        for module in stops
-    ]
-    try:
-        yield
-    finally:
+    handles: list[RemovableHandle] = []
+
+    def remove() -> None:
         for handle in handles:
             handle.remove()
+
+    with _ended(remove):
+        for module in stops:
+            # Replicas of a module share its hooks: what stops is the module itself.
+            handles.append(module.register_forward_pre_hook(partial(_own, stop, module)))
+        yield
+
+
+def _own(
+    stop: Callable[[nn.Module, tuple[object, ...]], None],
+    module: nn.Module,
+    _: nn.Module,
+    args: tuple[object, ...],
+) -> None:
+    stop(module, args)
 
 
 def lockstep(runs: Sequence[Run], order: Iterable[str]) -> Generator[Pause]:
@@ -165,16 +213,17 @@ def lockstep(runs: Sequence[Run], order: Iterable[str]) -> Generator[Pause]:
     Pause
         The stop at which runs wait; where they wait at different ones, the first of ``order``,
         so that runs which skip it wait for the others at the next.
+
+    Raises
+    ------
+    NotFiniteError
+        If a stop's input holds NaN or infinity.
     """
     rank = {name: place for place, name in enumerate(dict.fromkeys(order))}
-    workers: list[_Worker] = []
-    try:
-        for run in runs:
-            worker = _Worker(run)
-            workers.append(worker)
-            assert worker.thread.ident is not None, "it has been started"
-            _workers[worker.thread.ident] = worker
+    workers = [_Worker(run) for run in runs]
+    with _ended(lambda: _end(workers)):
         for worker in workers:
+            worker.thread.start()
             worker.resume()
         while names := [worker.at[0] for worker in workers if worker.at is not None]:
             name = min(names, key=rank.__getitem__)
@@ -188,7 +237,3 @@ def lockstep(runs: Sequence[Run], order: Iterable[str]) -> Generator[Pause]:
             calls.clear()  # the caller may still hold the Pause; free its tensors
             for index in here:
                 workers[index].resume()
-    finally:
-        for worker in workers:
-            worker.abort()
-            _workers.pop(worker.thread.ident or 0, None)

@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, cut
+from sparsemend.finite import check_network
 from sparsemend.layers.access import layer_weight
 from sparsemend.layers.coverage import Coverage, measure_coverage, prunable_sites
 from sparsemend.layers.graph import Graph, scan, trace
@@ -119,6 +120,7 @@ def find_layers(
     prunable = _modules_of(model, is_layer)
     for module, name in prunable.items():
         _check_lazy(name, module)
+    check_network(model)
     if batch is None:
         return _registered(model, prunable)
     norms = _modules_of(model, lambda module: isinstance(module, NORMALISATIONS))
@@ -136,7 +138,6 @@ def find_layers(
     coverage = measure_coverage(model, layers, uses)
     if not layers:
         raise _no_layers("that runs", coverage)
-    _check_finite(model, layers)
     if coverage.covered < coverage.matrix:
         warnings.warn(str(coverage), SparsemendWarning, stacklevel=2)
     return LayerSet(layers, graph, coverage, {site.name: site.geometry for site in sites})
@@ -278,12 +279,6 @@ def _check_lazy(name: str, module: nn.Module) -> None:
         raise SparsemendError(
             f"layer {name!r} is lazy and has no weight yet", fix="run the model once first"
         )
-
-
-def _check_finite(model: nn.Module, layers: Sequence[Layer]) -> None:
-    for layer in layers:
-        if not layer_weight(model, layer).isfinite().all():
-            raise SparsemendError(f"layer {layer.name!r} has NaN or infinite weights")
 
 
 def _unreached(model: nn.Module, uses: Uses) -> bool:

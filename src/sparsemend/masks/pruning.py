@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from numbers import Integral
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
+from sparsemend.execution.restoring import restored_on_error
 from sparsemend.layers import (
     LayerSet,
     discover,
@@ -48,7 +50,8 @@ def prune(
     calibration
         Of the dense network.
     inplace
-        Change the model that was passed.
+        Change the model that was passed; interrupted, it is as it was, for which a copy of its
+        parameters and buffers is held.
 
     Returns
     -------
@@ -63,8 +66,9 @@ def prune(
     layers = calibration.layers if calibration is not None else discover(model)
     masks = choose_masks(model, allocation, mask, layers=layers, calibration=calibration)
     pruned = model if inplace else copy.deepcopy(model)
-    apply_masks(pruned, masks, layers)
-    verify_masks(pruned, masks, allocation, layers)
+    with restored_on_error(pruned) if inplace else nullcontext():
+        apply_masks(pruned, masks, layers)
+        verify_masks(pruned, masks, allocation, layers)
     return pruned
 
 

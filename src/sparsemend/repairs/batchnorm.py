@@ -8,18 +8,24 @@ Mode ``ema``: as published repairs run it, exponential averages over a number of
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsemend.calibration.moments import ColumnMoments
-from sparsemend.errors import SparsemendError
+from sparsemend.checks import check_int
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.execution.lockstep import lockstep, module_stops
 from sparsemend.execution.replica import replica
+from sparsemend.execution.restoring import restored_on_error
+from sparsemend.finite import FIX_ACTIVATIONS, check_finite, check_network, traced
 from sparsemend.progress import progress_bar, progress_shown
 from sparsemend.repairs.repair import Outcome, Repair, Situation, Terms
 from sparsemend.session import Session
@@ -27,6 +33,8 @@ from sparsemend.session import Session
 MODES = ("exact", "ema")
 EMA_MOMENTUM = 0.1
 EMA_UPDATES = 20
+# Fewer values of a channel say nothing of its variance.
+LEAST_VALUES = 3
 
 
 def recalibrate(
@@ -40,6 +48,9 @@ def recalibrate(
     progress: bool | None = None,
 ) -> None:
     """Recalibrate every BatchNorm that keeps running statistics, in place.
+
+    On any error the network is as it was. Held in memory: the batches, of every batch what the
+    network needs at the normalisation at work, and a copy of parameters and buffers.
 
     Parameters
     ----------
@@ -59,18 +70,36 @@ def recalibrate(
     Raises
     ------
     SparsemendError
-        If the mode is unknown, the network has no BatchNorm with running statistics, or the
-        batches are empty, labelled or not finite.
+        If the mode is unknown, momentum or updates are out of range, the network has no BatchNorm
+        with running statistics, the batches are empty, labelled or not finite, or what the
+        network computes is not; with ``ema``, also if a batch gives a BatchNorm one value per
+        channel.
+
+    Warns
+    -----
+    SparsemendWarning
+        With ``exact``, if a BatchNorm gets one or two values per channel from all batches
+        together, which say nothing of a variance: it keeps its statistics.
     """
     if mode not in MODES:
         raise SparsemendError("unknown BatchNorm recalibration mode", mode, ", ".join(MODES))
+    if not _is_share(momentum):
+        raise SparsemendError("momentum is out of range", momentum, "a number above 0, at most 1")
+    check_int("updates", updates)
     norms = running_norms(model)
     held = materialise(batches)
-    with progress_shown(progress):
+    check_network(model)
+    with progress_shown(progress), restored_on_error(model):
         if mode == "exact":
             _exact(model, held, norms)
         else:
-            _ema(model, held, list(norms), momentum, updates, reset)
+            _ema(model, held, norms, momentum, updates, reset)
+        check_network(model, "the recalibrated network")
+
+
+def _is_share(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value <= 1  # type: ignore[operator]
 
 
 def _find_norms(model: nn.Module) -> dict[nn.Module, str]:
@@ -105,7 +134,13 @@ def running_norms(model: nn.Module) -> dict[nn.Module, str]:
 
 def _exact(model: nn.Module, batches: Sequence[Batch], norms: dict[nn.Module, str]) -> None:
     pooled: dict[nn.Module, ColumnMoments] = {}
-    runs = [lambda batch=batch: call(replica(model), batch) for batch in batches]
+    few: dict[str, int] = {}
+
+    def run(batch: Batch) -> None:
+        with traced(model, lambda: call(replica(model), batch)):
+            call(replica(model), batch)
+
+    runs = [partial(run, batch) for batch in batches]
     with (
         evaluation_mode(model),
         progress_bar("recalibrate BatchNorm", len(norms)) as advance,
@@ -121,13 +156,28 @@ def _exact(model: nn.Module, batches: Sequence[Batch], norms: dict[nn.Module, st
                 pooled[module].update(columns, dim=0)
                 touched.add(module)
             for module in touched:
-                _set_statistics(module, pooled[module])
+                few.pop(norms[module], None)
+                if pooled[module].count < LEAST_VALUES:
+                    few[norms[module]] = pooled[module].count
+                else:
+                    _set_statistics(norms[module], module, pooled[module])
             advance()
+    if few:
+        details = ", ".join(f"{name} ({count})" for name, count in few.items())
+        warnings.warn(
+            f"BatchNorm keeps its statistics where a channel has fewer than {LEAST_VALUES} values: "
+            f"{details}; calibrate with more inputs",
+            SparsemendWarning,
+            stacklevel=4,
+        )
 
 
-def _set_statistics(module: nn.Module, moments: ColumnMoments) -> None:
-    module.running_mean.copy_(moments.mean)  # type: ignore[operator]
-    module.running_var.copy_(moments.variance)  # type: ignore[operator]
+def _set_statistics(name: str, module: nn.Module, moments: ColumnMoments) -> None:
+    found = ((module.running_mean, moments.mean), (module.running_var, moments.variance))
+    for buffer, value in found:
+        buffer.copy_(value)  # type: ignore[operator]
+        what = f"the statistics of BatchNorm {name!r} on these inputs"
+        check_finite(what, buffer, fix=FIX_ACTIVATIONS)  # type: ignore[arg-type]
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -138,23 +188,42 @@ def _channels_last(x: Tensor) -> Tensor:
 def _ema(
     model: nn.Module,
     batches: Sequence[Batch],
-    norms: list[nn.Module],
+    norms: dict[nn.Module, str],
     momentum: float,
     updates: int,
     reset: bool,
 ) -> None:
     before = [norm.momentum for norm in norms]
+    at_work = 0
+
+    def look(norm: nn.Module, args: tuple[Any, ...]) -> None:
+        x = args[0] if args else None
+        if isinstance(x, Tensor) and x.dim() > 1 and x.numel() == x.shape[1]:
+            raise SparsemendError(
+                f"batches[{at_work}] gives BatchNorm {norms[norm]!r} a single value per channel, "
+                "which has no variance",
+                allowed="at least two",
+                fix="leave that batch out, or use larger batches or mode 'exact'",
+            )
+
+    handles = []
     with evaluation_mode(model), progress_bar("recalibrate BatchNorm", updates) as advance:
         try:
             for norm in norms:
+                handles.append(norm.register_forward_pre_hook(look))
                 if reset:
                     norm.reset_running_stats()  # type: ignore[operator]
                 norm.momentum = momentum  # type: ignore[assignment]
                 norm.training = True
             for index in range(updates):
-                call(model, batches[index % len(batches)])
+                at_work = index % len(batches)
+                run = partial(call, model, batches[at_work])
+                with traced(model, run):
+                    run()
                 advance()
         finally:
+            for handle in handles:
+                handle.remove()
             for norm, value in zip(norms, before, strict=True):
                 norm.momentum = value
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import nn
 
+from sparsemend.errors import SparsemendWarning
+from sparsemend.finite import NotFiniteError, check_network
 from sparsemend.repairs.adoption import adopt
 from sparsemend.repairs.repair import Outcome, Repair, Situation, Support, Terms
 from sparsemend.session import Session
@@ -68,6 +71,7 @@ class _Trials:
         self._tried: dict[str, float] = {}
         self._refitted: dict[str, tuple[nn.Module, Outcome]] = {}
         self._best: tuple[float, nn.Module, Outcome] | None = None
+        self._failed: dict[str, NotFiniteError] = {}
 
     def suits(self, repair: Repair, support: Support) -> bool:
         """Whether a repair can be an ending on a support, and wants to."""
@@ -81,33 +85,54 @@ class _Trials:
         model = copy.deepcopy(self._network)
         earlier = {name: network for name, (network, _) in self._refitted.items()}
         terms = dataclasses.replace(self._terms, earlier=earlier)
-        outcome = repair.run(self._session, model, terms)
-        if repair.refits:
-            self._refitted[repair.name] = model, outcome
-        self._judge(repair.name, model, outcome)
+        with self._trial(repair.name):
+            outcome = repair.run(self._session, model, terms)
+            self._judge(repair.name, model, outcome)
+            if repair.refits:
+                self._refitted[repair.name] = model, outcome
 
     def finish(self, refit: Repair, finishing: Sequence[Repair]) -> None:
         """Try repairs behind one that has refitted the weights."""
+        if refit.name in self._failed:
+            return
         start, before = self._refitted[refit.name]
         support = dataclasses.replace(self._terms.support, masks=before.masks)
         terms = dataclasses.replace(self._terms, support=support)
         for repair in finishing:
             if self.suits(repair, support):
                 model = copy.deepcopy(start)
-                outcome = repair.run(self._session, model, terms)
                 name = f"{refit.name}+{repair.name}"
-                self._judge(name, model, outcome.after(before))
+                with self._trial(name):
+                    outcome = repair.run(self._session, model, terms)
+                    self._judge(name, model, outcome.after(before))
 
     def take(self, network: nn.Module) -> Outcome:
-        """Let the network become the best, and say what that was."""
-        assert self._best is not None, "the main ending is always tried"
+        """Let the network become the best, and say what that was.
+
+        Raises
+        ------
+        NotFiniteError
+            That of the first repair, if all have failed.
+        """
+        if self._best is None:
+            raise next(iter(self._failed.values()))
+        for name, error in self._failed.items():
+            warnings.warn(f"repair {name!r} was left out: {error}", SparsemendWarning, stacklevel=2)
         _, model, outcome = self._best
         adopt(network, model)
         return dataclasses.replace(outcome, tried=dict(self._tried))
 
+    @contextmanager
+    def _trial(self, formula: str) -> Iterator[None]:
+        """A repair whose numbers do not stay finite is left out."""
+        try:
+            yield
+        except NotFiniteError as error:
+            self._failed[formula] = error
+
     def _judge(self, formula: str, model: nn.Module, outcome: Outcome) -> None:
+        check_network(model, f"the network after repair {formula!r}")
         loss = self._session.reference.agreement(model).loss
         self._tried[formula] = loss
-        # A network whose outputs are NaN is better than none, and worse than any other.
-        if self._best is None or loss < self._best[0] or math.isnan(self._best[0]):
+        if self._best is None or loss < self._best[0]:
             self._best = loss, model, dataclasses.replace(outcome, repair=formula)

@@ -15,6 +15,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, call, evaluation_mode, padding_of
 from sparsemend.execution.lockstep import Pause, lockstep, pause
 from sparsemend.execution.replica import replica
+from sparsemend.finite import FIX_ACTIVATIONS, check_finite, traced
 from sparsemend.layers import Call, Layer, LayerCalls, LayerSet, channel_last, run_layer
 from sparsemend.operators import Operator
 from sparsemend.progress import progress_bar
@@ -148,7 +149,8 @@ def paired_runs(
         pause(layer.name, called.geometry, called.x)
 
     def run(model: nn.Module, batch: Batch) -> None:
-        with LayerCalls(model, layers, before=stop, padding=padding_of(batch)):
+        calls = LayerCalls(model, layers, before=stop, padding=padding_of(batch))
+        with traced(model, lambda: call(replica(model), batch)), calls:
             call(replica(model), batch)
 
     both = (session.model, network)
@@ -183,7 +185,7 @@ def _accumulate(
 def _outputs(model: nn.Module, layer: Layer, geometry: Any, inputs: Tensor, index: int) -> Tensor:
     """The layer's pre-activations [positions, C]."""
     try:
-        return channel_last(geometry, run_layer(model, layer, geometry, inputs))
+        outputs = channel_last(geometry, run_layer(model, layer, geometry, inputs))
     except RuntimeError as error:
         if "out of memory" in str(error):
             raise
@@ -191,6 +193,8 @@ def _outputs(model: nn.Module, layer: Layer, geometry: Any, inputs: Tensor, inde
             f"layer {layer.name!r} cannot run on what batches[{index}] gives it: {error}",
             fix="check the shape and type of the inputs",
         ) from error
+    check_finite(f"the outputs of layer {layer.name!r}", outputs, fix=FIX_ACTIVATIONS)
+    return outputs
 
 
 def match_layer(
@@ -212,4 +216,6 @@ def match_layer(
     alive = statistics.pruned_variance[0] > 0
     scale = operator.scale(statistics)[0].where(alive, statistics.dense_mean.new_ones(()))
     shift = statistics.dense_mean - scale * statistics.pruned_mean[0] if shifted else None
+    what = f"scales and shifts that repair layer {layer.name!r}"
+    check_finite(what, scale, *(() if shift is None else (shift,)))
     return fold(network, layer, scale, shift)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.cross import cross_sum
+from sparsemend.calibration.precision import widened
+from sparsemend.finite import check_finite, check_overflow
 from sparsemend.layers import (
     Layer,
     channel_shape,
@@ -32,6 +34,7 @@ from sparsemend.layers import (
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
 from sparsemend.repairs.targets import Targets
 from sparsemend.solvers import Schedule, solve_on_support
+from sparsemend.solvers.units import unit_of
 
 _DEAD = 1e-12
 
@@ -124,6 +127,8 @@ class InputCovariance:
     """Normalised covariance of a layer's inputs, and cross moments with targets.
 
     Where the layer cannot be shifted, second moments about zero take the place of covariances.
+    Inputs and targets far from 1 are divided by a power of two on the way, which changes nothing
+    but that float32 can hold their squares.
 
     Attributes
     ----------
@@ -142,19 +147,24 @@ class InputCovariance:
     """
 
     def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
-        module, layer, inputs = given.geometry, given.layer, given.inputs
+        module, layer = given.geometry, given.layer
+        unit = unit_of(*given.inputs)
+        inputs = [widened(module, x if unit == 1 else x.float() / unit) for x in given.inputs]
         self._module, self._layer, self._inputs = module, layer, inputs
         collector = MomentsCollector(layer, inputs[0].device, keep_few=False)
         for x in inputs:
             collector.add(module, x)
         moments = collector.result()
+        check_overflow(
+            f"second moments of the inputs of layer {layer.name!r}", moments.column_square
+        )
         self.count = moments.count
-        self.mean = moments.mean
+        self.mean = moments.mean * unit
         covariance = moments.covariance
         self.fixed: Tensor | None = None
         if not given.shifted:
             self.fixed = _present_shift(given, self.mean)
-            mu = self.mean.to(covariance.dtype)
+            mu = moments.mean.to(covariance.dtype)
             covariance += mu.unsqueeze(2) * mu.unsqueeze(1)
             self.mean = torch.zeros_like(self.mean)
         self._emphasis = 0.0
@@ -167,8 +177,9 @@ class InputCovariance:
             covariance += self._emphasis * (self._means.mT @ self._means) / means.shape[1]
         diagonal = covariance.diagonal(dim1=1, dim2=2).clone()
         self.dead = diagonal <= _DEAD * diagonal.amax()
-        self.scale = torch.where(self.dead, 1.0, diagonal.clamp(min=0)).sqrt()
-        covariance /= self.scale.unsqueeze(2) * self.scale.unsqueeze(1)
+        self._scale = torch.where(self.dead, 1.0, diagonal.clamp(min=0)).sqrt()
+        self.scale = self._scale * unit
+        covariance /= self._scale.unsqueeze(2) * self._scale.unsqueeze(1)
         covariance.diagonal(dim1=1, dim2=2)[self.dead] = 0
         self.matrix = covariance
 
@@ -181,11 +192,14 @@ class InputCovariance:
         layer, shape = self._layer, channel_shape(self._layer)
         wide = self.mean.dtype
         held = [targets(index) for index in range(len(self._inputs))]
+        unit = unit_of(*held)
+        if unit != 1:
+            held = [t / unit for t in held]
         if self.fixed is None:
             sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
             mean = torch.stack(sums).sum(dim=0) / self.count
         else:
-            mean = self.fixed
+            mean = self.fixed / unit
         square = torch.zeros_like(mean)
         total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
         total = total.to(mean.device)
@@ -204,8 +218,10 @@ class InputCovariance:
             averages = averages.reshape(len(averages), layer.groups, -1).permute(1, 2, 0)
             product = averages @ self._means / self._means.shape[1]
             covariance += self._emphasis * product
-        covariance = (covariance / self.scale.unsqueeze(1)).to(self.matrix.dtype)
-        return covariance, mean, (square / self.count).sqrt()
+        covariance = (covariance / self._scale.unsqueeze(1)).to(self.matrix.dtype)
+        check_overflow(f"moments of the outputs wanted of layer {layer.name!r}", square)
+        check_finite(f"moments of the inputs and outputs of layer {layer.name!r}", covariance)
+        return covariance * unit, mean * unit, (square / self.count).sqrt() * unit
 
 
 def _present_shift(given: LayerInputs, like: Tensor) -> Tensor:
@@ -261,6 +277,7 @@ def fit_layer(
         scaled = solve_on_support(covariance.matrix, cross, support, ridge, near)
         weight = scaled.to(covariance.mean.dtype) / scale
         shift = mean - (weight * covariance.mean.unsqueeze(1)).sum(dim=2).flatten()
+        check_finite(f"the values fitted to layer {layer.name!r}", weight, shift)
         return Fit(weight, shift, support)
 
     first = targets.first()
@@ -284,7 +301,7 @@ def _row_units(deviation: Tensor, slope: Tensor, importance: Tensor | None) -> T
     The target's standard deviation; with importances, its geometric mean with the (normalised)
     error that matters equally for every row.
     """
-    tiny = torch.finfo(torch.float32).tiny
+    tiny = torch.finfo(deviation.dtype).tiny
     if not deviation.any():  # constant targets: nothing tells the rows apart
         return torch.ones_like(deviation)
     units = deviation.clamp(min=float(deviation.max()) * 1e-6).clamp(min=tiny)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from sparsemend.errors import SparsemendError
+from sparsemend.finite import check_network
 from sparsemend.repairs.registry import find_repair, get_repair, repair_names, repairs
 from sparsemend.repairs.repair import SCOPES, STAGES, Outcome, Repair, Restored, Terms
 from sparsemend.session import Session
@@ -89,6 +90,11 @@ class Formula:
             The network to repair; still dense where the support has no masks.
         terms
             Support, scope and constants.
+
+        Raises
+        ------
+        NotFiniteError
+            If something on the way, or a parameter or statistic in the end, is not finite.
         """
         if terms.support.masks is None and not self.chooses_masks:
             raise SparsemendError(f"repair {str(self)!r} needs masks: it does not choose them")
@@ -99,6 +105,7 @@ class Formula:
             outcome = found.after(outcome)
             support = dataclasses.replace(terms.support, masks=outcome.masks)
             terms = dataclasses.replace(terms, support=support)
+        check_network(network, f"the network after repair {str(self)!r}")
         return outcome
 
 

@@ -76,7 +76,7 @@ def _variant(*, with_mirrored: bool = False, again: bool = False) -> Repair:
         if not again:
             return True
         # Only the choice of weights changes, and only from the better inputs.
-        better = tried.get(f"{_NAME}-mirrored", math.inf) < tried[_NAME]
+        better = tried.get(f"{_NAME}-mirrored", math.inf) < tried.get(_NAME, math.inf)
         return situation.support.masks is None and better == with_mirrored
 
     return Repair(

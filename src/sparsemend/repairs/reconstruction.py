@@ -21,6 +21,7 @@ from sparsemend.calibration import PairedMoments
 from sparsemend.errors import SparsemendWarning
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
+from sparsemend.finite import FIX_ACTIVATIONS, check_finite
 from sparsemend.layers import (
     Layer,
     Surroundings,
@@ -200,6 +201,7 @@ class _Pass:
         # Routed to other inputs than in the dense network: the dense layer on the same ones.
         targeted = inputs if routed else dense_inputs
         outputs = [run_layer(self._dense, layer, geometry, x).float() for x in targeted]
+        check_finite(f"the dense outputs of layer {name!r}", *outputs, fix=FIX_ACTIVATIONS)
         if layer.groups * layer.fan_in**2 > _MOST_MOMENTS:
             self._match(layer, geometry, inputs, outputs)
             return
@@ -297,14 +299,17 @@ class _Pass:
         return len(calls) // 2 if layer.calls > 1 else self._batches
 
     def _finish(self, layer: Layer, fit: Fit, covariance: InputCovariance) -> None:
-        # Plus zero: solvers leave -0 among the pruned weights.
-        set_weight(self._network, layer, fit.weight + 0.0)
+        # Outside the mask 0, never -0.
+        set_weight(self._network, layer, fit.weight.masked_fill(~fit.mask, 0))
         if covariance.fixed is None:
             biases = layer_biases(self._network, layer)
             shift = fit.shift - biases[0].to(fit.shift) if biases else fit.shift
             self.added += fold(self._network, layer, None, shift)
         else:
             self.unshifted.append(layer.name)
+        what = f"the weights and biases fitted to layer {layer.name!r}"
+        fitted = (layer_weight(self._network, layer), *layer_biases(self._network, layer))
+        check_finite(what, *fitted, fix=FIX_ACTIVATIONS)
         self.masks[layer.name] = stored_weight(fit.mask, layer)
         constant = int(covariance.dead.sum())
         if constant:

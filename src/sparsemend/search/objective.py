@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
 from sparsemend.errors import SparsemendWarning
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import batch_size, split_inputs
+from sparsemend.finite import NotFiniteError
 from sparsemend.masks import MaskRule, apply_masks, choose_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
@@ -97,13 +98,15 @@ class Objective:
 
     def exact(self, counts: Mapping[str, int]) -> float:
         """Loss after the real repair; infinite where outputs are no numbers."""
-        return _loss(self._session.reference, self._network(counts))
+        return _loss(self._session.reference, lambda: self._network(counts))
 
     def proxy(self, counts: Mapping[str, int]) -> float:
         """Loss after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
         with progress_shown(False):
-            model = self._repaired(counts, self._quick, _PROXY_SETTINGS)
-        return _loss(self._quick.reference, model)
+            return _loss(
+                self._quick.reference,
+                lambda: self._repaired(counts, self._quick, _PROXY_SETTINGS),
+            )
 
     def slopes(self, counts: Mapping[str, int]) -> Array | None:
         """d loss / d log density of every layer after the real repair, on the inputs that it saw.
@@ -116,7 +119,10 @@ class Objective:
         if self._formula.refits or self._rule.joint or restored is None:
             return None
         marginal = at_the_margin(self._session, counts, self._rule)
-        network = self._network(counts)
+        try:
+            network = self._network(counts)
+        except NotFiniteError:
+            return None
         return density_slopes(
             self._session,
             network,
@@ -147,6 +153,8 @@ class Objective:
         return model
 
 
-def _loss(judge: Reference, model: nn.Module) -> float:
-    loss = judge.agreement(model).loss
-    return math.inf if math.isnan(loss) else loss  # NaN would compare as no worse than anything
+def _loss(judge: Reference, repaired: Callable[[], nn.Module]) -> float:
+    try:
+        return judge.agreement(repaired()).loss
+    except NotFiniteError:
+        return math.inf  # NaN would compare as no worse than anything

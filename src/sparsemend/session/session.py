@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparsemend.calibration import Calibration, gather_moments
 from sparsemend.errors import SparsemendError
-from sparsemend.evaluation import Criterion, Jury, Parts, Reference
+from sparsemend.evaluation import Criterion, Jury, Reference, read_finite
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
+from sparsemend.finite import check_network
 from sparsemend.layers import LayerFilter, LayerSet, discover
 from sparsemend.session.holdout import hold_out
 
@@ -133,30 +134,22 @@ class Session:
         Raises
         ------
         SparsemendError
-            If the network's outputs cannot be judged.
+            If the network's outputs cannot be judged, or hold NaN or +infinity.
         """
-        return self._first_outputs()[0]
-
-    def check_outputs(self) -> None:
-        """Refuse outputs that cannot be judged, and such as are NaN, before any work.
-
-        One forward pass of one batch.
-        """
-        jury, parts = self._first_outputs()
-        self.__dict__["jury"] = jury
-        for seat, part in zip(jury.seats, parts, strict=True):
-            if isinstance(part, Tensor) and bool(part.isnan().any()):
-                raise SparsemendError(
-                    f"{seat} of the dense network is NaN",
-                    fix="check its weights and statistics, and the preprocessing of the inputs",
-                )
-
-    def _first_outputs(self) -> tuple[Jury, Parts]:
         batch = self.seen[0]
         with evaluation_mode(self.model):
             output = call(self.model, batch)
-        jury = self.criterion.jury(output, batch)
-        return jury, jury.read(output, batch)
+            jury = self.criterion.jury(output, batch)
+            read_finite(jury, self.model, output, batch)
+        return jury
+
+    def check_outputs(self) -> None:
+        """Refuse numbers that are not finite, and outputs that cannot be judged, before any work.
+
+        One forward pass of one batch.
+        """
+        check_network(self.model)
+        _ = self.jury
 
     def scores_classes(self, features: int) -> bool:
         """Whether outputs of so many features are scores of classes."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsemend.solvers.cholesky import factorise
+from sparsemend.solvers.units import unit_of
+
 # Elements of the row systems that are gathered and factorised together (256 MiB in float64).
 _GATHER_ELEMENTS = 1 << 25
 # Conjugate gradients, used where factorising every row's system would cost more: residuals
@@ -57,7 +60,9 @@ def solve_on_support(
         [groups, rows, d], exactly zero outside the mask.
     """
     if _factorising_cost(mask) > _iterating_cost(mask):
-        return conjugate_gradient(covariance, target, mask, ridge, start)
+        unit = unit_of(target)
+        near = None if start is None else start / unit
+        return conjugate_gradient(covariance, target / unit, mask, ridge, near) * unit
     return _factorise(covariance, target, mask, ridge)
 
 
@@ -116,12 +121,7 @@ def _solve_batch(
     diagonal = system.diagonal(dim1=1, dim2=2)
     diagonal.add_(torch.where(there, ridge, 1.0).to(system.dtype))
     right = (target.gather(1, index) * there).double().unsqueeze(2)
-    factor, failed = torch.linalg.cholesky_ex(system)
-    jitter = max(ridge, 1e-9)
-    while failed.any():  # rounding made a system indefinite: a little more ridge for all
-        jitter *= 10
-        diagonal.add_(jitter)
-        factor, failed = torch.linalg.cholesky_ex(system)
+    factor = factorise(system, 10 * max(ridge, 1e-9), growth=10)
     values = torch.cholesky_solve(right, factor).squeeze(2) * there
     return torch.zeros_like(target).scatter_(1, index, values.to(target.dtype))
 

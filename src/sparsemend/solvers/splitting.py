@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsemend.solvers.cholesky import factorise
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -106,8 +108,4 @@ def _inverse(covariance: Tensor, shift: float) -> Tensor:
     """(Sigma + shift I)⁻¹, shared by all rows of a group."""
     shifted = covariance.clone()
     shifted.diagonal(dim1=1, dim2=2).add_(shift)
-    factor, failed = torch.linalg.cholesky_ex(shifted)
-    while failed.any():
-        shifted.diagonal(dim1=1, dim2=2).add_(shift)
-        factor, failed = torch.linalg.cholesky_ex(shifted)
-    return torch.cholesky_inverse(factor)
+    return torch.cholesky_inverse(factorise(shifted, shift, growth=2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
+from sparsemend.execution.restoring import restored_on_error
 from sparsemend.layers import LayerFilter
 from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
 from sparsemend.progress import progress_shown
@@ -93,7 +94,8 @@ def compress(
         Which layers to prune, by name, pattern or class, as in :func:`sparsemend.discover`; the
         others stay as they are and do not count in the sparsity.
     inplace
-        Change the model that was passed; on an error before the repair it is unchanged.
+        Change the model that was passed; on an error it is as it was, for which a copy of its
+        parameters and buffers is held besides the one that serves as the dense network.
     progress
         Show progress bars; default on a terminal.
 
@@ -124,7 +126,8 @@ def compress(
             chosen=LayerFilter.of(include, exclude),
             judging=recipe.judges,
         )
-        return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
+        with restored_on_error(model) if inplace else nullcontext():
+            return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
 
 
 def run_recipe(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import nullcontext
 
 from torch import nn
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
+from sparsemend.execution.restoring import restored_on_error
+from sparsemend.finite import check_network
 from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
 from sparsemend.masks import apply_masks, find_masks
 from sparsemend.progress import progress_shown
@@ -62,7 +65,8 @@ def repair(
         Give a bias to layers that have neither one nor a BatchNorm behind them, with a warning
         that names them. By default no parameter is added: they are fitted without a shift.
     inplace
-        Change the pruned network that was passed.
+        Change the pruned network that was passed; on an error it is as it was, for which a copy
+        of its parameters and buffers is held.
     progress
         Show a progress bar; default on a terminal.
 
@@ -74,8 +78,8 @@ def repair(
     Raises
     ------
     SparsemendError
-        For an unknown repair or scope, batches that are empty, labelled or not finite, or
-        networks that do not belong together.
+        For an unknown repair or scope, batches that are empty, labelled or not finite, networks
+        that do not belong together, or numbers that are not finite on the way.
     """
     formula = parse_repair(repair)
     refuse_unsupported(pruned)
@@ -89,21 +93,23 @@ def repair(
         check_copy(pruned, session.seen[0])
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
+        check_network(pruned, "the pruned network")
         repaired, parameters = pruned if inplace else copy.deepcopy(pruned), shapes_of(pruned)
         if not inplace:
             check_apart(repaired, pruned)
             check_apart(repaired, dense)
-        apply_masks(repaired, masks, session.layers)  # -0 becomes +0
-        terms = Terms(support, scope, new_biases=new_biases)
-        outcome = formula.run(session, repaired, terms)
-        verify_result(
-            repaired,
-            parameters,
-            outcome.masks,
-            support.counts,
-            session.layers,
-            outcome.added_biases,
-        )
+        with restored_on_error(repaired) if inplace else nullcontext():
+            apply_masks(repaired, masks, session.layers)  # -0 becomes +0
+            terms = Terms(support, scope, new_biases=new_biases)
+            outcome = formula.run(session, repaired, terms)
+            verify_result(
+                repaired,
+                parameters,
+                outcome.masks,
+                support.counts,
+                session.layers,
+                outcome.added_biases,
+            )
     if outcome.added_biases:
         warnings.warn(
             f"layers that got a bias parameter: {', '.join(outcome.added_biases)}",

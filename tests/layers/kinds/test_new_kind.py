@@ -40,14 +40,14 @@ class Contraction(LayerKind):
         x, weight = args
         return Call(bare(Contracting, channels=len(weight)), x, weight, None, takes_bias=False)
 
-    def apply(self, module, x, weight, bias):
+    def apply(self, module, x, weight, bias):  # noqa: ARG002
         z = torch.tensordot(x, weight, dims=([-1], [1]))
         return z if bias is None else z + bias
 
     def rows(self, module):
         return module.channels if hasattr(module, "channels") else len(module.weight)
 
-    def unfold(self, module, x):
+    def unfold(self, module, x):  # noqa: ARG002
         yield x.reshape(1, -1, x.shape[-1])
 
 
@@ -134,7 +134,7 @@ def test_it_is_pruned_to_exact_counts():
 def test_variance_repair_gives_its_channels_the_dense_mean_and_variance():
     net, batches = make_network(), make_batches()
     pruned = prune(net)
-    repaired = sm.repair(pruned, net, batches, "variance", progress=False)
+    repaired = sm.repair(pruned, net, batches, "variance", new_biases=True, progress=False)
     x = torch.cat(batches).reshape(-1, 6)
     with torch.no_grad():
         dense, ours = net[0](x), repaired[0](x)

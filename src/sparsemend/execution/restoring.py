@@ -1,0 +1,70 @@
+"""Give a network back as it was when what changes it in place fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+@contextmanager
+def restored_on_error(model: nn.Module) -> Iterator[None]:
+    """On any error, an interrupt too, undo what happened to a network within.
+
+    Parameters and buffers get their values and ``requires_grad`` back, added ones are removed and
+    removed ones put back; so are training flags and the state of PyTorch's random numbers. Every
+    tensor stays the object that it was.
+
+    Held in memory within: one copy of all parameters and buffers.
+
+    Parameters
+    ----------
+    model
+        The network that is changed within.
+    """
+    state = _State(model)
+    try:
+        yield
+    except BaseException:
+        state.restore()
+        raise
+
+
+class _State:
+    """What there was in every module of a network."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = [
+            (module, dict(module._parameters), dict(module._buffers), module.training)
+            for module in model.modules()
+        ]
+        # Tied tensors once.
+        held: dict[int, Tensor] = {}
+        for _, parameters, buffers, _ in self._modules:
+            for tensor in (*parameters.values(), *buffers.values()):
+                if tensor is not None and not is_lazy(tensor):
+                    held[id(tensor)] = tensor
+        self._values = [
+            (tensor, tensor.detach().clone(), tensor.requires_grad) for tensor in held.values()
+        ]
+        self._random = torch.get_rng_state()
+        devices = {tensor.device for tensor in held.values() if tensor.is_cuda}
+        self._cuda_random = [(device, torch.cuda.get_rng_state(device)) for device in devices]
+
+    def restore(self) -> None:
+        for module, parameters, buffers, training in self._modules:
+            module._parameters.clear()
+            module._parameters.update(parameters)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+            module.training = training
+        with torch.no_grad():
+            for tensor, value, requires_grad in self._values:
+                tensor.copy_(value)
+                tensor.requires_grad_(requires_grad)
+        torch.set_rng_state(self._random)
+        for device, state in self._cuda_random:
+            torch.cuda.set_rng_state(state, device)

@@ -1,0 +1,28 @@
+"""Units in which float32 can hold what is computed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Squares of numbers within these powers of two, and their sums, are normal numbers in float32.
+_LEAST, _MOST = -32, 32
+
+
+def unit_of(*tensors: Tensor) -> float:
+    """The power of two below the largest magnitude, where float32 cannot hold its square; else 1.
+
+    Dividing by it is exact, so that results do not depend on the unit of what is measured.
+    """
+    largest = 0.0
+    for tensor in tensors:
+        if tensor.numel():
+            low, high = torch.aminmax(tensor.detach())
+            largest = max(largest, -float(low), float(high))
+    if not 0 < largest < math.inf:
+        return 1.0
+    exponent = math.frexp(largest)[1] - 1
+    # The inverse is a number in float32, too.
+    return 1.0 if _LEAST <= exponent <= _MOST else math.ldexp(1.0, max(-126, min(126, exponent)))
