@@ -86,7 +86,7 @@ def test_closed_form_is_what_a_forward_pass_measures(
 
 
 def test_ratio_and_order(network, calibration):
-    by_repair = {name: diagnose(network, calibration, name) for name in OPERATORS}
+    by_repair = {name: diagnose(network, calibration, name) for name in (*OPERATORS, "reconstruct")}
     raw = by_repair["none"].raw
     for name, diagnosis in by_repair.items():
         np.testing.assert_array_equal(diagnosis.raw, raw)

@@ -17,6 +17,10 @@ from sparsemend.session import Session, hold_out
 pytestmark = pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
 
 
+class Log(list):
+    """One for all replicas of a network, which have plain lists of their own."""
+
+
 class Recorder(nn.Module):
     """A small network that notes which inputs it is called with, and how often."""
 
@@ -26,7 +30,7 @@ class Recorder(nn.Module):
         self.conv1 = nn.Conv2d(3, 6, 3, padding=1, bias=not norm)
         self.norm = nn.BatchNorm2d(6) if norm else nn.Identity()
         self.conv2, self.head = nn.Conv2d(6, 6, 3), nn.Linear(6, 4)
-        self.log = []
+        self.log = Log()
 
     def __deepcopy__(self, memo):
         # Copies write into the same log.

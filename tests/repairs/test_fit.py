@@ -54,7 +54,7 @@ def test_moments_are_those_of_unfolded_inputs(kind):
     module, layer, inputs = case(kind)
     with torch.no_grad():
         targets = [torch.randn_like(module(x)) + 1 for x in inputs]
-    covariance = InputCovariance(LayerInputs(module, layer, inputs), 0.0)
+    covariance = InputCovariance(LayerInputs(nn.Sequential(module), layer, module, inputs), 0.0)
     cross, mean, deviation = covariance.cross(targets.__getitem__)
     x, z = columns_and_targets(module, layer, inputs, targets)
     mu = x.mean(dim=1, keepdim=True)
@@ -76,7 +76,7 @@ def test_the_pooled_term_is_that_of_means_over_positions(kind):
     with torch.no_grad():
         targets = [torch.randn_like(module(x)) + 1 for x in inputs]
     weight = 0.7
-    covariance = InputCovariance(LayerInputs(module, layer, inputs), weight)
+    covariance = InputCovariance(LayerInputs(nn.Sequential(module), layer, module, inputs), weight)
     cross, _, _ = covariance.cross(targets.__getitem__)
     x, z = columns_and_targets(module, layer, inputs, targets)
     x, z = x - x.mean(dim=1, keepdim=True), z - z.mean(dim=1, keepdim=True)
@@ -101,7 +101,10 @@ def test_all_weights_kept_are_found_again(kind, pooled):
     bias = torch.zeros(layer.rows) if module.bias is None else module.bias.detach().clone()
     pooled = pooled and layer.is_convolution
     for mask in (torch.ones(dense.shape, dtype=torch.bool), None):
-        given, choice = LayerInputs(module, layer, inputs), Choice(layer.size, mask, GRADUAL)
+        given, choice = (
+            LayerInputs(nn.Sequential(module), layer, module, inputs),
+            Choice(layer.size, mask, GRADUAL),
+        )
         fit, _ = fit_layer(given, targets, choice, FitSettings(ridge=1e-10), pooled=pooled)
         assert fit.mask.all()
         torch.testing.assert_close(fit.weight, dense, rtol=1e-5, atol=1e-6)
@@ -115,7 +118,7 @@ def test_a_fixed_mask_gets_the_least_squares_values(kind):
     mask = torch.rand(layer.groups, layer.rows // layer.groups, layer.fan_in) < 0.4
     ridge = 1e-9
     fit, _ = fit_layer(
-        LayerInputs(module, layer, inputs),
+        LayerInputs(nn.Sequential(module), layer, module, inputs),
         targets,
         Choice(0, mask, GRADUAL),
         FitSettings(ridge=ridge),
@@ -143,7 +146,7 @@ def test_free_masks_have_the_count(kind, relu):
         with torch.no_grad():
             module.weight.copy_(start)
         fit, _ = fit_layer(
-            LayerInputs(module, layer, inputs),
+            LayerInputs(nn.Sequential(module), layer, module, inputs),
             targets,
             Choice(kept, None, GRADUAL),
             FitSettings(),
@@ -168,7 +171,7 @@ def test_constant_inputs_have_no_variance_to_fit(value, relu):
     one = torch.ones(())
     targets = Targets(dense, dense, None, one, one * 0, one.bool())
     fit, covariance = fit_layer(
-        LayerInputs(module, layer, inputs),
+        LayerInputs(nn.Sequential(module), layer, module, inputs),
         targets,
         Choice(9, None, GRADUAL),
         FitSettings(),

@@ -159,7 +159,11 @@ def test_refitting_never_raises_the_bound_on_what_passes_the_relu(
         constants = FitSettings(ridge=1e-9, refits=refits)
         choice = Choice(int(mask.sum()), mask, GRADUAL)
         fit, _ = fit_layer(
-            LayerInputs(module, layer, inputs), targets, choice, constants, relu=True
+            LayerInputs(nn.Sequential(module), layer, module, inputs),
+            targets,
+            choice,
+            constants,
+            relu=True,
         )
         assert torch.equal(fit.mask, mask)
         assert not fit.weight[~mask].any()

@@ -266,6 +266,7 @@ def test_networks_without_batchnorm(kind):
     same(state_of(model), before)
 
 
+@pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
 def test_best_keeps_the_ending_that_is_closest_on_heldout_inputs(digits):
     options = {"mask": "magnitude", "heldout": digits.heldout}
     result = compress(digits.model, digits.calibration, 0.9, "global", repair="best", **options)

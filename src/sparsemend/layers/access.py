@@ -66,5 +66,5 @@ def layer_modules(model: nn.Module, layer: Layer) -> list[tuple[str, Any]]:
 def run_layer(model: nn.Module, layer: Layer, geometry: Any, x: Tensor) -> Tensor:
     """The layer's output for an input, with the model's present weight and bias."""
     biases = layer_biases(model, layer)
-    bias = biases[0] if biases else None
+    bias = biases[getattr(geometry, "which_bias", 0)] if biases else None
     return kind_named(layer.kind).apply(geometry, x, layer_weight(model, layer), bias)

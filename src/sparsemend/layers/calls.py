@@ -76,6 +76,13 @@ class LayerCalls(TorchFunctionMode):
         output = self._output(layer, call, func, args, kwargs)
         return output if self._after is None else self._after(layer, call, output)
 
+    def _place_bias(self, layer: Layer, call: Call) -> None:
+        """Say in the geometry which of several biases this call adds."""
+        if call.bias is not None and len(layer.biases) > 1:
+            keys = [key_of(bias) for bias in layer_biases(self._model, layer)]
+            if key_of(call.bias) in keys:
+                call.geometry.which_bias = keys.index(key_of(call.bias))
+
     def _seen(self, call: Call) -> Call:
         """The call without padding, in the type of the weight where a cast would come first."""
         mask, x = self.padding, call.x
@@ -92,6 +99,7 @@ class LayerCalls(TorchFunctionMode):
         self, layer: Layer, call: Call, func: Callable[..., Any], args: Any, kwargs: Any
     ) -> Tensor:
         if self._before is not None:
+            self._place_bias(layer, call)
             without = call.takes_bias and call.bias is None
             without = without and not layer_biases(self._model, layer)
             self._before(layer, self._seen(call))

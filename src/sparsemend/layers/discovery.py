@@ -156,8 +156,10 @@ def layer_weights(model: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor
                 weights[layer.name] = weight
                 continue
             found = f"weight shape {tuple(weight.shape)}"
-        except (AttributeError, RuntimeError):  # no such module, or a view that reaches too far
+        except AttributeError:  # no such module
             pass
+        except ValueError as error:
+            found = str(error)
         raise SparsemendError(
             f"the calibration is of another network: layer {layer.name!r} has {found}",
             allowed=f"{layer.shape}, as calibrated",
@@ -282,10 +284,15 @@ def _check_finite(model: nn.Module, layers: Sequence[Layer]) -> None:
 
 
 def _unreached(model: nn.Module, uses: Uses) -> bool:
-    """Whether there are matrices that no operation has used yet."""
-    used = {site.weight.parameter for site in uses.sites.values()}
-    used |= uses.looked_up | uses.computed | set(uses.otherwise)
-    return any(p.dim() > 1 and name not in used for name, p in model.named_parameters())
+    """Whether there are matrices, or parts of them, that no operation has used yet."""
+    reached: dict[str, int] = defaultdict(int)
+    for site in uses.sites.values():
+        reached[site.weight.parameter] += math.prod(site.weight.shape)
+    used = uses.looked_up | uses.computed | set(uses.otherwise)
+    return any(
+        p.dim() > 1 and name not in used and reached[name] < p.numel()
+        for name, p in model.named_parameters()
+    )
 
 
 def _following_norms(

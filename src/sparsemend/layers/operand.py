@@ -22,16 +22,34 @@ class Operand:
         Of the view, in elements.
     offset
         Where it begins, in elements from the parameter's own beginning.
+    whole, layout
+        Shape and stride of the parameter.
     """
 
     parameter: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
+    whole: tuple[int, ...]
+    layout: tuple[int, ...]
 
     def of(self, model: nn.Module) -> Tensor:
-        """The view in a model: detached, in the model's own memory."""
+        """The view in a model: detached, in the model's own memory.
+
+        Raises
+        ------
+        AttributeError
+            If the model has no such parameter.
+        ValueError
+            If it is of another shape, or lies in memory in another order.
+        """
         parameter = model.get_parameter(self.parameter).detach()
+        if tuple(parameter.shape) != self.whole:
+            raise ValueError(f"weight shape {tuple(parameter.shape)}")
+        if parameter.stride() != self.layout:
+            if (self.shape, self.stride) == (self.whole, self.layout):
+                return parameter
+            raise ValueError(f"a parameter of strides {parameter.stride()}, not {self.layout}")
         start = parameter.storage_offset() + self.offset
         return parameter.as_strided(self.shape, self.stride, start)
 
@@ -67,7 +85,10 @@ class Operands:
             offset = int(tensor.storage_offset()) - int(parameter.storage_offset())
             inside = 0 <= offset <= _span(parameter) - _span(tensor)
             if inside and tensor.dtype == parameter.dtype:
-                return Operand(name, tuple(tensor.shape), tuple(tensor.stride()), offset)
+                whole, layout = tuple(parameter.shape), tuple(parameter.stride())
+                return Operand(
+                    name, tuple(tensor.shape), tuple(tensor.stride()), offset, whole, layout
+                )
         return None
 
 

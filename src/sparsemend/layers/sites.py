@@ -129,6 +129,8 @@ class Uses:
         active
             Whether a value of the network takes part in it.
         """
+        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
+            return  # it asked for a shape, or the like
         origins = {
             name
             for leaf in tree_leaves((args, kwargs))
