@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.execution.batches import Batch, call, evaluation_mode, plain
+from sparsemend.layers.copies import Copies
 from sparsemend.layers.opened import open_operation
 from sparsemend.layers.operand import Operand
 from sparsemend.layers.sites import Uses
@@ -95,6 +96,7 @@ class _Recorder(TorchFunctionMode):
         self.graph, self._uses = Graph(), uses
         self.calls: Counter[Operand] = Counter()
         self.inside = 0
+        self._copies = Copies()
         self._source: Any = WeakTensorKeyDictionary()  # tensor → node that made it
 
     def sources(self, values: object) -> list[int]:
@@ -123,8 +125,9 @@ class _Recorder(TorchFunctionMode):
             with self:
                 return instead(*args, **kwargs)
         sources = self.sources((args, kwargs))  # before the call: it may work in place
-        site = self._uses.site(func, args, kwargs)
+        site = self._uses.site(func, *self._copies.originals(args, kwargs))
         output = func(*args, **kwargs)
+        self._copies.note(func, args, kwargs, output, self._uses.is_parameter)
         if site is not None:
             inputs = self.sources(args[0]) or sources
             node = self.graph.add("module", site.name, inputs, output)
