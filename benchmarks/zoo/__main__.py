@@ -100,6 +100,8 @@ def _line(name: str, result: dict[str, Any]) -> str:
     parts = [
         f"{name:<38} {share}  {result.get('seconds', 0):6.1f} s  {result.get('peak_mib', 0):>6} MiB"
     ]
+    if result.get("share_with_embeddings", 0) > result.get("share", 0):
+        parts.append(f"with tied embeddings {100 * result['share_with_embeddings']:.2f} %")
     parts += [f"{key} {result[key]}" for key in ("broken", "defect", "refused") if key in result]
     for repair in ("variance", "reconstruct"):
         parts.append(f"{repair}: {_verdict(result.get(repair, {}))}")

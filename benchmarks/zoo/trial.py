@@ -40,6 +40,9 @@ def attempt(subject: Subject, *, mask: str) -> Iterator[dict[str, Any]]:
                     for reason, parts in coverage.reasons().items()
                 },
             }
+            if coverage.share < 1:
+                chosen = sm.discover(model, batches[0], batches[1:], include="embedding")
+                result["share_with_embeddings"] = chosen.coverage.share
             for repair in ("variance", "reconstruct"):
                 yield result
                 result[repair] = _compress(model, batches, repair, layers, mask)

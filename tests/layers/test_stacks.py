@@ -50,6 +50,18 @@ CASES = {
     "matmul of a stack": (torch.matmul, (2, 3, 5, 4), (3, 4, 6), [(6, 4)] * 3),
     "matmul of a stack, broadcast": (torch.matmul, (2, 1, 5, 4), (3, 4, 6), [(6, 4)] * 3),
     "from the left": (lambda x, w: w @ x, (2, 4, 5), (6, 4), [(6, 4)]),
+    "a stack, with something added": (
+        lambda x, w: torch.baddbmm(x.new_ones(3, 1, 6), x, w), (3, 5, 4), (3, 4, 6), [(6, 4)] * 3,
+    ),
+    "arguments by name": (
+        lambda x, w: torch.nn.functional.linear(bias=None, weight=w, input=x), (5, 4), (6, 4),
+        [(6, 4)],
+    ),
+    "operands by name, into memory that is there": (
+        lambda x, w: torch.mm(out=x.new_empty(0), mat2=w, input=x), (5, 4), (4, 6), [(6, 4)],
+    ),
+    "matmul of linalg": (torch.linalg.matmul, (5, 4), (4, 6), [(6, 4)]),
+    "mv": (lambda x, w: torch.mv(w, x), (4,), (6, 4), [(6, 4)]),
     "from the left of a vector": (lambda x, w: w @ x, (4,), (6, 4), [(6, 4)]),
     "a stack from the left": (lambda x, w: torch.bmm(w, x), (3, 4, 5), (3, 6, 4), [(6, 4)] * 3),
     "a stack from the left of all": (lambda x, w: w @ x, (4, 5), (3, 6, 4), [(6, 4)] * 3),
@@ -136,3 +148,25 @@ def test_a_parameter_that_is_asked_for_its_size_alone_is_not_used():
     network.operation = lambda x, w: network.head(asked(x, w))
     with pytest.warns(match="not reached"):
         discover(network, torch.randn(2, 4))
+
+
+def test_weights_that_are_computed_by_products_are_left_out():
+    network = Product(None, 6, 4)
+    network.low, network.high = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.randn(6, 2))
+    network.head = nn.Linear(6, 3)
+
+    def adapted(x, weight):
+        return network.head(torch.nn.functional.linear(x, weight + network.high @ network.low))
+
+    network.operation = adapted
+    with pytest.warns(SparsemendWarning, match="what is computed from it"):
+        layers = discover(network, torch.randn(5, 4))
+    assert layers.names == ("head",)
+    assert layers.coverage.matrix == 24 + 8 + 12 + 18
+
+
+def test_what_is_computed_of_a_learned_input_is_no_weight():
+    network = Product(None, 1, 4)
+    network.first, network.second = nn.Linear(4, 5), nn.Linear(5, 3)
+    network.operation = lambda x, start: network.second(network.first(start).relu() + x)
+    assert discover(network, torch.randn(2, 5)).names == ("first", "second")

@@ -129,11 +129,12 @@ class _Recorder(TorchFunctionMode):
         output = func(*args, **kwargs)
         self._copies.note(func, args, kwargs, output, self._uses.is_parameter)
         if site is not None:
-            inputs = self.sources(args[0]) or sources
+            inputs = self.sources(args[:1] or kwargs.get("input")) or sources
             node = self.graph.add("module", site.name, inputs, output)
             self.calls[site.weight] += 1
-            self.made(output, node)
-            if not sources:  # parameters alone: perhaps the weight of a layer is computed here
+            if sources:
+                self.made(output, node)
+            else:  # parameters alone: perhaps the weight of a layer is computed here
                 self._uses.note(func, args, kwargs, output, active=False)
             return output
         self._uses.note(func, args, kwargs, output, active=bool(sources))

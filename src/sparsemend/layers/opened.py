@@ -20,9 +20,11 @@ from sparsemend.layers.equations import written_out
 
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _PRODUCTS = {
-    torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__,
+    torch.matmul, torch.mm, torch.bmm, torch.mv, torch.linalg.matmul,
+    Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.mv, Tensor.__matmul__,
 }  # fmt: skip
 
+_ADDED = {torch.baddbmm, Tensor.baddbmm}
 _GROUPED = getattr(torch, "_grouped_mm", "none in this PyTorch")
 
 IsWeight = Callable[[Tensor], bool]
@@ -46,6 +48,8 @@ def open_operation(
         return written_out(args, is_weight)
     if operation is _GROUPED:
         return _routed if _is_routed(args, kwargs, is_weight) else None
+    if operation in _ADDED and len(args) == 3 and not kwargs:
+        return _each_expert_added if is_weight(args[2]) else None
     if operation not in _PRODUCTS or len(args) != 2 or kwargs:
         return None
     first, second = (is_weight(operand) for operand in args)
@@ -89,6 +93,10 @@ def _each_expert(x: Tensor, weight: Tensor) -> Tensor:
     if x.dim() < 3 or x.shape[-3] == 1:  # all on the same ones
         x = x.expand(*x.shape[:-3], len(weight), *x.shape[-2:])
     return torch.stack([F.linear(x[..., e, :, :], weight[e].mT) for e in range(len(weight))], -3)
+
+
+def _each_expert_added(added: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    return added + _each_expert(x, weight)
 
 
 def _from_the_left(weight: Tensor, x: Tensor) -> Tensor:
