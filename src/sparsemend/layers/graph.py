@@ -129,8 +129,9 @@ class _Recorder(TorchFunctionMode):
             inputs = self.sources(args[0]) or sources
             node = self.graph.add("module", site.name, inputs, output)
             self.calls[site.weight] += 1
-            self.made(output, node)
-            if not sources:  # parameters alone: perhaps the weight of a layer is computed here
+            if sources:
+                self.made(output, node)
+            else:  # parameters alone: perhaps the weight of a layer is computed here
                 self._uses.note(func, args, kwargs, output, active=False)
             return output
         self._uses.note(func, args, kwargs, output, active=bool(sources))
@@ -154,7 +155,7 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
     uses
         Notes what is done with the model's parameters.
     """
-    recorder = _Recorder(uses)
+    recorder, known = _Recorder(uses), list(uses.sites)
     entered: list[list[int]] = []
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
@@ -184,8 +185,7 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
     finally:
         for handle in handles:
             handle.remove()
-    for site in uses.sites.values():
-        site.calls = max(site.calls, recorder.calls[site.weight])
+    uses.count(known, recorder.calls)
     return recorder.graph
 
 
