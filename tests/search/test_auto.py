@@ -280,7 +280,7 @@ class Clock(SimpleNamespace):
 
 def test_a_time_is_kept(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("sparsemend.search.budget.time", clock)
+    monkeypatch.setattr("sparsemend.search.meter.time", clock)
 
     class Slow(Fake):
         def exact(self, counts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -285,13 +285,13 @@ def _check_finite(model: nn.Module, layers: Sequence[Layer]) -> None:
 
 def _unreached(model: nn.Module, uses: Uses) -> bool:
     """Whether there are matrices, or parts of them, that no operation has used yet."""
-    reached: dict[str, int] = defaultdict(int)
+    seen: Counter[str] = Counter()
     for site in uses.sites.values():
-        reached[site.weight.parameter] += math.prod(site.weight.shape)
-    used = uses.looked_up | uses.computed | set(uses.otherwise)
+        seen[site.weight.parameter] += math.prod(site.weight.shape)
+    other = uses.looked_up | uses.computed | set(uses.otherwise)
     return any(
-        p.dim() > 1 and name not in used and reached[name] < p.numel()
-        for name, p in model.named_parameters()
+        parameter.dim() > 1 and seen[name] < parameter.numel() and name not in other - set(seen)
+        for name, parameter in model.named_parameters()
     )
 
 

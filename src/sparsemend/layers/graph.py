@@ -158,7 +158,7 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
     uses
         Notes what is done with the model's parameters.
     """
-    recorder = _Recorder(uses)
+    recorder, known = _Recorder(uses), list(uses.sites)
     entered: list[list[int]] = []
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
@@ -188,8 +188,7 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
     finally:
         for handle in handles:
             handle.remove()
-    for site in uses.sites.values():
-        site.calls = max(site.calls, recorder.calls[site.weight])
+    uses.count(known, recorder.calls)
     return recorder.graph
 
 

@@ -21,6 +21,7 @@ from sparsemend.layers import (
     per_input,
     run_layer,
     set_weight,
+    takes_shift,
     weight_matrix,
 )
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
@@ -112,7 +113,11 @@ class Choice:
 
 
 class InputCovariance:
-    """Normalised covariance of a layer's inputs, and cross moments with targets."""
+    """Normalised covariance of a layer's inputs, and cross moments with targets.
+
+    Where the layer has no place for a shift, moments are about 0 instead of the means, which then
+    count as 0: weights alone must do it.
+    """
 
     def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
         module, layer, inputs = given.geometry, given.layer, given.inputs
@@ -124,10 +129,16 @@ class InputCovariance:
         self.count = moments.count
         self.mean = moments.mean
         covariance = moments.covariance
+        self.centred = takes_shift(given.network, layer)
+        if not self.centred:
+            covariance += (self.mean.unsqueeze(2) * self.mean.unsqueeze(1)).to(covariance.dtype)
+            self.mean = torch.zeros_like(self.mean)
         self._emphasis = 0.0
         if pooled_weight:
             means = torch.cat([mean_patch(module, x) for x in inputs], dim=1)
-            self._means = (means - means.mean(dim=1, keepdim=True)).to(covariance.dtype)
+            if self.centred:
+                means = means - means.mean(dim=1, keepdim=True)
+            self._means = means.to(covariance.dtype)
             self._emphasis = pooled_weight * self.count / means.shape[1]
             covariance += self._emphasis * (self._means.mT @ self._means) / means.shape[1]
         diagonal = covariance.diagonal(dim1=1, dim2=2).clone()
@@ -144,6 +155,8 @@ class InputCovariance:
         held = [targets(index) for index in range(len(self._inputs))]
         sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
         mean = torch.stack(sums).sum(dim=0) / self.count
+        if not self.centred:
+            mean = torch.zeros_like(mean)
         square = torch.zeros_like(mean)
         total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
         total = total.to(mean.device)

@@ -40,14 +40,14 @@ class Contraction(LayerKind):
         x, weight = args
         return Call(bare(Contracting, channels=len(weight)), x, weight, None, takes_bias=False)
 
-    def apply(self, module, x, weight, bias):
+    def apply(self, module, x, weight, bias):  # noqa: ARG002
         z = torch.tensordot(x, weight, dims=([-1], [1]))
         return z if bias is None else z + bias
 
     def rows(self, module):
         return module.channels if hasattr(module, "channels") else len(module.weight)
 
-    def unfold(self, module, x):
+    def unfold(self, module, x):  # noqa: ARG002
         yield x.reshape(1, -1, x.shape[-1])
 
 
