@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,15 @@ def _apart(subject: Subject, mask: str, limit: float) -> dict[str, Any]:
     process = context.Process(target=_child, args=(theirs, subject, mask))
     process.start()
     theirs.close()
+    found: dict[str, Any] = {}
+    until = time.monotonic() + limit
     try:
-        if not ours.poll(limit):
-            return {"defect": f"not finished within {limit:g} s"}
-        found: dict[str, Any] = ours.recv()
+        while not found.get("finished"):
+            if not ours.poll(max(0.0, until - time.monotonic())):
+                return {**found, "defect": f"not finished within {limit:g} s"}
+            found = ours.recv()
     except EOFError:
-        return {"defect": "the process died"}
+        return {**found, "defect": "the process died"}
     finally:
         process.kill()
         process.join()
@@ -83,9 +87,12 @@ def _apart(subject: Subject, mask: str, limit: float) -> dict[str, Any]:
 def _child(pipe: Connection, subject: Subject, mask: str) -> None:
     torch.set_num_threads(1)
     try:
-        pipe.send(attempt(subject, mask=mask))
-    except Exception as error:
-        pipe.send({"broken": f"{type(error).__name__}: {error}"[:600]})
+        found: dict[str, Any] = {}
+        for found in attempt(subject, mask=mask):
+            pipe.send(found)
+        pipe.send({**found, "finished": True})
+    except Exception as error:  # the subject itself is at fault
+        pipe.send({"broken": f"{type(error).__name__}: {error}"[:600], "finished": True})
 
 
 def _line(name: str, result: dict[str, Any]) -> str:
@@ -93,6 +100,8 @@ def _line(name: str, result: dict[str, Any]) -> str:
     parts = [
         f"{name:<38} {share}  {result.get('seconds', 0):6.1f} s  {result.get('peak_mib', 0):>6} MiB"
     ]
+    if result.get("share_with_embeddings", 0) > result.get("share", 0):
+        parts.append(f"with tied embeddings {100 * result['share_with_embeddings']:.2f} %")
     parts += [f"{key} {result[key]}" for key in ("broken", "defect", "refused") if key in result]
     for repair in ("variance", "reconstruct"):
         parts.append(f"{repair}: {_verdict(result.get(repair, {}))}")

@@ -73,11 +73,21 @@ def _nfnet() -> nn.Module:
     return nfnet.NormFreeNet(cfg, num_classes=10)
 
 
+def _efficientnet(padding: str) -> nn.Module:
+    from timm.models import _efficientnet_builder, efficientnet
+
+    stages = ["ds_r1_k3_s1_e1_c8_se0.25", "ir_r2_k3_s2_e4_c16_se0.25", "ir_r2_k5_s2_e4_c24_se0.25"]
+    decoded = _efficientnet_builder.decode_arch_def([[stage] for stage in stages])
+    return efficientnet.EfficientNet(
+        decoded, num_classes=10, num_features=64, stem_size=16, pad_type=padding
+    )
+
+
 def _regnet(se: float) -> nn.Module:
     from timm.models import regnet
 
     cfg = regnet.RegNetCfg(
-        w0=24, wa=24.0, wm=2.5, group_size=8, depth=6, stem_width=16, se_ratio=se
+        w0=24, wa=24.0, wm=2.0, group_size=8, depth=6, stem_width=16, se_ratio=se
     )
     return regnet.RegNet(cfg, num_classes=10)
 
@@ -166,10 +176,8 @@ SUBJECTS: dict[str, Subject] = {
     "timm DenseNet": _timm("densenet", "DenseNet", 8, (3, 4, 4, 3)),
     "timm MobileNetV2": _named("mobilenetv2_035"),
     "timm MobileNetV3": _named("mobilenetv3_small_050"),
-    "timm EfficientNet": _named("efficientnet_b0", channel_multiplier=0.25, depth_multiplier=0.5),
-    "timm tf_efficientnet (SAME)": _named(
-        "tf_efficientnet_b0", channel_multiplier=0.25, depth_multiplier=0.5
-    ),
+    "timm EfficientNet": Subject(partial(_efficientnet, ""), images(64)),
+    "timm tf_efficientnet (SAME)": Subject(partial(_efficientnet, "same"), images(64)),
     "timm tf_mobilenetv3 (SAME)": _named("tf_mobilenetv3_small_minimal_100"),
     "timm RegNetX": Subject(partial(_regnet, 0.0), images(64)),
     "timm RegNetY": Subject(partial(_regnet, 0.25), images(64)),
@@ -201,15 +209,13 @@ SUBJECTS: dict[str, Subject] = {
     "timm MaxViT": Subject(partial(_maxxvit, ("M", "M", "M", "M")), images(64)),
     "timm CoAtNet": Subject(partial(_maxxvit, ("C", "C", "T", "T")), images(64)),
     "timm MLP-Mixer": _timm("mlp_mixer", "MlpMixer", **_TINY, embed_dim=48),
-    "timm ResMLP": _named("resmlp_12_224", img_size=64, embed_dim=48, num_blocks=3),
+    "timm ResMLP": _named("resmlp_12_224", img_size=64),
     "timm PoolFormer": _timm(
         "metaformer", "MetaFormer", depths=(1, 1, 2, 1), dims=(16, 32, 48, 64),
         layer_scale_init_values=0.1,
     ),
     "timm GhostNet": _timm("ghostnet", "GhostNet", _GHOST, width=0.5),
     "timm Inception v3": _named("inception_v3", size=96),
-    "timm HRNet": _named("hrnet_w18_small"),
-    "timm Xception": _named("xception41p", size=64),
     "timm DLA": _named("dla46x_c"),
     "timm RepVGG": _named("repvgg_a0"),
     "timm LeViT": _named("levit_128s", size=224),
@@ -217,15 +223,18 @@ SUBJECTS: dict[str, Subject] = {
     "timm EdgeNeXt": _named("edgenext_xx_small"),
     "timm FastViT": _named("fastvit_t8"),
     "timm XCiT": _named("xcit_nano_12_p16_224", img_size=64),
-    "timm Twins": _named(
-        "twins_svt_small", img_size=64, depths=[1, 1, 1, 1], embed_dims=[16, 32, 48, 64],
+    "timm Twins": _timm(
+        "twins", "Twins", img_size=64, embed_dims=(16, 32, 48, 64), depths=(1, 1, 1, 1),
+        num_heads=(1, 2, 2, 4), wss=(2, 2, 2, 2),
     ),
-    "timm CaiT": _named("cait_xxs24_224", img_size=64, embed_dim=48, depth=2, num_heads=3),
+    "timm CaiT": _timm(
+        "cait", "Cait", **_VIT, depth_token_only=1
+    ),
     "timm CrossViT": _named("crossvit_tiny_240", size=240),
-    "timm ConvMixer": _named("convmixer_768_32", dim=48, depth=3),
-    "timm gMLP": _named("gmlp_ti16_224", img_size=64, embed_dim=48, num_blocks=3),
+    "timm ConvMixer": _timm("convmixer", "ConvMixer", 48, 3),
+    "timm gMLP": _named("gmlp_ti16_224", img_size=64),
     "torchvision GoogLeNet": _vision(
-        "googlenet", 64, aux_logits=False, init_weights=False, num_classes=10,
+        "googlenet", 64, aux_logits=False, init_weights=False, num_classes=10
     ),
     "torchvision SqueezeNet": _vision("squeezenet1_1", num_classes=10),
     "torchvision ShuffleNet V2": _vision("shufflenet_v2_x0_5", num_classes=10),

@@ -103,7 +103,7 @@ SUBJECTS: dict[str, Subject] = {
         num_attention_heads=4, ffn_dim=64, max_position_embeddings=40, word_embed_proj_dim=32,
     ),
     "Bloom": _hf(
-        "BloomForCausalLM", "BloomConfig", vocab_size=100, hidden_size=32, n_layer=2, n_head=4,
+        "BloomForCausalLM", "BloomConfig", vocab_size=100, hidden_size=32, n_layer=2, n_head=4
     ),
     "Falcon": _hf(
         "FalconForCausalLM", "FalconConfig", vocab_size=100, hidden_size=32, num_hidden_layers=2,
@@ -124,7 +124,8 @@ SUBJECTS: dict[str, Subject] = {
     "Phi": _hf("PhiForCausalLM", "PhiConfig", **{**_LLAMA, "num_key_value_heads": 4}),
     "Phi-3": _hf("Phi3ForCausalLM", "Phi3Config", **_LLAMA),
     "DeepSeek-V3": _hf(
-        "DeepseekV3ForCausalLM", "DeepseekV3Config", **{**_LLAMA, "num_key_value_heads": 4},
+        "DeepseekV3ForCausalLM", "DeepseekV3Config",
+        **{**_LLAMA, "num_key_value_heads": 4, "head_dim": 4},
         **_EXPERTS, n_routed_experts=4, n_group=1, topk_group=1, moe_intermediate_size=16,
         first_k_dense_replace=1, q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=4,
         qk_nope_head_dim=8, v_head_dim=8,

@@ -16,13 +16,13 @@ from torch import nn
 
 import sparsemend as sm
 from benchmarks.zoo.subject import Subject
-from sparsemend.layers import layer_weight
+from sparsemend.layers import LayerSet, layer_weight
 
 SPARSITY = 0.8
 
 
-def attempt(subject: Subject, *, mask: str) -> dict[str, Any]:
-    """Coverage and two compressions of one architecture, as plain data."""
+def attempt(subject: Subject, *, mask: str) -> Iterator[dict[str, Any]]:
+    """Coverage and two compressions of one architecture, as plain data, after every step."""
     model, batches = subject.build(), subject.batches()
     result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     before = _digest(model)
@@ -40,15 +40,19 @@ def attempt(subject: Subject, *, mask: str) -> dict[str, Any]:
                     for reason, parts in coverage.reasons().items()
                 },
             }
+            if coverage.share < 1:
+                chosen = sm.discover(model, batches[0], batches[1:], include="embedding")
+                result["share_with_embeddings"] = chosen.coverage.share
             for repair in ("variance", "reconstruct"):
+                yield result
                 result[repair] = _compress(model, batches, repair, layers, mask)
     result["warnings"] = sorted({str(w.message)[:300] for w in caught})
     result["unchanged"] = _digest(model) == before
-    return result
+    yield result
 
 
 def _compress(
-    model: nn.Module, batches: list[Any], repair: str, layers: Any, mask: str
+    model: nn.Module, batches: list[Any], repair: str, layers: LayerSet, mask: str
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with _measured(found), _refusing(found):

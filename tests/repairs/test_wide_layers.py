@@ -33,9 +33,8 @@ def test_a_layer_of_64_million_moments_a_row_is_compressed():
     torch.manual_seed(0)
     wide = nn.Conv2d(1024, 2, (64, 1))  # 65,536² moments would take 16 GiB
     network = nn.Sequential(nn.Conv2d(1, 1024, 1), nn.ReLU(), wide, nn.Flatten()).eval()
+    x = torch.randn(4, 1, 64, 1)
     with pytest.warns(sm.SparsemendWarning, match="too wide"):
-        result = sm.compress(
-            network, torch.randn(4, 1, 64, 1), 0.8, "erk", "gradual", "reconstruct"
-        )
+        result = sm.compress(network, x, 0.8, "erk", "gradual", "reconstruct")
     zeros = sum(int((result.model.get_submodule(n).weight == 0).sum()) for n in ("0", "2"))
     assert zeros == result.allocation.total - result.allocation.kept

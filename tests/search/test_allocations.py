@@ -316,6 +316,10 @@ def test_an_interrupt_before_the_first_trial(monkeypatch):
 # Which inputs are seen
 
 
+class Log(set):
+    """One for all replicas of a network, which have plain sets of their own."""
+
+
 class Recorder(nn.Module):
     """Notes which inputs it is called with: the first value of each names it."""
 
@@ -323,7 +327,7 @@ class Recorder(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.conv, self.norm = nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6)
-        self.head, self.log = nn.Linear(6, 5), set()
+        self.head, self.log = nn.Linear(6, 5), Log()
 
     def __deepcopy__(self, memo):
         twin = type(self)()
@@ -343,7 +347,7 @@ def marked(batches, size):
 
 
 WATCHED = {
-    "sparsemend.session.session.calibrate": "fit",
+    "sparsemend.session.session.gather_moments": "fit",
     "sparsemend.repairs.reconstruct.reconstruct": "fit",
     "sparsemend.repairs.channelwise.repair_channelwise": "fit",
     "sparsemend.repairs.batchnorm.recalibrate": "fit",

@@ -5,7 +5,7 @@ import torch
 from tests.repairs.networks import conv_bn, images, perceptron, same_state
 from torch import nn
 
-from sparsemend.layers import channel_last, channel_shape, discover
+from sparsemend.layers import Call, channel_last, channel_shape, discover
 from sparsemend.search.sensitivity import NOISE, _disturbing, sensitivities
 
 
@@ -77,8 +77,8 @@ def test_noise_keeps_mean_and_variance_of_every_channel(case, dtype):
     layer = discover(module, x)[0]
     with torch.no_grad():
         z = module(x).to(dtype)
-    hook = _disturbing(layer, 0.3, torch.Generator().manual_seed(0))
-    noisy = hook(module, None, z)
+    disturb = _disturbing(0.3, torch.Generator().manual_seed(0))
+    noisy = disturb(layer, Call(module, x, module.weight, module.bias), z)
     assert (noisy.shape, noisy.dtype) == (z.shape, dtype)
     rows = [channel_last(module, t).double() for t in (z, noisy)]
     for ours, theirs in zip(torch.var_mean(rows[0], 0), torch.var_mean(rows[1], 0), strict=True):
@@ -93,9 +93,11 @@ def test_noise_keeps_mean_and_variance_of_every_channel(case, dtype):
 def test_a_constant_channel_stays_as_it_is():
     module = nn.Linear(4, 2)
     nn.init.zeros_(module.weight)
-    z = module(torch.randn(9, 4)).detach()
-    hook = _disturbing(discover(module, torch.randn(2, 4))[0], 0.3, torch.Generator())
-    torch.testing.assert_close(hook(module, None, z), z)
+    x = torch.randn(9, 4)
+    z = module(x).detach()
+    disturb = _disturbing(0.3, torch.Generator())
+    called = Call(module, x, module.weight, module.bias)
+    torch.testing.assert_close(disturb(discover(module, x)[0], called, z), z)
 
 
 def test_the_order_of_batches_hardly_matters():

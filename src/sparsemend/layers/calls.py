@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sparsemend.layers.access import layer_biases, layer_weight
+from sparsemend.layers.copies import Copies
 from sparsemend.layers.kinds import Call, kind_named, read_call
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.opened import open_operation
@@ -55,6 +56,7 @@ class LayerCalls(TorchFunctionMode):
         self.padding = padding
         self._model, self._before, self._after = model, before, after
         self._layers = {key_of(layer_weight(model, layer)): layer for layer in layers}
+        self._copies = Copies()
         self._memory = {key[0] for key in self._layers}
 
     def __torch_function__(
@@ -69,10 +71,12 @@ class LayerCalls(TorchFunctionMode):
         if instead is not None:
             with self:
                 return instead(*args, **kwargs)
-        call = read_call(func, args, kwargs)
+        call = read_call(func, *self._copies.originals(args, kwargs))
         layer = None if call is None else self._layers.get(key_of(call.weight))
         if call is None or layer is None:
-            return func(*args, **kwargs)
+            output = func(*args, **kwargs)
+            self._copies.note(func, args, kwargs, output, self._is_weight)
+            return output
         output = self._output(layer, call, func, args, kwargs)
         return output if self._after is None else self._after(layer, call, output)
 
@@ -106,5 +110,11 @@ class LayerCalls(TorchFunctionMode):
             given = layer_biases(self._model, layer) if without else []
             if given:  # just now, after the arguments were put together
                 return kind_named(layer.kind).apply(call.geometry, call.x, call.weight, given[0])
+            made = read_call(func, args, kwargs)
+            if made is not None and key_of(made.weight) != key_of(call.weight):
+                # A copy of the weight as it was before; x is in the type of that copy.
+                weight = call.weight.to(made.weight.dtype)
+                bias = None if call.bias is None else call.bias.to(weight.dtype)
+                return kind_named(layer.kind).apply(call.geometry, made.x, weight, bias)
         output: Tensor = func(*args, **kwargs)
         return output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -282,10 +282,15 @@ def _check_lazy(name: str, module: nn.Module) -> None:
 
 
 def _unreached(model: nn.Module, uses: Uses) -> bool:
-    """Whether there are matrices that no operation has used yet."""
-    used = {site.weight.parameter for site in uses.sites.values()}
-    used |= uses.looked_up | uses.computed | set(uses.otherwise)
-    return any(p.dim() > 1 and name not in used for name, p in model.named_parameters())
+    """Whether there are matrices, or parts of them, that no operation has used yet."""
+    seen: Counter[str] = Counter()
+    for site in uses.sites.values():
+        seen[site.weight.parameter] += math.prod(site.weight.shape)
+    other = uses.looked_up | uses.computed | set(uses.otherwise)
+    return any(
+        parameter.dim() > 1 and seen[name] < parameter.numel() and name not in other - set(seen)
+        for name, parameter in model.named_parameters()
+    )
 
 
 def _following_norms(

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.execution.batches import Batch, call, evaluation_mode, plain
+from sparsemend.layers.copies import Copies
 from sparsemend.layers.opened import open_operation
 from sparsemend.layers.operand import Operand
 from sparsemend.layers.sites import Uses
@@ -95,6 +96,7 @@ class _Recorder(TorchFunctionMode):
         self.graph, self._uses = Graph(), uses
         self.calls: Counter[Operand] = Counter()
         self.inside = 0
+        self._copies = Copies()
         self._source: Any = WeakTensorKeyDictionary()  # tensor → node that made it
 
     def sources(self, values: object) -> list[int]:
@@ -123,14 +125,16 @@ class _Recorder(TorchFunctionMode):
             with self:
                 return instead(*args, **kwargs)
         sources = self.sources((args, kwargs))  # before the call: it may work in place
-        site = self._uses.site(func, args, kwargs)
+        site = self._uses.site(func, *self._copies.originals(args, kwargs))
         output = func(*args, **kwargs)
+        self._copies.note(func, args, kwargs, output, self._uses.is_parameter)
         if site is not None:
-            inputs = self.sources(args[0]) or sources
+            inputs = self.sources(args[:1] or kwargs.get("input")) or sources
             node = self.graph.add("module", site.name, inputs, output)
             self.calls[site.weight] += 1
-            self.made(output, node)
-            if not sources:  # parameters alone: perhaps the weight of a layer is computed here
+            if sources:
+                self.made(output, node)
+            else:  # parameters alone: perhaps the weight of a layer is computed here
                 self._uses.note(func, args, kwargs, output, active=False)
             return output
         self._uses.note(func, args, kwargs, output, active=bool(sources))
@@ -154,7 +158,7 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
     uses
         Notes what is done with the model's parameters.
     """
-    recorder = _Recorder(uses)
+    recorder, known = _Recorder(uses), list(uses.sites)
     entered: list[list[int]] = []
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
@@ -184,8 +188,7 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
     finally:
         for handle in handles:
             handle.remove()
-    for site in uses.sites.values():
-        site.calls = max(site.calls, recorder.calls[site.weight])
+    uses.count(known, recorder.calls)
     return recorder.graph
 
 

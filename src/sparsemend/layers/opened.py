@@ -6,6 +6,7 @@ weight are seen.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +16,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsemend.layers import recurrent
+from sparsemend.layers.equations import written_out
 
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-_STACKED = {torch.bmm, Tensor.bmm, torch.matmul, Tensor.matmul, Tensor.__matmul__}
+_PRODUCTS = {
+    torch.matmul, torch.mm, torch.bmm, torch.mv, torch.linalg.matmul,
+    Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.mv, Tensor.__matmul__,
+}  # fmt: skip
+
+_ADDED = {torch.baddbmm, Tensor.baddbmm}
+_GROUPED = getattr(torch, "_grouped_mm", "none in this PyTorch")
 
 IsWeight = Callable[[Tensor], bool]
 
@@ -36,10 +44,19 @@ def open_operation(
     """
     if operation in _WRITTEN_OUT:
         return _WRITTEN_OUT[operation]
-    if operation in _STACKED and len(args) == 2 and not kwargs:
-        return _each_expert if args[1].dim() == 3 and is_weight(args[1]) else None
-    if operation is torch.einsum and not kwargs and len(args) == 3:
-        return _einsum if is_weight(args[2]) and _plan(args[0], args[1], args[2]) else None
+    if operation is torch.einsum and not kwargs:
+        return written_out(args, is_weight)
+    if operation is _GROUPED:
+        return _routed if _is_routed(args, kwargs, is_weight) else None
+    if operation in _ADDED and len(args) == 3 and not kwargs:
+        return _each_expert_added if is_weight(args[2]) else None
+    if operation not in _PRODUCTS or len(args) != 2 or kwargs:
+        return None
+    first, second = (is_weight(operand) for operand in args)
+    if second and args[1].dim() == 3:
+        return _each_expert
+    if first and not second and args[0].dim() in (2, 3):
+        return _from_the_left
     return None
 
 
@@ -73,57 +90,38 @@ def _bilinear(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None
 
 def _each_expert(x: Tensor, weight: Tensor) -> Tensor:
     """A stack of matrices [experts, in, out], each on inputs of its own."""
-    if x.dim() == 2:
-        x = x.expand(len(weight), *x.shape)
+    if x.dim() < 3 or x.shape[-3] == 1:  # all on the same ones
+        x = x.expand(*x.shape[:-3], len(weight), *x.shape[-2:])
     return torch.stack([F.linear(x[..., e, :, :], weight[e].mT) for e in range(len(weight))], -3)
 
 
-Plan = tuple[str, str, str, str]  # labels of x, of the weight, of the output, and of the experts
+def _each_expert_added(added: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    return added + _each_expert(x, weight)
 
 
-def _plan(equation: Any, x: Tensor, weight: Tensor) -> Plan | None:
-    """How an equation of two operands is a linear layer, or one for each expert."""
-    if not isinstance(equation, str) or "->" not in equation or "." in equation:
-        return None
-    inputs, out = equation.replace(" ", "").split("->")
-    ours, theirs = (*inputs.split(","), "")[:2]
-    experts = [label for label in theirs if label in ours and label in out]
-    summed = [label for label in theirs if label in ours and label not in out]
-    rows = [label for label in theirs if label not in ours and label in out]
-    if len(rows) == 2 and theirs[0] in rows and not experts:  # all experts see the same inputs
-        experts = [theirs[0]]
-        rows.remove(theirs[0])
-    plain = len(ours) == x.dim() and len(theirs) == weight.dim() == len(set(theirs))
-    kept = set(ours) - set(summed) <= set(out)
-    if not (plain and kept and len(summed) == len(rows) == 1 and len(experts) <= 1):
-        return None
-    if len(theirs) != len(experts) + 2:
-        return None
-    return ours, theirs, out, "".join(experts)
+def _from_the_left(weight: Tensor, x: Tensor) -> Tensor:
+    """W x, where inputs are columns: a matrix, or a stack of them."""
+    if x.dim() == 1:
+        return F.linear(x, weight)
+    x = F.linear(x.mT, weight) if weight.dim() == 2 else _each_expert(x.mT, weight.mT)
+    return x.mT
 
 
-def _einsum(equation: str, x: Tensor, weight: Tensor) -> Tensor:
-    plan = _plan(equation, x, weight)
-    assert plan is not None, "asked before"
-    ours, theirs, out, expert = plan
-    summed = next(label for label in theirs if label in ours and label not in out)
-    rows = next(label for label in theirs if label not in ours and label != expert)
-    x, ours = x.movedim(ours.index(summed), -1), ours.replace(summed, "") + rows
-    if expert:
-        if expert not in ours:
-            x, ours = x.expand(weight.shape[theirs.index(expert)], *x.shape), expert + ours
-        x, ours = x.movedim(ours.index(expert), 0), expert + ours.replace(expert, "")
-        stack = weight.movedim(theirs.index(expert), 0)
-        rest = theirs.replace(expert, "")
-        parts = [F.linear(a, _turned(w, rest, rows)) for a, w in zip(x, stack, strict=True)]
-        found = torch.stack(parts)
-    else:
-        found = F.linear(x, _turned(weight, theirs, rows))
-    return found.permute([ours.index(label) for label in out])
+def _is_routed(args: tuple[Any, ...], kwargs: dict[str, Any], is_weight: IsWeight) -> bool:
+    known = len(args) == 2 and set(kwargs) <= {"offs", "bias", "out_dtype"}
+    plain = kwargs.get("offs") is not None and kwargs.get("bias") is None
+    return known and plain and args[0].dim() == 2 and args[1].dim() == 3 and is_weight(args[1])
 
 
-def _turned(matrix: Tensor, labels: str, rows: str) -> Tensor:
-    return matrix if labels.index(rows) == 0 else matrix.mT
+def _routed(x: Tensor, weight: Tensor, *, offs: Tensor, **_: Any) -> Tensor:
+    """Rows of inputs that are sorted by expert; ``offs`` says where those of each end."""
+    ends = [0, *offs.tolist()]
+    parts = [
+        F.linear(x[start:end], weight[e].mT)
+        for e, (start, end) in enumerate(itertools.pairwise(ends))
+        if end > start
+    ]
+    return torch.cat([*parts, x.new_zeros(len(x) - ends[-1], weight.shape[-1])])
 
 
 _WRITTEN_OUT: dict[Any, Callable[..., Any]] = {

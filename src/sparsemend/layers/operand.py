@@ -62,7 +62,7 @@ class Operand:
 def key_of(tensor: Tensor) -> Key:
     """What tells views of one memory apart."""
     return (
-        tensor.untyped_storage().data_ptr(),
+        _address(tensor),
         int(tensor.storage_offset()),
         tuple(tensor.shape),
         tuple(tensor.stride()),

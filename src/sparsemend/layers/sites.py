@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,26 @@ class Uses:
         self._note_bias(found, call)
         return found
 
+    def count(self, known: Sequence[Operand], calls: Mapping[Operand, int]) -> None:
+        """Note how often sites were called in a run, and put those that are new in their places.
+
+        Parameters
+        ----------
+        known
+            The sites before the run, in order.
+        calls
+            Those that ran, in the order of their first call → how often.
+        """
+        order, place = list(known), 0
+        for operand, times in calls.items():
+            if operand in order:
+                place = order.index(operand) + 1
+            else:
+                order.insert(place, operand)
+                place += 1
+            self.sites[operand].calls = max(self.sites[operand].calls, times)
+        self.sites = {operand: self.sites[operand] for operand in order}
+
     def note(
         self, func: Callable[..., Any], args: Any, kwargs: Any, output: object, *, active: bool
     ) -> None:
@@ -129,6 +149,8 @@ class Uses:
         active
             Whether a value of the network takes part in it.
         """
+        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
+            return  # it asked for a shape, or the like
         origins = {
             name
             for leaf in tree_leaves((args, kwargs))

@@ -39,7 +39,7 @@ def channelwise(operator: Operator) -> Repair:
             return Outcome(masks)
         recalibrated = any(part.restores == "norms" for part in terms.then)
         layers = covered_layers(network, session.layers, operator, recalibrated=recalibrated)
-        unshifted = () if terms.new_biases else unshiftable(network, layers)
+        unshifted = unshiftable(network, layers, new_biases=terms.new_biases)
         added = repair_channelwise(session, network, layers, operator, terms)
         return Outcome(masks, tuple(added), unshifted)
 
@@ -208,7 +208,7 @@ def match_layer(
     if moments is None:  # no input has reached it in both networks
         return []
     statistics = moments.statistics()
-    shifted = new_biases or takes_shift(network, layer)
+    shifted = takes_shift(network, layer, new_biases=new_biases)
     if not shifted:
         statistics = statistics.uncentred()
     # Outputs without variance give no scale, and the weights kept there must stay as they are:

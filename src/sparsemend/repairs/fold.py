@@ -23,19 +23,21 @@ from sparsemend.layers import (
 )
 
 
-def takes_shift(model: nn.Module, layer: Layer) -> bool:
-    """Whether a shift of the layer's outputs has a place in the network as it is."""
+def takes_shift(model: nn.Module, layer: Layer, *, new_biases: bool = False) -> bool:
+    """Whether a shift of the layer's outputs has a place in the network, or may get one."""
     if layer.norm is not None and isinstance(model.get_submodule(layer.norm), _BatchNorm):
         return True
     modules = layer_modules(model, layer)
     if modules and not layer.biases:
-        return all(module.bias is not None for _, module in modules)
+        return new_biases or all(module.bias is not None for _, module in modules)
     return bool(layer_biases(model, layer))
 
 
-def unshiftable(model: nn.Module, layers: Iterable[Layer]) -> tuple[str, ...]:
+def unshiftable(
+    model: nn.Module, layers: Iterable[Layer], *, new_biases: bool = False
+) -> tuple[str, ...]:
     """Names of the layers without a place for a shift."""
-    return tuple(layer.name for layer in layers if not takes_shift(model, layer))
+    return tuple(x.name for x in layers if not takes_shift(model, x, new_biases=new_biases))
 
 
 def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor | None) -> list[str]:

@@ -216,7 +216,7 @@ class _Pass:
             self._support.rule or GRADUAL,
             self._importance.get(name),
         )
-        shifted = self._new_biases or takes_shift(self._network, layer)
+        shifted = takes_shift(self._network, layer, new_biases=self._new_biases)
         fit, covariance = fit_layer(
             LayerInputs(self._network, layer, geometry, inputs, shifted),
             targets,

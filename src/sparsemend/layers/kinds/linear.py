@@ -15,7 +15,9 @@ from sparsemend.layers.kinds.kind import LayerKind
 from sparsemend.layers.kinds.shape import LayerShape
 
 # x @ W, whose weight is W transposed.
-_PRODUCTS = {torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__}
+_PRODUCTS = {
+    torch.matmul, torch.mm, torch.linalg.matmul, Tensor.matmul, Tensor.mm, Tensor.__matmul__,
+}  # fmt: skip
 _SUMMED = {torch.addmm, Tensor.addmm}
 
 _POINT = Axis(size=1, before=0, after=0, kernel=1, stride=1, dilation=1)
@@ -34,7 +36,8 @@ class Linear(LayerKind):
             if given["weight"].dim() == 2:  # a vector gives one output without a dimension
                 return _call(given["input"], given["weight"], given["bias"])
         if operation in _PRODUCTS:
-            x, matrix = (*args, *kwargs.values())[:2]
+            rest = [kwargs[name] for name in ("input", "other", "mat2") if name in kwargs]
+            x, matrix = (*args, *rest)[:2]
             return _call(x, matrix.mT, None, takes_bias=False) if matrix.dim() == 2 else None
         if operation in _SUMMED and set(kwargs) <= {"input", "mat1", "mat2"}:
             given = bound(("input", "mat1", "mat2"), args, kwargs)

@@ -1,0 +1,172 @@
+"""Stacks of matrices and matrices with several dimensions: one layer for each matrix."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from sparsemend.errors import SparsemendWarning
+from sparsemend.layers import LayerCalls, discover, layer_weight
+
+
+class Product(nn.Module):
+    """Some operation with a parameter of a shape."""
+
+    def __init__(self, operation, *shape):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(*shape))
+        self.operation = operation
+
+    def forward(self, x):
+        return self.operation(x, self.weight)
+
+
+def equation(text):
+    return lambda x, w: torch.einsum(text, x, w)
+
+
+def grouped(x, weight):
+    ends = torch.tensor([2, 2, len(x)], dtype=torch.int32)
+    return torch._grouped_mm(x, weight, offs=ends)
+
+
+CASES = {
+    "heads": (equation("bth,hnd->btnd"), (2, 5, 6), (6, 3, 4), [(12, 6)]),
+    "heads joined": (equation("btnd,hnd->bth"), (2, 5, 3, 4), (6, 3, 4), [(6, 12)]),
+    "heads joined, inputs last": (
+        lambda x, w: torch.einsum("hnd,btnd->tbh", w, x), (2, 5, 3, 4), (6, 3, 4), [(6, 12)],
+    ),
+    "ellipsis": (equation("...d,rd->...r"), (2, 5, 4), (6, 4), [(6, 4)]),
+    "operands in a list": (
+        lambda x, w: torch.einsum("nd,rd->rn", [x, w]), (5, 4), (6, 4), [(6, 4)],
+    ),
+    "stack in the middle": (equation("nd,deh->neh"), (5, 4), (4, 3, 6), [(18, 4)]),
+    "stack on the same inputs": (equation("nd,edh->enh"), (5, 4), (3, 4, 6), [(6, 4)] * 3),
+    "stack on inputs of their own": (equation("ned,edh->nhe"), (5, 3, 4), (3, 4, 6), [(6, 4)] * 3),
+    "two dimensions of experts": (
+        equation("nabd,abhd->nabh"), (5, 2, 2, 4), (2, 2, 6, 4), [(6, 4)] * 4,
+    ),
+    "matmul of a stack": (torch.matmul, (2, 3, 5, 4), (3, 4, 6), [(6, 4)] * 3),
+    "matmul of a stack, broadcast": (torch.matmul, (2, 1, 5, 4), (3, 4, 6), [(6, 4)] * 3),
+    "from the left": (lambda x, w: w @ x, (2, 4, 5), (6, 4), [(6, 4)]),
+    "a stack, with something added": (
+        lambda x, w: torch.baddbmm(x.new_ones(3, 1, 6), x, w), (3, 5, 4), (3, 4, 6), [(6, 4)] * 3,
+    ),
+    "arguments by name": (
+        lambda x, w: torch.nn.functional.linear(bias=None, weight=w, input=x), (5, 4), (6, 4),
+        [(6, 4)],
+    ),
+    "operands by name, into memory that is there": (
+        lambda x, w: torch.mm(out=x.new_empty(0), mat2=w, input=x), (5, 4), (4, 6), [(6, 4)],
+    ),
+    "matmul of linalg": (torch.linalg.matmul, (5, 4), (4, 6), [(6, 4)]),
+    "mv": (lambda x, w: torch.mv(w, x), (4,), (6, 4), [(6, 4)]),
+    "from the left of a vector": (lambda x, w: w @ x, (4,), (6, 4), [(6, 4)]),
+    "a stack from the left": (lambda x, w: torch.bmm(w, x), (3, 4, 5), (3, 6, 4), [(6, 4)] * 3),
+    "a stack from the left of all": (lambda x, w: w @ x, (4, 5), (3, 6, 4), [(6, 4)] * 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_written_out_it_computes_the_same(case):
+    operation, inputs, shape, matrices = CASES[case]
+    torch.manual_seed(0)
+    network, x = Product(operation, *shape), torch.randn(*inputs)
+    layers = discover(network, x)
+    assert layers.coverage.share == 1
+    assert [(layer.rows, layer.fan_in) for layer in layers] == matrices
+    with torch.no_grad():
+        expected = network(x)
+        with LayerCalls(network, layers):
+            found = network(x)
+        assert found.shape == expected.shape
+        assert torch.allclose(found, expected, atol=1e-5)
+        # The layers are the parameter itself.
+        for layer in layers:
+            layer_weight(network, layer).zero_()
+    assert not network.weight.any()
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs", "shape"),
+    [
+        ("nd,d->nd", (5, 4), (4,)),
+        ("nd,nd->n", (5, 4), (5, 4)),
+        ("nd,rdd->nr", (5, 4), (6, 4, 4)),
+        ("nd,rds->nr", (5, 4), (6, 4, 2)),
+    ],
+)
+def test_an_equation_that_is_no_product_with_matrices_runs_as_it_is(text, inputs, shape):
+    network = Product(equation(text), *shape)
+    network.head = nn.Linear(1, 1)
+    network.operation = lambda x, w: network.head(torch.einsum(text, x, w).sum()[None])
+    with warnings.catch_warnings():  # of those that are named einsum, that no kind reads them
+        warnings.simplefilter("ignore", SparsemendWarning)
+        layers = discover(network, torch.randn(*inputs))
+    assert layers.names == ("head",)
+
+
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this PyTorch has no such operation")
+def test_experts_see_the_rows_that_are_sent_to_them():
+    torch.manual_seed(0)
+    network, x = Product(grouped, 3, 4, 8), torch.randn(6, 4)
+    with pytest.warns(SparsemendWarning, match="not reached"):
+        layers = discover(network, x)
+    assert layers.names == ("weight[0]", "weight[2]")  # nothing is sent to the second
+    assert layers.coverage.share == pytest.approx(2 / 3)
+    parts = {}
+
+    def note(layer, call):
+        parts[layer.name] = call.x
+
+    with torch.no_grad(), LayerCalls(network, layers, before=note):
+        found = network(x)
+    assert torch.equal(parts["weight[0]"], x[:2])
+    assert torch.equal(parts["weight[2]"], x[2:])
+    expected = torch.cat([x[:2] @ network.weight[0], x[2:] @ network.weight[2]])
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_further_batches_reach_the_other_matrices_of_a_stack():
+    def chosen(x, weight):
+        return x @ weight[int(x[0, 0] > 0)]
+
+    network = Product(chosen, 2, 4, 8)
+    x = torch.ones(3, 4)
+    with pytest.warns(match="not reached"):
+        assert discover(network, x).names == ("weight[1]",)
+    assert set(discover(network, x, [-x]).names) == {"weight[0]", "weight[1]"}
+
+
+def test_a_parameter_that_is_asked_for_its_size_alone_is_not_used():
+    def asked(x, weight):
+        return x * weight.size(0)
+
+    network = Product(asked, 3, 4)
+    network.head = nn.Linear(4, 2)
+    network.operation = lambda x, w: network.head(asked(x, w))
+    with pytest.warns(match="not reached"):
+        discover(network, torch.randn(2, 4))
+
+
+def test_weights_that_are_computed_by_products_are_left_out():
+    network = Product(None, 6, 4)
+    network.low, network.high = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.randn(6, 2))
+    network.head = nn.Linear(6, 3)
+
+    def adapted(x, weight):
+        return network.head(torch.nn.functional.linear(x, weight + network.high @ network.low))
+
+    network.operation = adapted
+    with pytest.warns(SparsemendWarning, match="what is computed from it"):
+        layers = discover(network, torch.randn(5, 4))
+    assert layers.names == ("head",)
+    assert layers.coverage.matrix == 24 + 8 + 12 + 18
+
+
+def test_what_is_computed_of_a_learned_input_is_no_weight():
+    network = Product(None, 1, 4)
+    network.first, network.second = nn.Linear(4, 5), nn.Linear(5, 3)
+    network.operation = lambda x, start: network.second(network.first(start).relu() + x)
+    assert discover(network, torch.randn(2, 5)).names == ("first", "second")
