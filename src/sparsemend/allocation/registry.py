@@ -33,7 +33,7 @@ def get_rule(name: str) -> Rule:
     SparsemendError
         If there is none; names the known ones.
     """
-    if name in RULES:
+    if isinstance(name, str) and name in RULES:
         return RULES[name]
     nearest = difflib.get_close_matches(str(name).lower(), RULES, n=1)
     raise SparsemendError(
@@ -52,7 +52,10 @@ def check_rule(name: str) -> None:
 
 def needs_diagnosis(name: str) -> bool:
     """Whether a rule, or a part of a forced one, needs a diagnosis; unknown ones do not."""
-    return any(part in RULES and RULES[part].needs == "diagnosis" for part in _parts(name))
+    return any(
+        isinstance(part, str) and part in RULES and RULES[part].needs == "diagnosis"
+        for part in _parts(name)
+    )
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from sparsemend.calibration.distributed import Collectives, succeed_together
 from sparsemend.calibration.grid import DEFAULT_DENSITIES, check_densities, kept_count
 from sparsemend.calibration.moments import ColumnMoments, PairedMoments
 from sparsemend.calibration.precision import widened
-from sparsemend.errors import SparsemendError
+from sparsemend.checks import check_int
 from sparsemend.execution.batches import (
     Batches,
     batch_count,
@@ -96,12 +96,9 @@ def calibrate(
         If there are no batches, batches carry labels or NaN, weights or activations are not
         finite, or no layer is prunable. With ``distributed``, every process raises if one does.
     """
-    if positions_per_batch is not None and positions_per_batch < 1:
-        raise SparsemendError(
-            "positions_per_batch is not a number of positions",
-            positions_per_batch,
-            "a whole number of at least 1, or None for all",
-        )
+    check_int("max_fan_in", max_fan_in, minimum=0)
+    if positions_per_batch is not None:
+        check_int("positions_per_batch", positions_per_batch)
 
     def own() -> Calibration:
         with progress_shown(progress):

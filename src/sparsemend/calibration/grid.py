@@ -19,10 +19,13 @@ def check_densities(densities: Sequence[float] | None) -> tuple[float, ...]:
     """Sorted densities, each a fraction in (0, 1]; the default grid for None."""
     if densities is None:
         return DEFAULT_DENSITIES
-    grid = tuple(sorted({float(density) for density in densities}))
+    try:
+        grid = tuple(sorted({float(density) for density in densities}))
+    except (TypeError, ValueError):
+        grid = ()
     if not grid or not all(0 < density <= 1 for density in grid):
         raise SparsemendError(
-            "densities are not a grid", list(densities), "fractions in (0, 1], at least one"
+            "densities are not a grid", densities, "fractions in (0, 1], at least one"
         )
     return grid
 

@@ -46,8 +46,7 @@ class ImageData:
     ) -> None:
         self._splits = dict(splits)
         self._source = source
-        self.mean = None if mean is None else tuple(float(value) for value in mean)
-        self.std = None if std is None else tuple(float(value) for value in std)
+        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
         _check_normalisation(self.mean, self.std)
 
     def __repr__(self) -> str:
@@ -249,6 +248,16 @@ def _permutation(size: int, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(check_int("seed", seed, minimum=0))
     rows: list[int] = torch.randperm(size, generator=generator).tolist()
     return rows
+
+
+def _numbers(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        allowed = "a sequence of numbers, one per channel"
+        raise SparsemendError(f"{name} does not fit", values, allowed) from error
 
 
 def _check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:

@@ -112,7 +112,15 @@ class Diagnosis:
             key: np.array(values[key], dtype=np.float64)
             for key in ("densities", "raw", "residual", "rr")
         }
-        shape = (len(values["layers"]), arrays["densities"].size)
+        densities = arrays["densities"]
+        within = densities.size and bool(((densities > 0) & (densities <= 1)).all())
+        if not within or bool((np.diff(densities) <= 0).any()):
+            raise SparsemendError(
+                "this is not a diagnosis: densities",
+                densities.tolist(),
+                "fractions in (0, 1], ascending, at least one",
+            )
+        shape = (len(values["layers"]), densities.size)
         for key, array in arrays.items():
             expected = shape[1:] if key == "densities" else shape
             if array.shape != expected:

@@ -112,6 +112,10 @@ def diagnose_repairs(
     rule = get_mask_rule(mask)
     if weighting not in WEIGHTINGS:
         raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
+    if not isinstance(calibration, Calibration):
+        raise SparsemendError(
+            "calibration is none", calibration, "a Calibration", "use sparsemend.calibrate"
+        )
     weights = layer_weights(model, calibration.layers)
     with (
         progress_shown(progress),

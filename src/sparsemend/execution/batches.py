@@ -25,6 +25,12 @@ _TENSOR_BATCH_SIZE = 128
 
 def iterate(batches: Batches) -> Iterator[Batch]:
     """Iterate over batches; one tensor is a data set of its own, cut into batches of 128."""
+    if not isinstance(batches, Iterable) or (isinstance(batches, Tensor) and not batches.dim()):
+        raise SparsemendError(
+            "the batches are none",
+            batches,
+            "an iterable of batches of inputs, or one tensor [N, ...]",
+        )
     if isinstance(batches, Tensor):
         yield from batches.split(_TENSOR_BATCH_SIZE) if len(batches) else ()
     else:
@@ -85,6 +91,10 @@ def check_unlabelled(batch: Batch, where: str) -> None:
             f"{where} holds no inputs: {describe(batch)}", allowed="batches of at least one input"
         )
     for leaf in tree_leaves(plain(batch)):
+        if isinstance(leaf, Tensor) and leaf.layout != torch.strided:
+            raise SparsemendError(
+                f"{where} holds a sparse tensor", leaf.layout, "dense tensors", "use .to_dense()"
+            )
         if isinstance(leaf, Tensor) and not is_finite(leaf):
             raise SparsemendError(
                 f"{where} holds NaN or infinite values",
@@ -127,15 +137,21 @@ def call(model: nn.Module, batch: Batch) -> Any:
     args, kwargs = _arguments(_to_model(batch, model))
     try:
         return model(*args, **kwargs)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:
         # The network's own error about shapes is precise but says nothing about the batch.
         if isinstance(error, SparsemendError) or "out of memory" in str(error):
             raise
         raise SparsemendError(
-            f"the network cannot run on this batch ({describe(batch)}): {error}",
+            f"the network cannot run on this batch ({describe(batch)}): {_said(error)}",
             allowed="batches that model(batch), model(*batch) or model(**batch) accepts",
             fix="check the shape and type of the inputs",
         ) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says; of some the text is nothing without their type."""
+    plain = isinstance(error, RuntimeError | TypeError | ValueError | IndexError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
 def padding_of(batch: Batch) -> Tensor | None:

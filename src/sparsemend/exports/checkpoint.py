@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from sparsemend.allocation import Allocation
+from sparsemend.errors import SparsemendError
 from sparsemend.models.weights import load_weights, read_weights, save_weights
 
 FORMAT = "sparsemend-checkpoint"
@@ -53,13 +54,22 @@ def save_checkpoint(
         "counts": dict(allocation),
         "added_biases": list(added_biases),
     }
-    header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
+    header = {str(k): v if isinstance(v, str) else _json(k, v) for k, v in facts.items()}
     state = dict(model.state_dict())
     for name in allocation:
         key = f"{name}.weight"
         if key in state:
             state[key] = state[key] + 0.0  # a pruned weight that was scaled may be -0
     save_weights(Path(path), state, header)
+
+
+def _json(key: str, value: object) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        kind = type(value).__name__
+        allowed = "a string, a number, or lists and dictionaries of them"
+        raise SparsemendError(f"metadata {key!r} cannot be stored", kind, allowed) from error
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> dict[str, str]:

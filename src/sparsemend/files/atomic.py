@@ -88,6 +88,8 @@ def regular_target(path: Path) -> tuple[Path, os.stat_result | None]:
     SparsemendError
         If there is something else than a file, which must not be replaced by one.
     """
+    if "\0" in str(path):
+        raise SparsemendError("cannot write there (a null character)", str(path))
     target = Path(os.path.realpath(path))
     try:
         present = target.stat()

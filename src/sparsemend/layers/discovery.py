@@ -177,7 +177,7 @@ def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet
     held = {
         name: module
         for module, name in prunable.items()
-        if isinstance(module._parameters.get("weight"), Tensor) and not _own_forward(module)
+        if _holds_weights(module) and not _own_forward(module)
     }
     layers = []
     for order, names in enumerate(_tied(held)):
@@ -272,6 +272,11 @@ def _describe(model: nn.Module, site: Site, order: int) -> Layer:
         weight=site.weight,
         biases=tuple(site.biases),
     )
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    weight = module._parameters.get("weight")
+    return isinstance(weight, Tensor) and weight.numel() > 0
 
 
 def _check_lazy(name: str, module: nn.Module) -> None:

@@ -33,6 +33,8 @@ def refuse_unsupported(model: nn.Module) -> None:
     SparsemendError
         For compiled, scripted, traced, quantised and sharded modules; names the module.
     """
+    if not isinstance(model, nn.Module):
+        raise SparsemendError("the network is no module", model, "a torch.nn.Module")
     for name, module in model.named_modules():
         what = f"module {name!r}" if name else "the network"
         _refuse_compiled(what, module)

@@ -126,6 +126,13 @@ def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
 
 
 def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
+    if not isinstance(allocation, Mapping):
+        raise SparsemendError(
+            "allocation is no mapping",
+            allocation,
+            "an Allocation, or layer name → number of weights to keep",
+            "use sparsemend.allocate",
+        )
     missing = [name for name in allocation if name not in layers.names]
     if missing:
         raise SparsemendError(

@@ -24,7 +24,7 @@ def get_mask_rule(name: str) -> MaskRule:
     SparsemendError
         If there is none; names the known ones.
     """
-    if name not in MASKS:
+    if not isinstance(name, str) or name not in MASKS:
         raise SparsemendError("unknown mask", name, ", ".join(MASKS))
     return MASKS[name]
 

@@ -47,6 +47,8 @@ def repair_names() -> tuple[str, ...]:
 
 def find_repair(name: str) -> Repair | None:
     """The repair of this name or alias; None if there is none."""
+    if not isinstance(name, str):
+        return None
     known = repairs()
     aliased = (repair for repair in known.values() if name in repair.aliases)
     return known.get(name) or next(aliased, None)
@@ -62,7 +64,7 @@ def get_repair(name: str) -> Repair:
     """
     found = find_repair(name)
     if found is None:
-        close = difflib.get_close_matches(name, repairs(), n=1)
+        close = difflib.get_close_matches(str(name), repairs(), n=1)
         raise SparsemendError(
             "unknown repair",
             name,

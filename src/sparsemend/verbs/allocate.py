@@ -76,6 +76,10 @@ def allocate(
             allowed=", ".join(rule_names()),
             fix="use compress(..., rule='auto'); its result has the allocation",
         )
+    if diagnosis is not None and not isinstance(diagnosis, Diagnosis):
+        raise SparsemendError(
+            "diagnosis is none", diagnosis, "a Diagnosis", "use sparsemend.diagnose"
+        )
     found = discover(model) if layers is None else layers
     chosen: list[Layer] = list(found)
     if layers is None and diagnosis is not None:

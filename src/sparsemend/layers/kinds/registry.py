@@ -66,5 +66,5 @@ def read_call(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     for kind in KINDS.values():
         call = kind.read(operation, args, kwargs)
         if call is not None:
-            return call
+            return call if call.weight.numel() else None  # nothing to prune
     return None
