@@ -52,10 +52,8 @@ def check_rule(name: str) -> None:
 
 def needs_diagnosis(name: str) -> bool:
     """Whether a rule, or a part of a forced one, needs a diagnosis; unknown ones do not."""
-    return any(
-        isinstance(part, str) and part in RULES and RULES[part].needs == "diagnosis"
-        for part in _parts(name)
-    )
+    known = (RULES[part] for part in _parts(name) if isinstance(part, str) and part in RULES)
+    return any(rule.needs == "diagnosis" for rule in known)
 
 
 def _parts(name: str) -> tuple[str, ...]:

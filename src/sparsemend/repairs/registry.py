@@ -45,7 +45,7 @@ def repair_names() -> tuple[str, ...]:
     return tuple(repairs())
 
 
-def find_repair(name: str) -> Repair | None:
+def find_repair(name: object) -> Repair | None:
     """The repair of this name or alias; None if there is none."""
     if not isinstance(name, str):
         return None
