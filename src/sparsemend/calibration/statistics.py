@@ -58,9 +58,7 @@ class OutputStatistics:
     @property
     def error_covariance(self) -> Tensor:
         """Cov[z', z' − z] = v' − q."""
-        shared = (self.pruned_variance - self.dense_variance + self.error_variance) / 2
-        # An empty channel's scale is large: rounding of what has to be 0 would show.
-        return shared.where(self.pruned_variance != 0, shared.new_zeros(()))
+        return (self.pruned_variance - self.dense_variance + self.error_variance) / 2
 
     @property
     def covariance(self) -> Tensor:
