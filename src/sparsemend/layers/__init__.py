@@ -8,7 +8,6 @@ from sparsemend.layers.access import (
     layer_weight,
     run_layer,
     set_weight,
-    takes_shift,
 )
 from sparsemend.layers.calls import LayerCalls
 from sparsemend.layers.coverage import Coverage, LeftOut
@@ -67,7 +66,6 @@ __all__ = [
     "set_weight",
     "stored_weight",
     "surroundings",
-    "takes_shift",
     "unfold",
     "weight_matrix",
 ]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsemend.layers.kinds import kind_named
 from sparsemend.layers.layer import Layer
@@ -62,14 +61,6 @@ def layer_modules(model: nn.Module, layer: Layer) -> list[tuple[str, Any]]:
     modules = dict(model.named_modules())
     found = [(path, modules.get(path)) for path in (layer.name, *layer.aliases)]
     return [(path, module) for path, module in found if hasattr(module, "bias")]
-
-
-def takes_shift(model: nn.Module, layer: Layer) -> bool:
-    """Whether there is a place for a shift of the layer's outputs, or nothing sees one."""
-    norm = None if layer.norm is None else model.get_submodule(layer.norm)
-    if isinstance(norm, _BatchNorm) or layer_biases(model, layer):
-        return True
-    return bool(layer_modules(model, layer))
 
 
 def run_layer(model: nn.Module, layer: Layer, geometry: Any, x: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from sparsemend.layers import (
     per_input,
     run_layer,
     set_weight,
-    takes_shift,
     weight_matrix,
 )
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
@@ -113,11 +112,7 @@ class Choice:
 
 
 class InputCovariance:
-    """Normalised covariance of a layer's inputs, and cross moments with targets.
-
-    Where the layer has no place for a shift, moments are about 0 instead of the means, which then
-    count as 0: weights alone must do it.
-    """
+    """Normalised covariance of a layer's inputs, and cross moments with targets."""
 
     def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
         module, layer, inputs = given.geometry, given.layer, given.inputs
@@ -129,16 +124,10 @@ class InputCovariance:
         self.count = moments.count
         self.mean = moments.mean
         covariance = moments.covariance
-        self.centred = takes_shift(given.network, layer)
-        if not self.centred:
-            covariance += (self.mean.unsqueeze(2) * self.mean.unsqueeze(1)).to(covariance.dtype)
-            self.mean = torch.zeros_like(self.mean)
         self._emphasis = 0.0
         if pooled_weight:
             means = torch.cat([mean_patch(module, x) for x in inputs], dim=1)
-            if self.centred:
-                means = means - means.mean(dim=1, keepdim=True)
-            self._means = means.to(covariance.dtype)
+            self._means = (means - means.mean(dim=1, keepdim=True)).to(covariance.dtype)
             self._emphasis = pooled_weight * self.count / means.shape[1]
             covariance += self._emphasis * (self._means.mT @ self._means) / means.shape[1]
         diagonal = covariance.diagonal(dim1=1, dim2=2).clone()
@@ -155,8 +144,6 @@ class InputCovariance:
         held = [targets(index) for index in range(len(self._inputs))]
         sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
         mean = torch.stack(sums).sum(dim=0) / self.count
-        if not self.centred:
-            mean = torch.zeros_like(mean)
         square = torch.zeros_like(mean)
         total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
         total = total.to(mean.device)

@@ -302,8 +302,6 @@ def _refit_logits(
         z = x @ fit.weight[0].mT + fit.shift
         target = z + 2 * (wanted - F.softmax(z, dim=1))
         mean = target.mean(dim=0)
-        if not covariance.centred:
-            mean = torch.zeros_like(mean)
         cross = (target - mean).mT @ x / len(x) / covariance.scale.to(x.dtype)
         solved = solve_on_support(
             covariance.matrix,
