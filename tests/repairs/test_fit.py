@@ -204,33 +204,3 @@ def test_units_are_positive_whatever_happens(deviation, importance):
         assert units.shape == (3,)
         assert units.isfinite().all()
         assert (units > 0).all()
-
-
-class Product(nn.Module):
-    """A product with a parameter, which has no bias and no place for one."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(7, 5, dtype=torch.float64))
-
-    def forward(self, x):
-        return x @ self.w
-
-
-def test_without_a_place_for_a_shift_the_weights_do_it_alone():
-    torch.manual_seed(0)
-    net = Product()
-    inputs = [torch.randn(20, 7, dtype=torch.float64) + 0.4 for _ in range(3)]
-    inputs = [torch.cat([x[:, :6], torch.ones(20, 1).double()], dim=1) for x in inputs]
-    layers = discover(net, inputs[0])
-    targets = dense_targets(net, inputs)
-    mask = torch.rand(1, 5, 7) < 0.5
-    mask[..., 6] = True  # a constant input is as good as any other
-    given = LayerInputs(net, layers["w"], layers.geometry("w"), inputs)
-    fit, covariance = fit_layer(given, targets, Choice(0, mask, GRADUAL), FitSettings(ridge=1e-9))
-    assert not covariance.dead.any()
-    assert not fit.shift.any()
-    x, z = torch.cat(inputs), torch.cat(targets.dense)
-    for row, kept in enumerate(mask[0]):
-        expected = torch.linalg.lstsq(x[:, kept], z[:, row : row + 1]).solution.squeeze(1)
-        torch.testing.assert_close(fit.weight[0, row, kept], expected, rtol=1e-4, atol=1e-6)

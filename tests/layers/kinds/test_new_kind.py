@@ -133,6 +133,7 @@ def test_it_is_pruned_to_exact_counts():
 
 def test_variance_repair_gives_its_channels_the_dense_mean_and_variance():
     net, batches = make_network(), make_batches()
+    net[0].bias = nn.Parameter(torch.randn(12, dtype=torch.float64))
     pruned = prune(net)
     repaired = sm.repair(pruned, net, batches, "variance", new_biases=True, progress=False)
     x = torch.cat(batches).reshape(-1, 6)
