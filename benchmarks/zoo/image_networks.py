@@ -162,7 +162,8 @@ def _faster_rcnn() -> nn.Module:
     )
     head = TwoMLPHead(9 * backbone.out_channels, 64)
     return FasterRCNN(
-        backbone, box_head=head, box_predictor=FastRCNNPredictor(64, 4), rpn_anchor_generator=anchors, box_roi_pool=pool, min_size=96,
+        backbone, box_head=head, box_predictor=FastRCNNPredictor(64, 4),
+        rpn_anchor_generator=anchors, box_roi_pool=pool, min_size=96,
         max_size=96, rpn_post_nms_top_n_test=20, box_detections_per_img=5,
     )  # fmt: skip
 
