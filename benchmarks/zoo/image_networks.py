@@ -83,6 +83,18 @@ def _efficientnet(padding: str) -> nn.Module:
     )
 
 
+def _mixer(block: str, norm: str) -> nn.Module:
+    from timm.layers import GatedMlp, Mlp
+    from timm.models import mlp_mixer
+
+    gated = block == "SpatialGatingBlock"
+    return mlp_mixer.MlpMixer(
+        num_classes=10, img_size=64, patch_size=16, num_blocks=3, embed_dim=48, mlp_ratio=4,
+        block_layer=getattr(mlp_mixer, block), mlp_layer=GatedMlp if gated else Mlp,
+        norm_layer=mlp_mixer.Affine if norm == "Affine" else nn.LayerNorm,
+    )  # fmt: skip
+
+
 def _regnet(se: float) -> nn.Module:
     from timm.models import regnet
 
@@ -139,6 +151,7 @@ def _faster_rcnn() -> nn.Module:
     from torchvision.models import mobilenet_v3_small
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.ops import MultiScaleRoIAlign
 
     backbone: Any = mobilenet_v3_small(weights=None, width_mult=0.35).features
@@ -147,8 +160,10 @@ def _faster_rcnn() -> nn.Module:
     backbone.out_channels = next(
         m.num_features for m in reversed(list(backbone.modules())) if isinstance(m, nn.BatchNorm2d)
     )
+    head = TwoMLPHead(9 * backbone.out_channels, 64)
     return FasterRCNN(
-        backbone, num_classes=4, rpn_anchor_generator=anchors, box_roi_pool=pool, min_size=96,
+        backbone, box_head=head, box_predictor=FastRCNNPredictor(64, 4),
+        rpn_anchor_generator=anchors, box_roi_pool=pool, min_size=96,
         max_size=96, rpn_post_nms_top_n_test=20, box_detections_per_img=5,
     )  # fmt: skip
 
@@ -209,7 +224,7 @@ SUBJECTS: dict[str, Subject] = {
     "timm MaxViT": Subject(partial(_maxxvit, ("M", "M", "M", "M")), images(64)),
     "timm CoAtNet": Subject(partial(_maxxvit, ("C", "C", "T", "T")), images(64)),
     "timm MLP-Mixer": _timm("mlp_mixer", "MlpMixer", **_TINY, embed_dim=48),
-    "timm ResMLP": _named("resmlp_12_224", img_size=64),
+    "timm ResMLP": Subject(partial(_mixer, "ResBlock", "Affine"), images(64)),
     "timm PoolFormer": _timm(
         "metaformer", "MetaFormer", depths=(1, 1, 2, 1), dims=(16, 32, 48, 64),
         layer_scale_init_values=0.1,
@@ -218,11 +233,23 @@ SUBJECTS: dict[str, Subject] = {
     "timm Inception v3": _named("inception_v3", size=96),
     "timm DLA": _named("dla46x_c"),
     "timm RepVGG": _named("repvgg_a0"),
-    "timm LeViT": _named("levit_128s", size=224),
-    "timm PVT v2": _named("pvt_v2_b0"),
+    "timm LeViT": _timm(
+        "levit", "Levit", img_size=64, embed_dim=(32, 48, 64), key_dim=8, depth=(1, 1, 1),
+        num_heads=(2, 3, 4),
+    ),
+    "timm PVT v2": _timm(
+        "pvt_v2", "PyramidVisionTransformerV2", depths=(1, 1, 1, 1), embed_dims=(16, 32, 48, 64),
+        num_heads=(1, 2, 4, 4),
+    ),
     "timm EdgeNeXt": _named("edgenext_xx_small"),
-    "timm FastViT": _named("fastvit_t8"),
-    "timm XCiT": _named("xcit_nano_12_p16_224", img_size=64),
+    "timm FastViT": _timm(
+        "fastvit", "FastVit", layers=(1, 1, 1, 1), embed_dims=(16, 32, 64, 128),
+        token_mixers=("repmixer", "repmixer", "repmixer", "attention"),
+        down_patch_size=7, down_stride=2,
+    ),
+    "timm XCiT": _timm(
+        "xcit", "Xcit", img_size=64, patch_size=16, embed_dim=48, depth=2, num_heads=4
+    ),
     "timm Twins": _timm(
         "twins", "Twins", img_size=64, embed_dims=(16, 32, 48, 64), depths=(1, 1, 1, 1),
         num_heads=(1, 2, 2, 4), wss=(2, 2, 2, 2),
@@ -230,9 +257,8 @@ SUBJECTS: dict[str, Subject] = {
     "timm CaiT": _timm(
         "cait", "Cait", **_VIT, depth_token_only=1
     ),
-    "timm CrossViT": _named("crossvit_tiny_240", size=240),
     "timm ConvMixer": _timm("convmixer", "ConvMixer", 48, 3),
-    "timm gMLP": _named("gmlp_ti16_224", img_size=64),
+    "timm gMLP": Subject(partial(_mixer, "SpatialGatingBlock", "LayerNorm"), images(64)),
     "torchvision GoogLeNet": _vision(
         "googlenet", 64, aux_logits=False, init_weights=False, num_classes=10
     ),

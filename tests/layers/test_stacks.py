@@ -170,3 +170,17 @@ def test_what_is_computed_of_a_learned_input_is_no_weight():
     network.first, network.second = nn.Linear(4, 5), nn.Linear(5, 3)
     network.operation = lambda x, start: network.second(network.first(start).relu() + x)
     assert discover(network, torch.randn(2, 5)).names == ("first", "second")
+
+
+def test_queries_made_of_learned_tokens_are_no_weight():
+    network = Product(None, 3, 4)
+    network.query, network.head = nn.Linear(4, 6), nn.Linear(3, 2)
+
+    def attend(x, tokens):
+        queries = network.query(nn.functional.layer_norm(tokens, (4,)))
+        return network.head(torch.bmm(x, queries.mT.expand(len(x), -1, -1)).mean(1))
+
+    network.operation = attend
+    layers = discover(network, torch.randn(2, 5, 6))
+    assert layers.names == ("query", "head")
+    assert layers.coverage.share == 1

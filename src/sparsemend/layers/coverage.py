@@ -160,7 +160,7 @@ def _reason(name: str, uses: Uses) -> tuple[str, bool]:
         return _COMPUTED, True
     if name in uses.otherwise and not sites:
         operation = uses.otherwise[name]
-        if multiplies(operation):
+        if multiplies(operation) and name not in uses.inputs:
             return f"multiplied by {operation}, which no kind of layer reads", True
         return f"used by {operation}, which is no product of matrices", False
     return _UNREACHED, True

@@ -80,6 +80,8 @@ class Uses:
         Parameters from which an operand is computed that a layer would multiply with.
     read_differently
         Parameters that operations of different kinds, or with other groups, multiply with.
+    inputs
+        Parameters that are a layer's input, or that it is computed from: learned tokens.
     otherwise
         Parameter → the first other operation that it takes part in with a value of the network.
     """
@@ -92,6 +94,7 @@ class Uses:
         self.looked_up: set[str] = set()
         self.computed: set[str] = set()
         self.read_differently: set[str] = set()
+        self.inputs: set[str] = set()
         self.otherwise: dict[str, str] = {}
 
     def is_parameter(self, tensor: Tensor) -> bool:
@@ -106,6 +109,7 @@ class Uses:
         if call is None:
             return None
         operand = self._operands.find(call.weight)
+        self.inputs |= self._origins(call.x)
         if operand is None:
             self.computed |= self._origins(call.weight)
             return None
