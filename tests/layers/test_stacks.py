@@ -1,6 +1,7 @@
 """Stacks of matrices and matrices with several dimensions: one layer for each matrix."""
 
 import warnings
+from types import MethodType
 
 import pytest
 import torch
@@ -100,7 +101,9 @@ def test_written_out_it_computes_the_same(case):
 def test_an_equation_that_is_no_product_with_matrices_runs_as_it_is(text, inputs, shape):
     network = Product(equation(text), *shape)
     network.head = nn.Linear(1, 1)
-    network.operation = lambda x, w: network.head(torch.einsum(text, x, w).sum()[None])
+    network.operation = MethodType(
+        lambda net, x, w: net.head(torch.einsum(text, x, w).sum()[None]), network
+    )
     with warnings.catch_warnings():  # of those that are named einsum, that no kind reads them
         warnings.simplefilter("ignore", SparsemendWarning)
         layers = discover(network, torch.randn(*inputs))
@@ -145,7 +148,7 @@ def test_a_parameter_that_is_asked_for_its_size_alone_is_not_used():
 
     network = Product(asked, 3, 4)
     network.head = nn.Linear(4, 2)
-    network.operation = lambda x, w: network.head(asked(x, w))
+    network.operation = MethodType(lambda net, x, w: net.head(asked(x, w)), network)
     with pytest.warns(match="not reached"):
         discover(network, torch.randn(2, 4))
 
@@ -155,10 +158,10 @@ def test_weights_that_are_computed_by_products_are_left_out():
     network.low, network.high = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.randn(6, 2))
     network.head = nn.Linear(6, 3)
 
-    def adapted(x, weight):
-        return network.head(torch.nn.functional.linear(x, weight + network.high @ network.low))
+    def adapted(net, x, weight):
+        return net.head(nn.functional.linear(x, weight + net.high @ net.low))
 
-    network.operation = adapted
+    network.operation = MethodType(adapted, network)
     with pytest.warns(SparsemendWarning, match="what is computed from it"):
         layers = discover(network, torch.randn(5, 4))
     assert layers.names == ("head",)
@@ -168,7 +171,9 @@ def test_weights_that_are_computed_by_products_are_left_out():
 def test_what_is_computed_of_a_learned_input_is_no_weight():
     network = Product(None, 1, 4)
     network.first, network.second = nn.Linear(4, 5), nn.Linear(5, 3)
-    network.operation = lambda x, start: network.second(network.first(start).relu() + x)
+    network.operation = MethodType(
+        lambda net, x, start: net.second(net.first(start).relu() + x), network
+    )
     assert discover(network, torch.randn(2, 5)).names == ("first", "second")
 
 
@@ -176,11 +181,11 @@ def test_queries_made_of_learned_tokens_are_no_weight():
     network = Product(None, 3, 4)
     network.query, network.head = nn.Linear(4, 6), nn.Linear(3, 2)
 
-    def attend(x, tokens):
-        queries = network.query(nn.functional.layer_norm(tokens, (4,)))
-        return network.head(torch.bmm(x, queries.mT.expand(len(x), -1, -1)).mean(1))
+    def attend(net, x, tokens):
+        queries = net.query(nn.functional.layer_norm(tokens, (4,)))
+        return net.head(torch.bmm(x, queries.mT.expand(len(x), -1, -1)).mean(1))
 
-    network.operation = attend
+    network.operation = MethodType(attend, network)
     layers = discover(network, torch.randn(2, 5, 6))
     assert layers.names == ("query", "head")
     assert layers.coverage.share == 1

@@ -139,7 +139,7 @@ def call(model: nn.Module, batch: Batch) -> Any:
         return model(*args, **kwargs)
     except Exception as error:
         # The network's own error about shapes is precise but says nothing about the batch.
-        if isinstance(error, SparsemendError) or "out of memory" in str(error):
+        if isinstance(error, SparsemendError | MemoryError) or "out of memory" in str(error):
             raise
         raise SparsemendError(
             f"the network cannot run on this batch ({describe(batch)}): {_said(error)}",
