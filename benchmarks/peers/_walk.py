@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparsemend.calibration import InputMoments
 from sparsemend.execution.batches import call, evaluation_mode
-from sparsemend.execution.lockstep import lockstep
+from sparsemend.execution.lockstep import lockstep, module_stops
 from sparsemend.layers import Layer, LayerSet, stored_weight, unfold, weight_matrix
 
 
@@ -26,8 +26,8 @@ def walk(
     """
     runs = [lambda batch=batch: call(model, batch) for batch in batches]
     stops = {model.get_submodule(layer.name): layer.name for layer in layers}
-    with evaluation_mode(model):
-        for pause in lockstep(runs, stops):
+    with evaluation_mode(model), module_stops(stops):
+        for pause in lockstep(runs, stops.values()):
             inputs = [pause.calls[index][1] for index in sorted(pause.calls)]
             yield layers[pause.name], model.get_submodule(pause.name), inputs
 

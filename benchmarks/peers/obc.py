@@ -73,9 +73,9 @@ def obc_sequential(
     masks = {}
     count = len(batches)
     session = Session(dense, list(batches))
-    runs, stops = paired_runs(session, model, list(layers))
+    runs, order = paired_runs(session, model, list(layers))
     with evaluation_mode(dense, model):
-        for pause in lockstep(runs, stops):
+        for pause in lockstep(runs, order):
             layer = layers[pause.name]
             module, reference = model.get_submodule(pause.name), dense.get_submodule(pause.name)
             inputs = [pause.calls[count + index][1] for index in range(count)]

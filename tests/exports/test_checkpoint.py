@@ -200,7 +200,7 @@ def test_a_save_that_fails_leaves_things_as_they_were(result, path, existing, mo
             patch.setattr(target, fail)
             with pytest.raises(OSError, match="disk full"):
                 result.save(path)
-    with pytest.raises(TypeError):
+    with pytest.raises(SparsemendError, match="metadata 'seed' cannot be stored"):
         result.save(path, {"seed": object()})
     assert [file.name for file in path.parent.iterdir()] == ([path.name] if existing else [])
     assert not existing or path.read_text() == "precious"
