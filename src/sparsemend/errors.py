@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def printable(text: str, *, keep: str = "") -> str:
     """Return text that says what it holds and does nothing else to a terminal.
@@ -24,9 +26,13 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(
-        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        char if _is_harmless(char) or char in keep else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or unicodedata.category(char) == "Zs"  # as the space of "90 %"
 
 
 class SparsemendError(ValueError):

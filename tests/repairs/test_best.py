@@ -313,7 +313,7 @@ def test_a_repair_that_reconstructs_chooses_the_masks_by_default():
 
 
 def test_a_repair_whose_numbers_do_not_stay_finite_is_left_out(monkeypatch):
-    def failing(*_):
+    def failing(*_, **__):
         raise NotFiniteError("numbers are not finite")
 
     torch.manual_seed(0)

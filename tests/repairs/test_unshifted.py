@@ -63,11 +63,12 @@ def test_residuals_are_what_a_scale_alone_leaves(name):
 def test_a_fit_without_a_shift_is_least_squares_through_the_origin(kind):
     module, layer, inputs = case(kind)
     module.bias = None
+    layer = sm.discover(nn.Sequential(module), inputs[0])[0]
     targets = dense_targets(module, inputs)
     targets = dataclasses.replace(targets, dense=[t + 0.7 for t in targets.dense])
     mask = torch.rand(layer.groups, layer.rows // layer.groups, layer.fan_in) < 0.4
     fit, covariance = fit_layer(
-        LayerInputs(module, layer, inputs, shifted=False),
+        LayerInputs(nn.Sequential(module), layer, module, inputs, shifted=False),
         targets,
         Choice(0, mask, GRADUAL),
         FitSettings(ridge=1e-12),
@@ -91,7 +92,7 @@ def test_a_bias_that_cannot_move_is_taken_off_the_targets(kind):
     targets = dense_targets(module, inputs)
     dense, bias = module.weight.detach().clone(), module.bias.detach().clone()
     fit, _ = fit_layer(
-        LayerInputs(module, layer, inputs, shifted=False),
+        LayerInputs(nn.Sequential(module), layer, module, inputs, shifted=False),
         targets,
         Choice(layer.size, None, GRADUAL),
         FitSettings(ridge=1e-10),
@@ -108,11 +109,12 @@ def test_a_bias_that_cannot_move_is_taken_off_the_targets(kind):
 def test_fits_without_a_shift_never_make_their_own_error_worse(relu, pooled):
     module, layer, inputs = case("convolution")
     module.requires_grad_(False).bias = None
+    layer = sm.discover(nn.Sequential(module), inputs[0])[0]
     targets = dense_targets(module, inputs)
     mask = torch.rand(1, layer.rows, layer.fan_in) < 0.4
     pruned = module.weight.detach().reshape(mask.shape) * mask
     fit, _ = fit_layer(
-        LayerInputs(module, layer, inputs, shifted=False),
+        LayerInputs(nn.Sequential(module), layer, module, inputs, shifted=False),
         targets,
         Choice(0, mask, GRADUAL),
         FitSettings(ridge=1e-10),

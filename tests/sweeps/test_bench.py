@@ -80,7 +80,7 @@ def test_a_cell_is_what_compress_gives(digits, images, network, rule, mask, repa
 
 def test_shared_work_is_done_once(network, monkeypatch):
     places = {
-        "calibrate": session,
+        "gather_moments": session,
         "diagnose": relative_repairability,
         "damage_curves": whole_job,
         "evaluate": module,
@@ -103,7 +103,7 @@ def test_shared_work_is_done_once(network, monkeypatch):
     tasks = tasks_of([network], [0.8, 0.9], rules, None, repairs, seeds)
     records = [bench.compute(task) for task in tasks]
     assert len(records) == 16
-    assert calls["calibrate"] == 2  # seeds
+    assert calls["gather_moments"] == 2  # seeds
     assert calls["diagnose"] == 2 * 2  # seeds and repairs
     assert calls["damage_curves"] == 0
     masks = {tuple(record.densities.values()) for record in records}

@@ -577,7 +577,7 @@ def test_a_search_among_networks_of_nan_is_an_error():
         ("reconstruct", "repairs.reconstruction.fold", 2),
         ("best", "repairs.reconstruction.fold", 4),
         ("batchnorm", "repairs.batchnorm._set_statistics", 1),
-        ("none", "evaluation.closeness.divergence", 0),
+        ("none", "evaluation.closeness.read_finite", 0),
     ],
 )
 def test_an_error_half_way_leaves_the_model_as_it_was(repair, place, after, error, monkeypatch):

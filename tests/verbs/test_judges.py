@@ -81,7 +81,7 @@ REFUSED = {
     "no such output": (lambda y: {"a": y}, {"output": "b"}, "no such part: got 'b'"),
     "an unknown judge": (lambda y: y, {"judge": "mse"}, "unknown judge: got 'mse'"),
     "a function of no losses": (lambda y: y, {"judge": torch.sub}, "no loss per sample"),
-    "NaN": (lambda y: y * torch.nan, {}, "the output of the dense network is NaN"),
+    "NaN": (lambda y: y * torch.nan, {}, "the outputs of the network are not finite"),
 }
 
 
@@ -100,7 +100,8 @@ def test_what_cannot_be_judged_is_refused_before_any_work(case, verb, tmp_path):
     }
     with pytest.raises(SparsemendError, match=text):
         verbs[verb]()
-    assert model.calls <= 1
+    # Once more to find where NaN began.
+    assert model.calls <= (2 if case == "NaN" else 1)
     assert not list(tmp_path.iterdir())
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

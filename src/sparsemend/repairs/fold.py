@@ -28,9 +28,12 @@ def takes_shift(model: nn.Module, layer: Layer, *, new_biases: bool = False) -> 
     if layer.norm is not None and isinstance(model.get_submodule(layer.norm), _BatchNorm):
         return True
     modules = layer_modules(model, layer)
-    if modules and not layer.biases:
-        return new_biases or all(module.bias is not None for _, module in modules)
-    return bool(layer_biases(model, layer))
+    if len(modules) == 1 and layer_biases(model, layer):  # perhaps one that it adds on its own
+        return True
+    if not modules:
+        return bool(layer_biases(model, layer))
+    # Tied layers are shifted together or not at all.
+    return new_biases or all(module.bias is not None for _, module in modules)
 
 
 def unshiftable(
@@ -74,13 +77,15 @@ def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor | N
         biases = layer_biases(model, layer)
         for bias in biases:
             _fold_bias(bias, scale, shift)
-        if biases or shift is None:
+        modules = layer_modules(model, layer)
+        missing = [(path, module) for path, module in modules if module.bias is None]
+        if shift is None or (biases and (len(modules) < 2 or not missing)):
             return added
         if isinstance(norm, _BatchNorm):
             if norm.running_mean is not None:  # batch statistics cancel any shift
                 norm.running_mean.copy_(norm.running_mean.double() - shift)
             return added
-        for path, module in layer_modules(model, layer):
+        for path, module in missing:
             new = nn.Parameter(shift.to(weight.dtype), requires_grad=_learns(module))
             module.register_parameter("bias", new)
             added.append(path)
