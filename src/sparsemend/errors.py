@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 
 def printable(text: str, *, keep: str = "") -> str:
     """Return text that says what it holds and does nothing else to a terminal.
@@ -32,7 +30,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def _is_harmless(char: str) -> bool:
-    return char.isprintable() or unicodedata.category(char) == "Zs"  # as the space of "90 %"
+    return char.isprintable() or char == "\xa0"  # the space of "90 %"
 
 
 class SparsemendError(ValueError):
