@@ -266,10 +266,9 @@ def arrays(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch):
-    """A command, of an app that is made now where it can be."""
+    """A command, of an app that is made now, with the parts of the tests."""
     monkeypatch.setenv("COLUMNS", "200")
-    make = getattr(sparsemend.cli, "make_app", None)
-    app = sparsemend.cli.app if make is None else make()
+    app = sparsemend.cli.make_app()
 
     def read(*arguments):
         result = CliRunner().invoke(app, [str(part) for part in arguments])
@@ -300,8 +299,6 @@ def test_command_line(run, arrays, tmp_path):
 
 
 def test_help_names_them(run):
-    if not hasattr(sparsemend.cli, "make_app"):
-        pytest.skip("help is written when the commands are imported, before parts of tests are in")
     shown = run("compress", "--help")
     for name in ("by-residual", "spread", "fitted", "halfway", "last-shift"):
         assert name in shown

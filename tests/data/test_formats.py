@@ -424,7 +424,7 @@ def test_packages_that_are_not_installed(
 
 def test_real_images(shared_data: Path) -> None:
     images = data.load(shared_data / "cifar100")
-    assert (images.train_size, images.test_size, images.num_classes) == (50_000, 10_000, 100)
+    assert (images.train_size, images.test_size, images.num_classes) == (8192, 10_000, 100)
     assert images.calibration(32).shape == (32, 3, 32, 32)
 
 
