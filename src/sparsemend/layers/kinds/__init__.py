@@ -10,6 +10,8 @@ and enter an instance of it in ``KINDS`` in ``layers/kinds/registry.py``. A kind
 
 - ``modules``: which module types it covers, and what layers of each are called;
 - ``label``: how error messages list them;
+- ``read``: an operation of PyTorch as a :class:`Call` of such a layer, or None;
+- ``apply``: that operation with another weight and bias;
 - ``rows``: the number of output channels of a module;
 - ``unfold``: a module's input as columns of the matrix.
 
@@ -18,9 +20,10 @@ channels last, and that works on every position alone. Defaults go through ``unf
 right for every such kind; override them where there is a faster way, or another layout. Kinds
 with a kernel that moves over a grid share ``MovingKernel``, in ``layers/kinds/moving_kernel.py``.
 
-A module of a kind is called with one positional tensor, holds the weight in a parameter
-``weight``, and has a parameter ``bias`` of one value per row, which may be None: a repair
-registers it where it needs one, and the module must add it then.
+What methods get as ``module`` is a geometry: a module of the kind without parameters, as ``read``
+makes it with :func:`bare`. A module of a kind itself holds the weight in a parameter ``weight``,
+and has a parameter ``bias`` of one value per row, which may be None: a repair that is asked for
+new biases registers it, and the module must add it then.
 """
 
 from sparsemend.layers.kinds.axis import Axis
