@@ -361,5 +361,5 @@ def test_a_sample_keeps_at_least_one_input_and_single_inputs_whole():
 
 
 def test_a_sample_of_nothing_is_refused():
-    with pytest.raises(SparsemendError, match="positions_per_batch is not a number of positions"):
+    with pytest.raises(SparsemendError, match="positions_per_batch is out of range: got 0"):
         calibrate(make_network(), make_inputs(), positions_per_batch=0)
