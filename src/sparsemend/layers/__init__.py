@@ -6,6 +6,7 @@ from sparsemend.layers.access import (
     layer_modules,
     layer_parameter,
     layer_weight,
+    present_bias,
     run_layer,
     set_weight,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "mean_patch",
     "pad_input",
     "per_input",
+    "present_bias",
     "run_layer",
     "select_layers",
     "set_weight",

@@ -15,8 +15,7 @@ def layer_weight(model: nn.Module, layer: Layer) -> Tensor:
     """A layer's weight as its kind stores it: detached, in the model's own memory."""
     if layer.weight is not None:
         return layer.weight.of(model)
-    weight: Tensor = model.get_submodule(layer.name).weight  # type: ignore[assignment]
-    return weight.detach()
+    return layer_parameter(model, layer).detach()
 
 
 def set_weight(model: nn.Module, layer: Layer, matrix: Tensor) -> None:
@@ -54,13 +53,25 @@ def layer_biases(model: nn.Module, layer: Layer) -> list[Tensor]:
     return list(present.values())
 
 
+def present_bias(model: nn.Module, layer: Layer, like: Tensor) -> Tensor:
+    """The bias that the layer has now, [C], in the type of ``like``; 0 where it has none."""
+    biases = layer_biases(model, layer)
+    return biases[0].to(like) if biases else like.new_zeros(layer.rows)
+
+
 def layer_modules(model: nn.Module, layer: Layer) -> list[tuple[str, Any]]:
     """Modules that hold the layer's whole weight in ``weight`` and may hold a ``bias``."""
     if not layer.is_module:
         return []
-    modules = dict(model.named_modules())
-    found = [(path, modules.get(path)) for path in (layer.name, *layer.aliases)]
-    return [(path, module) for path, module in found if hasattr(module, "bias")]
+    found = []
+    for path in (layer.name, *layer.aliases):
+        try:
+            module = model.get_submodule(path)
+        except AttributeError:  # no such module
+            continue
+        if hasattr(module, "bias"):
+            found.append((path, module))
+    return found
 
 
 def run_layer(model: nn.Module, layer: Layer, geometry: Any, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -189,9 +190,7 @@ class Uses:
     def _name(self, operand: Operand) -> str:
         """The module's path for a whole ``weight``; else the parameter and which part of it."""
         parameter = self._parameters[operand.parameter]
-        size = 1
-        for extent in operand.shape:
-            size *= extent
+        size = math.prod(operand.shape)
         if size == parameter.numel():
             path, _, last = operand.parameter.rpartition(".")
             return path if last == "weight" else operand.parameter

@@ -23,10 +23,10 @@ from sparsemend.finite import check_finite, check_overflow
 from sparsemend.layers import (
     Layer,
     channel_shape,
-    layer_biases,
     layer_weight,
     mean_patch,
     per_input,
+    present_bias,
     run_layer,
     set_weight,
     weight_matrix,
@@ -163,7 +163,7 @@ class InputCovariance:
         covariance = moments.covariance
         self.fixed: Tensor | None = None
         if not given.shifted:
-            self.fixed = _present_shift(given, self.mean)
+            self.fixed = present_bias(given.network, layer, self.mean)
             mu = moments.mean.to(covariance.dtype)
             covariance += mu.unsqueeze(2) * mu.unsqueeze(1)
             self.mean = torch.zeros_like(self.mean)
@@ -222,12 +222,6 @@ class InputCovariance:
         check_overflow(f"moments of the outputs wanted of layer {layer.name!r}", square)
         check_finite(f"moments of the inputs and outputs of layer {layer.name!r}", covariance)
         return covariance * unit, mean * unit, (square / self.count).sqrt() * unit
-
-
-def _present_shift(given: LayerInputs, like: Tensor) -> Tensor:
-    """The layer's bias, [C]; 0 where it has none."""
-    biases = layer_biases(given.network, given.layer)
-    return biases[0].to(like) if biases else like.new_zeros(given.layer.rows)
 
 
 def fit_layer(
@@ -323,8 +317,7 @@ def _install(given: LayerInputs, fit: Fit) -> Callable[[Tensor], Tensor]:
     """Put a fit's weights into the network; return a function for its outputs, shift included."""
     network, layer, geometry = given.network, given.layer, given.geometry
     set_weight(network, layer, fit.weight)
-    biases = layer_biases(network, layer)
-    shift = fit.shift - biases[0].to(fit.shift) if biases else fit.shift
+    shift = fit.shift - present_bias(network, layer, fit.shift)
     shaped = shift.float().reshape(channel_shape(layer))
 
     def run(x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from sparsemend.layers import (
     channel_last,
     layer_biases,
     layer_weight,
+    present_bias,
     run_layer,
     set_weight,
     stored_weight,
@@ -302,8 +303,7 @@ class _Pass:
         # Outside the mask 0, never -0.
         set_weight(self._network, layer, fit.weight.masked_fill(~fit.mask, 0))
         if covariance.fixed is None:
-            biases = layer_biases(self._network, layer)
-            shift = fit.shift - biases[0].to(fit.shift) if biases else fit.shift
+            shift = fit.shift - present_bias(self._network, layer, fit.shift)
             self.added += fold(self._network, layer, None, shift)
         else:
             self.unshifted.append(layer.name)
