@@ -15,12 +15,6 @@ from sparsemend.layers.kinds.call import Call, bare, bound
 from sparsemend.layers.kinds.moving_kernel import MovingKernel
 
 _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_MODULES: dict[Any, type[nn.Module]] = {
-    torch.conv1d: nn.Conv1d,
-    torch.conv2d: nn.Conv2d,
-    torch.conv3d: nn.Conv3d,
-}
-_OPERATIONS = {module: operation for operation, module in _MODULES.items()}
 
 
 class Convolution(MovingKernel):
@@ -31,18 +25,23 @@ class Convolution(MovingKernel):
         nn.Conv2d: "Conv2d",
         nn.Conv3d: "Conv3d",
     }
+    operations: ClassVar[Mapping[Any, type[nn.Module]]] = {
+        torch.conv1d: nn.Conv1d,
+        torch.conv2d: nn.Conv2d,
+        torch.conv3d: nn.Conv3d,
+    }
     label = "Conv1d/2d/3d"
     reads_as_convolution = True
 
     def read(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
-        if operation not in _MODULES:
+        if operation not in self.operations:
             return None
         plain = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
         given = bound(_NAMES, args, kwargs, **plain)
         weight, dims = given["weight"], given["weight"].dim() - 2
         padding = given["padding"]
         geometry = bare(
-            _MODULES[operation],
+            self.operations[operation],
             out_channels=weight.shape[0],
             in_channels=weight.shape[1] * given["groups"],
             kernel_size=tuple(weight.shape[2:]),
@@ -58,8 +57,7 @@ class Convolution(MovingKernel):
         padding = module.padding
         if module.padding_mode != "zeros":
             x, padding = self.pad(module, x), 0
-        operation = next(op for kind, op in _OPERATIONS.items() if isinstance(module, kind))
-        output: Tensor = operation(
+        output: Tensor = self.operation(module)(
             x, weight, bias, module.stride, padding, module.dilation, module.groups
         )
         return output

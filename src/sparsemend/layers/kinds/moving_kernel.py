@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsemend.layers.kinds.kind import LayerKind
 from sparsemend.layers.kinds.shape import LayerShape
@@ -22,12 +22,19 @@ class MovingKernel(LayerKind):
 
     Attributes
     ----------
+    operations
+        Functions of PyTorch → the module that calls them.
     reverses_kernel
         Whether the taps of the kernel meet the padded input in reverse order.
     """
 
     is_convolution = True
+    operations: ClassVar[Mapping[Any, type[nn.Module]]]
     reverses_kernel: ClassVar[bool] = False
+
+    def operation(self, module: Any) -> Any:
+        """The function that a geometry's module calls."""
+        return next(op for op, kind in self.operations.items() if isinstance(module, kind))
 
     def rows(self, module: Any) -> int:
         return int(module.out_channels)

@@ -18,12 +18,6 @@ from sparsemend.layers.kinds.shape import LayerShape
 _NAMES = (
     "input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation",
 )  # fmt: skip
-_MODULES: dict[Any, type[nn.Module]] = {
-    torch.conv_transpose1d: nn.ConvTranspose1d,
-    torch.conv_transpose2d: nn.ConvTranspose2d,
-    torch.conv_transpose3d: nn.ConvTranspose3d,
-}
-_OPERATIONS = {module: operation for operation, module in _MODULES.items()}
 
 
 class TransposedConvolution(MovingKernel):
@@ -37,18 +31,23 @@ class TransposedConvolution(MovingKernel):
         nn.ConvTranspose2d: "ConvTranspose2d",
         nn.ConvTranspose3d: "ConvTranspose3d",
     }
+    operations: ClassVar[Mapping[Any, type[nn.Module]]] = {
+        torch.conv_transpose1d: nn.ConvTranspose1d,
+        torch.conv_transpose2d: nn.ConvTranspose2d,
+        torch.conv_transpose3d: nn.ConvTranspose3d,
+    }
     label = "ConvTranspose1d/2d/3d"
     reverses_kernel = True
 
     def read(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
-        if operation not in _MODULES:
+        if operation not in self.operations:
             return None
         plain = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
         given = bound(_NAMES, args, kwargs, bias=None, **plain)
         weight, dims = given["weight"], given["weight"].dim() - 2
         layout = ("stride", "padding", "output_padding", "dilation")
         geometry = bare(
-            _MODULES[operation],
+            self.operations[operation],
             in_channels=weight.shape[0],
             out_channels=weight.shape[1] * given["groups"],
             kernel_size=tuple(weight.shape[2:]),
@@ -59,8 +58,7 @@ class TransposedConvolution(MovingKernel):
         return Call(geometry, given["input"], weight, given["bias"])
 
     def apply(self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        operation = next(op for kind, op in _OPERATIONS.items() if isinstance(module, kind))
-        output: Tensor = operation(
+        output: Tensor = self.operation(module)(
             x,
             weight,
             bias,
