@@ -8,9 +8,14 @@ them, are its own; parameters, buffers and hooks are those of the network.
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TypeVar
 
 from torch import nn
+
+from sparsemend.execution.batches import Batch, call
+from sparsemend.finite import traced
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -38,6 +43,28 @@ def replica(model: Module) -> Module:
         Any network; unchanged. Parts that cannot be copied are shared.
     """
     return _twin(model, {})
+
+
+def run_replica(
+    model: nn.Module, batch: Batch, within: AbstractContextManager[object] | None = None
+) -> None:
+    """Run a replica on a batch; where numbers are not finite, the error says where that began.
+
+    Parameters
+    ----------
+    model
+        Any network; unchanged.
+    batch
+        A batch of inputs in any form that the model takes.
+    within
+        Entered for the run, but not for a second one that looks for the origin.
+    """
+    with traced(model, partial(_run, model, batch)), within or nullcontext():
+        _run(model, batch)
+
+
+def _run(model: nn.Module, batch: Batch) -> None:
+    call(replica(model), batch)
 
 
 def _twin(module: Module, done: dict[int, nn.Module]) -> Module:

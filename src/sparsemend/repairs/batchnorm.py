@@ -23,7 +23,7 @@ from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.execution.lockstep import lockstep, module_stops
-from sparsemend.execution.replica import replica
+from sparsemend.execution.replica import run_replica
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.finite import FIX_ACTIVATIONS, check_finite, check_network, traced
 from sparsemend.progress import progress_bar, progress_shown
@@ -135,12 +135,7 @@ def running_norms(model: nn.Module) -> dict[nn.Module, str]:
 def _exact(model: nn.Module, batches: Sequence[Batch], norms: dict[nn.Module, str]) -> None:
     pooled: dict[nn.Module, ColumnMoments] = {}
     few: dict[str, int] = {}
-
-    def run(batch: Batch) -> None:
-        with traced(model, lambda: call(replica(model), batch)):
-            call(replica(model), batch)
-
-    runs = [partial(run, batch) for batch in batches]
+    runs = [partial(run_replica, model, batch) for batch in batches]
     with (
         evaluation_mode(model),
         progress_bar("recalibrate BatchNorm", len(norms)) as advance,

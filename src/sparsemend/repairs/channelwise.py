@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsemend.calibration import PairedMoments
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import Batch, call, evaluation_mode, padding_of
+from sparsemend.execution.batches import Batch, evaluation_mode, padding_of
 from sparsemend.execution.lockstep import Pause, lockstep, pause
-from sparsemend.execution.replica import replica
-from sparsemend.finite import FIX_ACTIVATIONS, check_finite, traced
+from sparsemend.execution.replica import run_replica
+from sparsemend.finite import FIX_ACTIVATIONS, check_finite
 from sparsemend.layers import Call, Layer, LayerCalls, LayerSet, channel_last, run_layer
 from sparsemend.operators import Operator
 from sparsemend.progress import progress_bar
@@ -150,8 +150,7 @@ def paired_runs(
 
     def run(model: nn.Module, batch: Batch) -> None:
         calls = LayerCalls(model, layers, before=stop, padding=padding_of(batch))
-        with traced(model, lambda: call(replica(model), batch)), calls:
-            call(replica(model), batch)
+        run_replica(model, batch, within=calls)
 
     both = (session.model, network)
     runs: list[Callable[[], object]] = [
