@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def printable(text: str, *, keep: str = "") -> str:
     """Return text that says what it holds and does nothing else to a terminal.
@@ -31,6 +34,18 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def _is_harmless(char: str) -> bool:
     return char.isprintable() or char == "\xa0"  # the space of "90 %"
+
+
+def did_you_mean(written: object, names: Iterable[str]) -> str:
+    """The fix for a name that is unknown: the nearest known one; empty where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("varianze", ["mean", "variance"])
+    "did you mean 'variance'?"
+    """
+    nearest = difflib.get_close_matches(str(written), list(names), n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else ""
 
 
 class SparsemendError(ValueError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from sparsemend.allocation.erk import ERK
 from sparsemend.allocation.forced import parse_forced
 from sparsemend.allocation.global_magnitude import GLOBAL
@@ -13,7 +11,7 @@ from sparsemend.allocation.rr_density import RR_DENSITY
 from sparsemend.allocation.rule import Rule
 from sparsemend.allocation.uniform import UNIFORM
 from sparsemend.allocation.uniform_plus import UNIFORM_PLUS
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, did_you_mean
 
 RULES: dict[str, Rule] = {
     rule.name: rule for rule in (UNIFORM, UNIFORM_PLUS, GLOBAL, ERK, LAMP, RR, RR_DENSITY)
@@ -35,12 +33,11 @@ def get_rule(name: str) -> Rule:
     """
     if isinstance(name, str) and name in RULES:
         return RULES[name]
-    nearest = difflib.get_close_matches(str(name).lower(), RULES, n=1)
     raise SparsemendError(
         "unknown allocation rule",
         name,
         ", ".join(map(repr, RULES)),
-        f"did you mean {nearest[0]!r}?" if nearest else "",
+        did_you_mean(str(name).lower(), RULES),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import sparsemend as sm
 from sparsemend.cli._options import DATA, NETWORK, RUN, STORE, WEIGHTS
+from sparsemend.errors import did_you_mean
 from sparsemend.recipe.options import INPUT, RECIPE, Option
 
 Values = dict[str, Any]
@@ -82,12 +82,11 @@ def _checked(table: Mapping[str, Any], known: Mapping[str, Option], path: Path) 
         key = written.replace("-", "_")
         names = [option.dashed for option in known.values()]
         if key not in known:
-            close = difflib.get_close_matches(written, names, n=1)
             raise sm.SparsemendError(
                 f"unknown key in {str(path)!r}",
                 written,
                 ", ".join(names),
-                f"did you mean {close[0]!r}?" if close else "",
+                did_you_mean(written, names),
             )
         try:
             values[key] = known[key].read_value(value)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
 from sparsemend.checks import check_int
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.models.resnet import BasicBlock, Bottleneck, ResNet
 from sparsemend.models.vgg import VGG16BN
 
@@ -79,13 +78,12 @@ def architecture(name: str) -> Architecture:
         If there is none of that name.
     """
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(str(name), ARCHITECTURES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, ARCHITECTURES)
         raise SparsemendError(
             "unknown model",
             name,
             ", ".join(ARCHITECTURES),
-            f"{hint}a network of your own is loaded as 'package.module:factory'",
+            f"{hint} a network of your own is loaded as 'package.module:factory'".lstrip(),
         )
     return ARCHITECTURES[name]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from dataclasses import dataclass
 
 from torch import nn
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.finite import check_network
 from sparsemend.repairs.registry import find_repair, get_repair, repair_names, repairs
 from sparsemend.repairs.repair import SCOPES, STAGES, Outcome, Repair, Restored, Terms
@@ -142,11 +141,10 @@ def _unknown(text: str, part: str) -> SparsemendError:
     names: dict[str, list[str]] = {stage: [] for stage in ("alone", *STAGES)}
     for repair in repairs().values():
         names[repair.stage].append(repair.name)
-    close = difflib.get_close_matches(part, repair_names(), n=1)
     return SparsemendError(
         "unknown repair",
         text,
         f"{', '.join(names['alone'])}, one of {', '.join(names['weights'])}, or "
         f"{', '.join(names['statistics'])}, or both as in 'variance+batchnorm'",
-        f"did you mean {close[0]!r}?" if close and close[0] != part else "",
+        "" if part in repair_names() else did_you_mean(part, repair_names()),
     )

@@ -5,9 +5,7 @@ Every operator is a repair as well, without an entry of its own.
 
 from __future__ import annotations
 
-import difflib
-
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.operators import OPERATORS
 from sparsemend.repairs.batchnorm import BATCHNORM, BATCHNORM_EMA
 from sparsemend.repairs.best import make_best
@@ -64,11 +62,10 @@ def get_repair(name: str) -> Repair:
     """
     found = find_repair(name)
     if found is None:
-        close = difflib.get_close_matches(str(name), repairs(), n=1)
         raise SparsemendError(
             "unknown repair",
             name,
             ", ".join(repairs()),
-            f"did you mean {close[0]!r}?" if close else "",
+            did_you_mean(name, repairs()),
         )
     return found

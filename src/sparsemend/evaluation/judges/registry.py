@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.evaluation.judges.cosine import COSINE
 from sparsemend.evaluation.judges.judge import Judge
 from sparsemend.evaluation.judges.kl import KL
@@ -37,11 +36,10 @@ def check_judge(judge: str | LossFunction) -> None:
     """
     if callable(judge) or judge in judge_names():
         return
-    nearest = difflib.get_close_matches(str(judge).lower(), judge_names(), n=1)
     raise SparsemendError(
         "unknown judge",
         judge,
         f"{', '.join(map(repr, judge_names()))}, or a function (dense output, sparse output) → "
         "loss per sample [N]",
-        f"did you mean {nearest[0]!r}?" if nearest else "",
+        did_you_mean(str(judge).lower(), judge_names()),
     )
