@@ -134,7 +134,7 @@ def call(model: nn.Module, batch: Batch) -> Any:
     SparsemendError
         If the batch does not fit the model; the original error is chained.
     """
-    args, kwargs = _arguments(_to_model(batch, model))
+    args, kwargs = arguments(_to_model(batch, model))
     try:
         return model(*args, **kwargs)
     except Exception as error:
@@ -235,7 +235,8 @@ def plain(batch: Batch) -> Batch:
     return batch
 
 
-def _arguments(batch: Batch) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+def arguments(batch: Batch) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Positional and keyword arguments that a network gets of a batch."""
     if isinstance(batch, Mapping):
         return (), batch
     if isinstance(batch, tuple | list):

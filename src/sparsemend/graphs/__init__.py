@@ -1,0 +1,7 @@
+"""Execution graphs: what a network computes, as a list of operations on named values."""
+
+from sparsemend.graphs.folding import fold
+from sparsemend.graphs.graph import Graph, Node
+from sparsemend.graphs.tracing import Traced, trace
+
+__all__ = ["Graph", "Node", "Traced", "fold", "trace"]

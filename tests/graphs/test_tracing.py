@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.graphs.networks import random_network, sparse_
+from torch import nn
+
+import sparsemend as sm
+from sparsemend.graphs import trace
+from sparsemend.graphs.operations import Activation, Affine, Convolution, Linear, Torch
+
+
+def labels(graph):
+    return [node.operation.label for node in graph]
+
+
+def assert_same(model, x, graph):
+    with torch.no_grad():
+        expected = model(x)
+    (output,) = graph.run(x)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6))
+def test_graphs_compute_what_networks_do(seed):
+    model, x = random_network(seed)
+    graph = trace(model, x).graph
+    assert_same(model, x, graph)
+    # The batch is no part of a graph, and shapes are known without running it.
+    more = torch.cat([x, x.flip(-1), x])
+    assert_same(model, more, graph)
+    values = graph.values([more])
+    assert graph.shapes([more]) == {name: tuple(value.shape) for name, value in values.items()}
+
+
+def test_names_are_those_of_layers_and_batchnorms_are_gone():
+    model = sparse_(sm.models.create("cifar_resnet20"), 0.5)
+    graph = trace(model, torch.randn(1, 3, 32, 32)).graph
+    layers = [node.name for node in graph if isinstance(node.operation, Convolution | Linear)]
+    expected = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert sorted(layers) == sorted(expected)
+    assert set(labels(graph)) == {"convolution", "activation", "add", "global_average",
+                                  "reshape", "linear"}  # fmt: skip
+
+
+def test_folding_needs_the_layer_for_itself():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y * 2 + self.norm(y)
+
+    model, x = sparse_(Shared(), 1.0), torch.randn(2, 2, 3, 3)
+    graph = trace(model, x).graph
+    assert any(isinstance(node.operation, Affine) for node in graph)
+    assert_same(model, x, graph)
+
+
+def test_a_computed_weight_is_a_constant():
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            weight = (self.weight - self.weight.mean()) / self.weight.std()
+            return F.conv2d(x, weight, self.bias)
+
+    model, x = Standardised(3, 4, 3).eval(), torch.randn(1, 3, 6, 6)
+    graph = trace(model, x).graph
+    assert labels(graph) == ["convolution"]
+    assert_same(model, x, graph)
+
+
+def test_other_functions_stay_pytorchs():
+    model, x = nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 3), nn.ELU()).eval(), torch.randn(4, 5)
+    graph = trace(model, x).graph
+    targets = [n.operation.target for n in graph if isinstance(n.operation, Torch)]
+    assert targets == ["aten.native_layer_norm.default", "aten.elu.default"]
+    assert_same(model, x, graph)
+
+
+def test_operations_in_place():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, x):
+            y = self.conv(x)
+            z = torch.sigmoid(y)  # takes y as it was
+            F.relu_(y)
+            y += z
+            return y
+
+    model, x = InPlace().eval(), torch.randn(1, 2, 4, 4)
+    graph = trace(model, x).graph
+    assert [n.operation.function for n in graph if isinstance(n.operation, Activation)] == [
+        "sigmoid",
+        "relu",
+    ]
+    assert_same(model, x, graph)
+
+
+class WritesIntoAView(nn.Module):
+    def forward(self, x):
+        y = x + 1
+        y[:, 0] += 1
+        return y
+
+
+class WritesIntoAConstant(nn.Module):
+    def forward(self, x):
+        y = torch.zeros(x.shape)
+        y[:, :1] = x[:, :1]
+        return y
+
+
+class DependsOnValues(nn.Module):
+    def forward(self, x):
+        return x + 1 if x.sum() > 0 else x
+
+
+class IsConstant(nn.Module):
+    def forward(self, x):
+        return torch.zeros(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (WritesIntoAView(), "writes into a tensor that has several views"),
+        (WritesIntoAConstant(), "writes into a tensor that has several views"),
+        (DependsOnValues(), "depends on the values of its inputs"),
+        (IsConstant(), "an output of the network is constant"),
+        (nn.Linear(4, 4).double(), "parameter 'weight' is not float32"),
+    ],
+)
+def test_what_is_no_graph_is_refused(model, text):
+    with pytest.raises(sm.SparsemendError, match=text):
+        trace(model, torch.ones(2, 4))
+
+
+def test_the_network_is_unchanged():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout()).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    trace(model, torch.ones(1, 3))
+    assert model.training
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+
+
+def test_inputs_of_another_shape_are_refused():
+    graph = trace(nn.Linear(3, 2), torch.ones(1, 3)).graph
+    with pytest.raises(sm.SparsemendError, match=r"inputs of this shape.*got '\(1, 4\)'"):
+        graph.shapes([torch.ones(1, 4)])
