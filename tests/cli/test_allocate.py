@@ -21,6 +21,23 @@ def test_rules_that_diagnose(run_json, rule):
     assert sum(values["kept"].values()) == kept_total(0.9, sum(values["sizes"].values()))
 
 
+@pytest.mark.parametrize("rule", ["erk", "rr"])
+def test_layers_are_chosen(run_json, digits, rule):
+    flags = ("--exclude", "first", "--exclude", "last", "--rule", rule)
+    values = run_json(*DIGITS, *flags, "--data", "digits", "--calibration-size", 64)
+    names = sm.discover(digits.model).names
+    assert set(values["kept"]) == set(names[1:-1])
+    assert sum(values["kept"].values()) == kept_total(0.9, sum(values["sizes"].values()))
+    chosen = sm.allocate(digits.model, 0.9, "erk", exclude=("first", "last"))
+    assert rule != "erk" or values["kept"] == chosen.to_dict()["kept"]
+
+
+def test_projections_are_found_with_data(run_json, digits):
+    values = run_json(*DIGITS, "--include", "projection", "--data", "digits")
+    chosen = sm.discover(digits.model, digits.test[0][0], include="projection")
+    assert list(values["kept"]) == list(chosen.names)
+
+
 def test_text(run, digits):
     result = run(*DIGITS, "--rule", "erk")
     assert result.stdout == f"{sm.allocate(digits.model, 0.9, 'erk')}\n"
@@ -32,6 +49,8 @@ def test_text(run, digits):
         (("--sparsity", 1), "sparsity is out of range: got 1.0; allowed: a fraction in [0, 1)"),
         (("--sparsity", "nan"), "sparsity is out of range: got nan"),
         (("--sparsity", 0.9999), "the largest feasible sparsity is 0.99"),
+        (("--include", "nowhere"), "no layer of the network is meant by this pattern"),
+        (("--include", "first", "--exclude", "*"), "no layer is left to prune"),
         (("--rule", "snip"), "unknown allocation rule: got 'snip'"),
         (("--rule", "rr"), "rule 'rr' needs a diagnosis"),
         (("--rule", "rr", "--diagnosis", "no.json"), "there is no diagnosis file: got 'no.json'"),

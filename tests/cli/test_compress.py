@@ -57,6 +57,15 @@ def test_json(run_json, digits, tmp_path):
     torch.testing.assert_close(load_file(out), result.model.state_dict(), rtol=0, atol=0)
 
 
+def test_layers_are_chosen(run, run_json, digits):
+    flags = ("--exclude", "first", "--exclude", "last", "--rule", "erk")
+    values = run_json(*AUTO, *flags)
+    result = expected(digits, rule="erk", repair="variance", exclude=("first", "last"))
+    assert values["counts"] == dict(result.allocation)
+    assert set(values["counts"]) == set(sm.discover(digits.model).names[1:-1])
+    assert "not chosen" in run(*AUTO, *flags).stdout
+
+
 def test_checkpoint_evaluates_to_the_same(run_json, tmp_path):
     values = run_json(*VARIANCE, "--rule", "rr", "--out", "s.safetensors")
     files = sorted(file.name for file in tmp_path.iterdir())

@@ -19,6 +19,12 @@ def test_json_is_the_diagnosis(run_json, digits):
     np.testing.assert_allclose(found.residual, expected.residual, rtol=1e-6)
 
 
+def test_layers_are_chosen(run_json, digits):
+    values = run_json(*DIGITS, "--include", "first", "--include", "last")
+    names = sm.discover(digits.model).names
+    assert Diagnosis.from_dict(values).layers == (names[0], names[-1])
+
+
 @pytest.mark.parametrize("ending", ["json", "npz"])
 def test_written_file_feeds_allocate(run, run_json, ending, tmp_path):
     out = tmp_path / f"diagnosis.{ending}"

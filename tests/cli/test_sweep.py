@@ -47,6 +47,19 @@ def test_text(run):
     assert result.stdout.endswith("wrote s.csv\nwrote s.sqlite\n")
 
 
+def test_layers_are_chosen(run_json, digits, tmp_path):
+    flags = ("--sparsity", 0.8, "--rule", "erk", "--repair", "mean", "--store", "s.sqlite")
+    (tmp_path / "c.toml").write_text('exclude = ["last", "first"]')
+    for more in (("--exclude", "first", "--exclude", "last"), ("--config", "c.toml")):
+        values = run_json(*DIGITS, *flags, *more)
+        assert values["cells"] == 1
+    assert values["computed"] == 0  # the order of names does not matter
+    assert run_json(*DIGITS, *flags)["computed"] == 1
+    [record] = sm.SweepResult.load("s.sqlite", exclude=("first", "last")).records
+    assert set(record.densities) == set(sm.discover(digits.model).names[1:-1])
+    assert record.settings.include == ()
+
+
 def test_dry_run(run, run_json, tmp_path):
     result = run(*GRID, "--store", "s.sqlite", "--csv", "s.csv", "--dry-run")
     assert (result.exit_code, result.stderr) == (0, "")

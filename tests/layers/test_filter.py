@@ -40,6 +40,12 @@ def test_layers_by_name_pattern_and_class(include, exclude, names):
     assert {part.reason for part in coverage.left_out} <= {"not chosen"}
 
 
+@pytest.mark.parametrize("patterns", [3, ["first", 3], [None]])
+def test_what_is_no_pattern(patterns):
+    with pytest.raises(SparsemendError, match="include is no name of layers: got"):
+        sm.discover(net(), images(), include=patterns)
+
+
 def test_excluded_layers_stay_as_they_are_and_do_not_count():
     model = net()
     result = sm.compress(model, images(), 0.5, "uniform", repair="variance", exclude=["first"])

@@ -15,6 +15,8 @@ from sparsemend.recipe import Recipe
 from sparsemend.recipe.options import (
     BATCH_SIZE,
     BUDGET,
+    EXCLUDE,
+    INCLUDE,
     INPUT,
     LIMIT,
     MASK,
@@ -75,7 +77,7 @@ def test_columns_of_stores():
     sql = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER"}
     options = [option for option in (*RECIPE, *INPUT) if option is not LIMIT]
     for option in options:
-        assert columns.pop(option.name) == sql[option.type]
+        assert columns.pop(option.name) == ("TEXT" if option.several else sql[option.type])
     # What an option is not: names and fingerprints, and how many test inputs there were.
     assert set(columns) == {"network", "test_size", "weights", "inputs", "test", "diagnosis"}
 
@@ -106,6 +108,7 @@ def test_values_of_files():
     assert BUDGET.read_value(40) == "40"
     assert LIMIT.read_value(3) == 3
     assert NEW_BIASES.read_value(True) is True
+    assert EXCLUDE.read_value("first") == ["first"]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,7 @@ def test_values_of_files():
         (SPARSITY, [[0.9]], "a number, or a range"),
         (BUDGET, False, "a number"),
         (NEW_BIASES, 1, "true or false"),
+        (INCLUDE, ["first", 3], "a text"),
     ],
 )
 def test_values_that_are_refused(option, value, allowed):
@@ -127,5 +131,6 @@ def test_values_that_are_refused(option, value, allowed):
 def test_a_flag_of_a_sweep_is_none_unless_given():
     for option in ALL:
         flag = option.for_sweep()
-        assert (flag.default, flag.required, flag.several) == (None, False, bool(option.many))
+        several = option.several or bool(option.many)
+        assert (flag.default, flag.required, flag.several) == (None, False, several)
         assert "{default}" not in flag.help

@@ -22,7 +22,9 @@ from sparsemend.recipe.options import (
     BATCH_SIZE,
     BUDGET,
     CALIBRATION_SIZE,
+    EXCLUDE,
     HELDOUT_SIZE,
+    INCLUDE,
     INPUT,
     JUDGE,
     LIMIT,
@@ -48,6 +50,7 @@ def swept(*options: Option) -> tuple[Option, ...]:
 # What a sweep takes besides networks and rules.
 GRID = (
     *swept(MASK, REPAIR, SPARSITY, SEED, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES),
+    *swept(INCLUDE, EXCLUDE),
     *swept(CALIBRATION_SIZE, HELDOUT_SIZE, LIMIT, STORE),
     Option("csv", Path, "Write one row per cell here."),
     Option("dry_run", bool, "Say what would run and about how long; run nothing.", False),

@@ -11,7 +11,17 @@ from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
 from sparsemend.cli._output import print_json
 from sparsemend.cli._source import load_model, load_source
 from sparsemend.recipe import defaults
-from sparsemend.recipe.options import CALIBRATION_SIZE, REPAIR, RULE, SEED, SPARSITY, Option
+from sparsemend.recipe.options import (
+    CALIBRATION_SIZE,
+    EXCLUDE,
+    INCLUDE,
+    LAYERS,
+    REPAIR,
+    RULE,
+    SEED,
+    SPARSITY,
+    Option,
+)
 
 
 def _diagnosed() -> tuple[str, ...]:
@@ -24,8 +34,12 @@ def _diagnosed() -> tuple[str, ...]:
     RULE.but(help="One of {choices}.", default=defaults.PLAIN_RULE),
     Option("diagnosis", Path, "From sparsemend diagnose, for {choices}.", choices=_diagnosed),
     WEIGHTS,
-    DATA.but(help="To diagnose with, where a rule needs it.", required=False),
+    DATA.but(
+        help="To diagnose with, where a rule needs it, and to find projections.", required=False
+    ),
     REPAIR.but(help="Operator to diagnose with.", default=defaults.DIAGNOSED_REPAIR),
+    INCLUDE,
+    EXCLUDE,
     CALIBRATION_SIZE,
     SEED,
     *LOADING,
@@ -35,15 +49,21 @@ def allocate(given: Given) -> None:
 
     Example: sparsemend allocate --model digits --sparsity 0.9 --rule erk
     """
+    chosen, layers = given.only(LAYERS), None
     found = None if given.diagnosis is None else sm.Diagnosis.load(given.diagnosis)
-    if found is None and needs_diagnosis(given.rule) and given.data is not None:
+    diagnosing = found is None and needs_diagnosis(given.rule)
+    if given.data is not None and (diagnosing or any(chosen.values())):
         source = load_source(given)
         network = source.model
-        calibration = sm.calibrate(network, source.calibration(given.calibration_size, given.seed))
-        found = sm.diagnose(network, calibration, given.repair)
+        seen = source.calibration(given.calibration_size, given.seed)
+        layers = sm.discover(network, seen[0], seen[1:], **chosen)
+        if diagnosing:
+            calibration = sm.calibrate(network, seen, **chosen)
+            found = sm.diagnose(network, calibration, given.repair)
     else:
         network = load_model(given).model
-    allocation = sm.allocate(network, given.sparsity, given.rule, diagnosis=found)
+    options = chosen if layers is None else {"layers": layers}
+    allocation = sm.allocate(network, given.sparsity, given.rule, diagnosis=found, **options)
     if given.json:
         print_json(allocation.to_dict())
     else:

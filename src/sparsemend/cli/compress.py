@@ -19,7 +19,9 @@ from sparsemend.recipe import Recipe
 from sparsemend.recipe.options import (
     BUDGET,
     CALIBRATION_SIZE,
+    EXCLUDE,
     HELDOUT_SIZE,
+    INCLUDE,
     JUDGE,
     LIMIT,
     MASK,
@@ -49,6 +51,8 @@ from sparsemend.reports import Compression, other_rules
     JUDGE,
     OUTPUT,
     NEW_BIASES,
+    INCLUDE,
+    EXCLUDE,
     CALIBRATION_SIZE,
     HELDOUT_SIZE,
     Option("flip", bool, "Add mirrored copies of the calibration images.", False),
@@ -86,7 +90,9 @@ def compress(given: Given) -> None:
     if out is not None:
         _save(result, source, given)
     if page is not None:
-        others = other_rules(source.model, result.allocation, diagnosis=result.diagnosis)
+        others = other_rules(
+            source.model, result.allocation, diagnosis=result.diagnosis, layers=result.layers
+        )
         diagnoses = [] if result.diagnosis is None else [result.diagnosis]
         sm.report(Compression.of(result, **top1), *others, *diagnoses).save(page)
     if given.json:

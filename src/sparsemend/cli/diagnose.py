@@ -13,7 +13,16 @@ from sparsemend.diagnosis import WEIGHTINGS
 from sparsemend.masks import default_mask
 from sparsemend.operators import OPERATORS
 from sparsemend.recipe import defaults
-from sparsemend.recipe.options import CALIBRATION_SIZE, MASK, REPAIR, SEED, Option
+from sparsemend.recipe.options import (
+    CALIBRATION_SIZE,
+    EXCLUDE,
+    INCLUDE,
+    LAYERS,
+    MASK,
+    REPAIR,
+    SEED,
+    Option,
+)
 
 _ONE = "One of {choices}."
 
@@ -25,6 +34,8 @@ _ONE = "One of {choices}."
     REPAIR.but(help=_ONE, default=defaults.DIAGNOSED_REPAIR, choices=lambda: OPERATORS),
     MASK.but(help=_ONE, default=default_mask(False).name),
     Option("weighting", str, f"{' or '.join(WEIGHTINGS)}.", defaults.WEIGHTING),
+    INCLUDE,
+    EXCLUDE,
     CALIBRATION_SIZE,
     SEED,
     Option("out", Path, "Write here, as .json or .npz."),
@@ -37,7 +48,8 @@ def diagnose(given: Given) -> None:
     """
     check_out(given.out, ".json", ".npz")
     source = load_source(given)
-    calibration = sm.calibrate(source.model, source.calibration(given.calibration_size, given.seed))
+    seen = source.calibration(given.calibration_size, given.seed)
+    calibration = sm.calibrate(source.model, seen, **given.only(LAYERS))
     diagnosis = sm.diagnose(
         source.model, calibration, given.repair, mask=given.mask, weighting=given.weighting
     )

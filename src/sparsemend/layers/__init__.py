@@ -29,10 +29,11 @@ from sparsemend.layers.matrices import (
     unfold,
     weight_matrix,
 )
-from sparsemend.layers.selection import CLASSES, LayerFilter, discover, select_layers
+from sparsemend.layers.selection import CLASSES, EMBEDDING, LayerFilter, discover, select_layers
 
 __all__ = [
     "CLASSES",
+    "EMBEDDING",
     "Axis",
     "Call",
     "Coverage",

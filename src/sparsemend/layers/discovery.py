@@ -6,7 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from torch import Tensor, nn
@@ -57,10 +57,9 @@ class LayerSet(Sequence[Layer]):
         """How a layer is called, as its kind reads it; see :class:`sparsemend.layers.Call`."""
         return self._geometries[name]
 
-    def only(self, names: Collection[str], reason: str) -> LayerSet:
-        """Some of the layers; the coverage says of the others why they were left out."""
-        kept = [layer for layer in self._layers if layer.name in names]
-        layers = [dataclasses.replace(layer, order=order) for order, layer in enumerate(kept)]
+    def only(self, names: Sequence[str], reason: str) -> LayerSet:
+        """These layers in this order; the coverage says of the others why they were left out."""
+        layers = [dataclasses.replace(self[name], order=order) for order, name in enumerate(names)]
         rest = [layer for layer in self._layers if layer.name not in names]
         coverage = self.coverage.without(rest, reason)
         return LayerSet(layers, self.graph, coverage, self._geometries)

@@ -90,8 +90,14 @@ class LayerFilter:
 
     @classmethod
     def of(cls, include: str | Iterable[str], exclude: str | Iterable[str]) -> LayerFilter:
-        """From one pattern or several."""
-        return cls(_several(include), _several(exclude))
+        """From one pattern or several.
+
+        Raises
+        ------
+        SparsemendError
+            If they are no texts.
+        """
+        return cls(_several("include", include), _several("exclude", exclude))
 
     def apply(self, layers: LayerSet) -> LayerSet:
         """The layers that are left.
@@ -114,12 +120,20 @@ class LayerFilter:
                 f"include {list(self.include)}, exclude {list(self.exclude)}",
                 f"at least one of {', '.join(layers.names)}",
             )
-        return layers if len(chosen) == len(layers) else layers.only(chosen, _NOT_CHOSEN)
+        if len(chosen) == len(layers):
+            return layers
+        return layers.only([name for name in layers.names if name in chosen], _NOT_CHOSEN)
 
 
-def _several(patterns: str | Iterable[str]) -> tuple[str, ...]:
-    """One text is one pattern, not its letters."""
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+def _several(name: str, patterns: str | Iterable[str]) -> tuple[str, ...]:
+    """One text is one pattern, not its letters; of equal ones the first."""
+    given = (patterns,) if isinstance(patterns, str) else patterns
+    several = tuple(dict.fromkeys(given)) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(pattern, str) for pattern in several):
+        raise SparsemendError(
+            f"{name} is no name of layers", patterns, "a name, a pattern or a class, or several"
+        )
+    return several
 
 
 def discover(

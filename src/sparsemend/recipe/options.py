@@ -14,6 +14,7 @@ from typing import Any
 
 from sparsemend.allocation import rule_names
 from sparsemend.evaluation import judge_names
+from sparsemend.layers import CLASSES, EMBEDDING
 from sparsemend.masks import default_mask, mask_names
 from sparsemend.recipe import defaults
 from sparsemend.recipe.budget import DEFAULT_REPAIRS
@@ -79,7 +80,7 @@ class Option:
     required
         Whether something must be said.
     several
-        Whether it may be said several times.
+        Whether it may be said several times, all of which hold.
     choices
         The known names, asked for when the help is shown: parts may be registered until then.
     flag
@@ -87,7 +88,8 @@ class Option:
     read
         From a value of a TOML file; raises TypeError with what is allowed. Default by the type.
     many
-        Keyword of :func:`sparsemend.sweep`, where that takes several; else it is the name.
+        Keyword of :func:`sparsemend.sweep`, where that takes several, each in its turn; else it is
+        the name.
     sweep_help, sweep_default
         Where a sweep has others.
     """
@@ -125,9 +127,9 @@ class Option:
         return self.help.format(choices=", ".join(self.choices()), default=self.default)
 
     def read_value(self, value: Any) -> Any:
-        """From a file: one value, or where a sweep takes several, one or a list of them."""
+        """From a file: one value, or where several may be said, one or a list of them."""
         read = self.read or _READERS[self.type]
-        if not self.many:
+        if not (self.many or self.several):
             return read(value)
         return [read(part) for part in (value if isinstance(value, list) else [value])]
 
@@ -143,7 +145,7 @@ class Option:
             help=(self.sweep_help or self.help).replace("{default}", str(self.default)),
             default=None,
             required=False,
-            several=bool(self.many),
+            several=self.several or bool(self.many),
         )
 
 
@@ -212,8 +214,26 @@ NEW_BIASES = Option(
     "Give a bias to layers that have neither one nor a BatchNorm behind them.",
     defaults.NEW_BIASES,
 )
+INCLUDE = Option(
+    "include",
+    str,
+    "Prune these layers only: a name, a pattern such as 'blocks.*', or {choices}; repeat for "
+    f"several. '{EMBEDDING}' adds layers that are tied to one.",
+    (),
+    several=True,
+    choices=lambda: (*CLASSES, EMBEDDING),
+)
+EXCLUDE = Option(
+    "exclude",
+    str,
+    "Leave these layers dense, of which the sparsity is then not: as --include.",
+    (),
+    several=True,
+)
+# Which layers are pruned.
+LAYERS = (INCLUDE, EXCLUDE)
 # What is done: the fields of a recipe.
-RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES)
+RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES, *LAYERS)
 
 SEED = Option(
     "seed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,7 @@ from torch import nn
 from sparsemend.allocation import Allocation, check_rule, kept_total, needs_diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
+from sparsemend.layers import LayerFilter
 from sparsemend.masks import MaskRule, default_mask, get_mask_rule
 from sparsemend.recipe.budget import Budget, parse_budget
 from sparsemend.recipe.defaults import AUTO, JUDGE, NEW_BIASES, REPAIR, RULE, SCOPE
@@ -40,6 +42,8 @@ class Recipe:
     new_biases
         Whether layers that have neither a bias nor a BatchNorm behind them may get a bias; else
         they are repaired without a shift, and no parameter is added.
+    include, exclude
+        Which layers are pruned, as in :func:`sparsemend.discover`; become tuples.
 
     Raises
     ------
@@ -62,6 +66,8 @@ class Recipe:
     judge: str | LossFunction = JUDGE
     output: str | int | None = None
     new_biases: bool = NEW_BIASES
+    include: str | Iterable[str] = ()
+    exclude: str | Iterable[str] = ()
 
     def __post_init__(self) -> None:
         formula = parse_repair(self.repair)
@@ -69,7 +75,7 @@ class Recipe:
             check_rule(self.rule)
         kept_total(self.sparsity, 1)
         self._check_allocation()
-        rule = _read_mask(self.mask or None, formula)
+        rule, chosen = _read_mask(self.mask or None, formula), self.chosen
         if self.scope not in SCOPES:
             raise SparsemendError("unknown repair scope", self.scope, ", ".join(SCOPES))
         for name, value in (
@@ -77,6 +83,8 @@ class Recipe:
             ("mask", rule.name),
             ("budget", self._read_budget()),
             ("output", self.criterion.output or None),
+            ("include", chosen.include),
+            ("exclude", chosen.exclude),
         ):
             object.__setattr__(self, name, value)
 
@@ -100,6 +108,11 @@ class Recipe:
     def criterion(self) -> Criterion:
         """How outputs are judged."""
         return Criterion(self.judge, self.output)
+
+    @property
+    def chosen(self) -> LayerFilter:
+        """Which layers are pruned."""
+        return LayerFilter.of(self.include, self.exclude)
 
     @property
     def searches(self) -> bool:

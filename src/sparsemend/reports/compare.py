@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Sequence
 
@@ -11,7 +10,9 @@ from torch import nn
 from sparsemend.allocation import RULES, Allocation, allocate_layers, check_rule
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.layers import discover, layer_weight
+from sparsemend.layers import LayerSet, discover, layer_weight
+
+_NOT_COMPARED = "not in the allocation"
 
 
 def rules_of_shapes() -> tuple[str, ...]:
@@ -27,6 +28,7 @@ def other_rules(
     rules: Sequence[str] | None = None,
     *,
     diagnosis: Diagnosis | None = None,
+    layers: LayerSet | None = None,
 ) -> tuple[Allocation, ...]:
     """Allocations of the same budget over the same layers by other rules.
 
@@ -43,6 +45,8 @@ def other_rules(
         Default: every rule, those that need a diagnosis where there is one.
     diagnosis
         Of the same layers.
+    layers
+        As they were found with inputs; default those that are found without.
 
     Raises
     ------
@@ -63,19 +67,19 @@ def other_rules(
     for name in rules:
         check_rule(name)
     try:
-        found = discover(model)
-        layers = [dataclasses.replace(found[name], order=i) for i, name in enumerate(allocation)]
+        found = discover(model) if layers is None else layers
+        compared = found.only(list(allocation), _NOT_COMPARED)
     except SparsemendError as error:
         _warn("no rule is compared", error)
         return ()
-    weights = {layer.name: layer_weight(model, layer) for layer in layers}
+    weights = {layer.name: layer_weight(model, layer) for layer in compared}
     others = []
     for name in rules:
         if name == allocation.rule:
             continue
         try:
             others.append(
-                allocate_layers(layers, weights, allocation.sparsity, name, diagnosis=diagnosis)
+                allocate_layers(compared, weights, allocation.sparsity, name, diagnosis=diagnosis)
             )
         except Exception as error:  # a rule of the user's own may fail in any way
             if not (isinstance(error, SparsemendError) and RULES[name].may_refuse):

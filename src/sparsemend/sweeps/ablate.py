@@ -10,7 +10,7 @@ from torch import nn
 from sparsemend.allocation import ForcedRule
 from sparsemend.data import ImageData
 from sparsemend.execution.batches import Batches
-from sparsemend.layers import discover, select_layers
+from sparsemend.layers import LayerFilter, select_layers
 from sparsemend.recipe.defaults import BASE_RULE, SEED
 from sparsemend.sweeps import AblationResult
 from sparsemend.sweeps.sweep import make_networks, sweep
@@ -64,8 +64,9 @@ def ablate(
     seeds = options.get("seeds", SEED)
     first = seeds if isinstance(seeds, int) else next(iter(seeds), 0)
     layers = {}
-    for network in make_networks(model, data, **inputs):
+    chosen = LayerFilter.of(options.get("include", ()), options.get("exclude", ()))
+    for network in make_networks(model, data, chosen=chosen, **inputs):
         seen, _ = network.inputs.draw(first)
-        layers[network.name] = select_layers(discover(network.model, seen[0]), force)
+        layers[network.name] = select_layers(network.session(seen).layers, force)
     result = sweep(model, data, sparsities, rules=[rule, str(forced), source], **options)
     return AblationResult(forced, layers, result)

@@ -21,7 +21,6 @@ from sparsemend.evaluation import evaluate, logits
 from sparsemend.execution.batches import Batch, call, evaluation_mode
 from sparsemend.masks import apply_masks
 from sparsemend.progress import progress_shown
-from sparsemend.session import Session
 from sparsemend.sweeps.fingerprint import inputs_fingerprint, mask_fingerprint
 from sparsemend.sweeps.inputs import Network
 from sparsemend.sweeps.records import Failure, Record, Settings, Task
@@ -116,7 +115,7 @@ class _Shared:
                 f"the calibration inputs of seed {seed} are not those drawn before",
                 fix="the function of the seed must return the same inputs every time",
             )
-        self.session = Session(network.model, seen, unseen or None, criterion=network.criterion)
+        self.session = network.session(seen, unseen or None)
 
     def fits(self, task: Task) -> bool:
         return self._key == (task.cell.network, task.cell.seed, task.settings.inputs)

@@ -14,8 +14,9 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion
 from sparsemend.execution.batches import Batch, Batches, materialise
+from sparsemend.layers import LayerFilter
 from sparsemend.recipe.defaults import BATCH_SIZE, CALIBRATION_SIZE, HELDOUT_SIZE
-from sparsemend.session import hold_out
+from sparsemend.session import Session, hold_out
 
 SeedInputs = Callable[[int], Batches]
 
@@ -47,6 +48,8 @@ class Network:
         :func:`sparsemend.compress`; None: a diagnosis of the cell's own mask and repair.
     criterion
         How its outputs are judged.
+    chosen
+        Which of its layers are pruned; default all.
     """
 
     name: str
@@ -54,6 +57,11 @@ class Network:
     inputs: Inputs
     diagnosis: Diagnosis | None = None
     criterion: Criterion = field(default_factory=Criterion)
+    chosen: LayerFilter = field(default_factory=LayerFilter)
+
+    def session(self, seen: list[Batch], unseen: list[Batch] | None = None) -> Session:
+        """The network on some inputs, of which repairs may see the first."""
+        return Session(self.model, seen, unseen, criterion=self.criterion, chosen=self.chosen)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,13 @@ def _add_new_biases(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE failures ADD COLUMN new_biases INTEGER NOT NULL DEFAULT 1")
 
 
+def _add_choice_of_layers(connection: sqlite3.Connection) -> None:
+    """Until version 5 sweeps pruned all layers."""
+    for table in ("records", "failures"):
+        for name in ("include", "exclude"):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} TEXT NOT NULL DEFAULT '[]'")
+
+
 # Version → what makes the next version of it. A migration need not touch constraints nor the
 # order of columns: afterwards every table is written anew as the dataclasses say.
 MIGRATIONS: dict[int, Migration] = {
@@ -52,4 +59,5 @@ MIGRATIONS: dict[int, Migration] = {
     2: _add_diagnosis_and_kept_repair,
     3: _add_judge,
     4: _add_new_biases,
+    5: _add_choice_of_layers,
 }

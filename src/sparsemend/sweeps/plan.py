@@ -12,10 +12,9 @@ from torch import nn
 from sparsemend.allocation import needs_diagnosis, parse_forced
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import batch_size
-from sparsemend.layers import LayerSet, discover, select_layers
+from sparsemend.layers import LayerSet, select_layers
 from sparsemend.recipe import AUTO, Recipe, parse_budget
 from sparsemend.repairs import unshiftable
-from sparsemend.session import Session
 from sparsemend.sweeps.fingerprint import (
     diagnosis_fingerprint,
     inputs_fingerprint,
@@ -101,10 +100,10 @@ def _settings(network: Network, grid: Grid, scope: str, new_biases: bool) -> dic
     for seed in grid.seeds:
         seen, unseen = network.inputs.draw(seed)
         if not settings:
-            Session(network.model, seen, criterion=network.criterion).check_outputs()
-            layers = discover(network.model, seen[0])
-            _check_forced(layers, grid.rules)
-            new_biases = new_biases or not unshiftable(network.model, layers)
+            session = network.session(seen)
+            session.check_outputs()
+            _check_forced(session.layers, grid.rules)
+            new_biases = new_biases or not unshiftable(network.model, session.layers)
         settings[seed] = Settings(
             scope=scope,
             calibration_size=sum(map(batch_size, seen)),
@@ -117,6 +116,8 @@ def _settings(network: Network, grid: Grid, scope: str, new_biases: bool) -> dic
             judge=network.criterion.name,
             output=str(network.criterion.output),
             new_biases=new_biases,
+            include=tuple(sorted(network.chosen.include)),
+            exclude=tuple(sorted(network.chosen.exclude)),
         )
     return settings
 

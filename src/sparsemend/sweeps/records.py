@@ -64,6 +64,8 @@ class Settings:
     judge, output
         How closeness was judged, as it was asked for, of a function its name; and on which part
         of the output, empty for all.
+    include, exclude
+        Which layers were pruned, as in :func:`sparsemend.compress`, in alphabetical order.
     new_biases
         Whether layers that have neither a bias nor a BatchNorm behind them got a bias. True as
         well where the network has no such layers: it makes no difference there.
@@ -82,6 +84,8 @@ class Settings:
     judge: str = JUDGE
     output: str = ""
     new_biases: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Task:
 
     @property
     def recipe(self) -> Recipe:
-        """What is done to the network; how it is judged goes with the network."""
+        """What is done to the network; its layers and how it is judged go with the network."""
         cell, settings = self.cell, self.settings
         budget = settings.budget or None
         return Recipe(

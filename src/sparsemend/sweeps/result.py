@@ -114,6 +114,7 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
 def record_row(record: Record) -> dict[str, Any]:
     """A record as one flat row of plain values; None is an empty field of a CSV."""
     settings = {} if record.settings is None else asdict(record.settings)
+    settings |= {name: json.dumps(v) for name, v in settings.items() if isinstance(v, tuple)}
     results = {
         field.name: getattr(record, field.name)
         for field in fields(Record)

@@ -1,14 +1,15 @@
 """The tables of a store, from the dataclasses that it keeps.
 
-A field is a column of its name and type; a mapping is kept as JSON. Cell and settings are the key
-of both tables. A new field is a new column, and needs an entry in ``migrations``.
+A field is a column of its name and type; mappings and tuples are kept as JSON. Cell and
+settings are the key of both tables. A new field is a new column, and needs an entry in
+``migrations``.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from types import NoneType, UnionType
@@ -21,7 +22,9 @@ from sparsemend.sweeps.records import Cell, Failure, Record, Settings
 SCHEMA_VERSION = 1 + max(MIGRATIONS)
 APPLICATION = 0x536D5377  # marks the file as ours ("SmSw")
 
-_SQL = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", Mapping: "TEXT"}
+_SQL = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", Mapping: "TEXT", tuple: "TEXT"}
+# Kinds of values that are kept as JSON → what makes one of what was read, and the reverse.
+_JSON = {Mapping: dict, tuple: tuple}
 _FINISHED = "finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
 
 
@@ -32,7 +35,7 @@ class Column:
     name: str
     type: str
     optional: bool
-    json: bool = False
+    json: Callable[[Any], Any] | None = None
     flag: bool = False
 
     @property
@@ -41,7 +44,7 @@ class Column:
 
     def write(self, value: Any) -> Any:
         """What SQLite keeps of a field's value."""
-        return json.dumps(dict(value)) if self.json else value
+        return json.dumps(self.json(value)) if self.json else value
 
     def read(self, kept: Any) -> Any:
         """Inverse of :meth:`write`."""
@@ -50,7 +53,7 @@ class Column:
         if not self.json:
             return kept
         try:
-            return parse_json(kept)
+            return self.json(parse_json(kept))
         except ValueError as error:
             raise sqlite3.DataError(f"column {self.name} holds no JSON: {error}") from error
 
@@ -74,7 +77,7 @@ def _column(name: str, hint: Any) -> Column:
     if len(kinds) != 1 or kinds[0] not in _SQL:
         raise TypeError(f"no column for field {name!r} of type {hint}")
     kind, optional = kinds[0], NoneType in parts
-    return Column(name, _SQL[kind], optional, json=kind is Mapping, flag=kind is bool)
+    return Column(name, _SQL[kind], optional, json=_JSON.get(kind), flag=kind is bool)
 
 
 def key_columns() -> tuple[Column, ...]:

@@ -10,7 +10,6 @@ import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,8 @@ class Store:
         """
         if outcome.settings is None:
             raise ValueError("only outcomes with settings can be stored")
-        key = (*astuple(outcome.cell), *astuple(outcome.settings))
+        given = vars(outcome.cell) | vars(outcome.settings)
+        key = tuple(column.write(given[column.name]) for column in schema.key_columns())
         table = "failures" if isinstance(outcome, Failure) else "records"
         result = schema.columns(type(outcome))
         values = [column.write(getattr(outcome, column.name)) for column in result]

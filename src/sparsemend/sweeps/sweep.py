@@ -15,6 +15,7 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
+from sparsemend.layers import LayerFilter
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import (
     BATCH_SIZE,
@@ -52,6 +53,8 @@ def sweep(
     diagnosis: Diagnosis | None = None,
     judge: str | LossFunction = JUDGE,
     output: str | int | None = None,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     calibration_size: int = CALIBRATION_SIZE,
     heldout_size: int | None = HELDOUT_SIZE,
     batch_size: int = BATCH_SIZE,
@@ -101,6 +104,8 @@ def sweep(
     judge, output
         How closeness is judged, and on which part of the output, as in
         :func:`sparsemend.agreement`; of a function the store keeps the name.
+    include, exclude
+        Which layers to prune, as in :func:`sparsemend.compress`.
     calibration_size, heldout_size, batch_size, limit
         With images: how many to calibrate with, to measure agreement on, per batch, and to
         measure accuracy on (default all). A ``heldout_size`` of None holds out none, and
@@ -143,8 +148,8 @@ def sweep(
         heldout=heldout,
         test=test,
         diagnosis=diagnosis,
-        judge=judge,
-        output=output,
+        criterion=Criterion(judge, output),
+        chosen=LayerFilter.of(include, exclude),
         calibration_size=calibration_size,
         heldout_size=heldout_size,
         batch_size=batch_size,
@@ -178,12 +183,12 @@ def make_networks(
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
     diagnosis: Diagnosis | None = None,
-    judge: str | LossFunction = JUDGE,
-    output: str | int | None = None,
+    criterion: Criterion | None = None,
+    chosen: LayerFilter | None = None,
     **sizes: Any,
 ) -> list[Network]:
     """The networks of a sweep with their inputs; parameters and errors as there."""
-    criterion = Criterion(judge, output)
+    more = (diagnosis, criterion or Criterion(), chosen or LayerFilter())
     models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
     if not models:
         raise SparsemendError("there is no network to sweep", allowed="at least one")
@@ -197,9 +202,7 @@ def make_networks(
     images = dict.fromkeys(models, data) if isinstance(data, ImageData) else data
     if not isinstance(images, Mapping):
         given = GivenInputs(images, heldout, test)
-        return [
-            Network(name, network, given, diagnosis, criterion) for name, network in models.items()
-        ]
+        return [Network(name, network, given, *more) for name, network in models.items()]
     if images.keys() != models.keys():
         raise SparsemendError(
             "networks and data have different names",
@@ -213,6 +216,6 @@ def make_networks(
             fix="leave them out: held-out and test images come from the data",
         )
     return [
-        Network(name, network, ImageInputs(images[name], **sizes), diagnosis, criterion)
+        Network(name, network, ImageInputs(images[name], **sizes), *more)
         for name, network in models.items()
     ]

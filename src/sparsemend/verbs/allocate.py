@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -17,7 +17,7 @@ from sparsemend.allocation import (
 )
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.layers import Layer, LayerSet, discover, layer_weight, select_layers
+from sparsemend.layers import LayerFilter, LayerSet, discover, layer_weight, select_layers
 from sparsemend.recipe import AUTO
 from sparsemend.recipe.defaults import PLAIN_RULE
 
@@ -29,6 +29,8 @@ def allocate(
     *,
     diagnosis: Diagnosis | None = None,
     layers: LayerSet | None = None,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     **options: Any,
 ) -> Allocation:
     """Divide a global budget of kept weights over the layers of a model (method, section 3).
@@ -51,6 +53,9 @@ def allocate(
     layers
         Layers in execution order, such as ``calibration.layers``. Without them, those of the
         diagnosis in its order, else every prunable layer in the order of registration.
+    include, exclude
+        Which of them to prune, by name, pattern or class, as in :func:`sparsemend.discover`; the
+        others stay as they are and do not count in the sparsity.
     options
         Options of the rule (of the first of two), such as ``prior="erk"`` of ``rr-density``.
 
@@ -81,19 +86,19 @@ def allocate(
             "diagnosis is none", diagnosis, "a Diagnosis", "use sparsemend.diagnose"
         )
     found = discover(model) if layers is None else layers
-    chosen: list[Layer] = list(found)
     if layers is None and diagnosis is not None:
-        chosen = _diagnosed(found, diagnosis)
-    weights = {layer.name: layer_weight(model, layer) for layer in chosen}
+        found = _diagnosed(found, diagnosis)
+    found = LayerFilter.of(include, exclude).apply(found)
+    weights = {layer.name: layer_weight(model, layer) for layer in found}
     forced = parse_forced(rule)
     if forced is None:
-        return allocate_layers(chosen, weights, sparsity, rule, diagnosis=diagnosis, **options)
-    base = allocate_layers(chosen, weights, sparsity, forced.base, diagnosis=diagnosis, **options)
-    source = allocate_layers(chosen, weights, sparsity, forced.source, diagnosis=diagnosis)
+        return allocate_layers(found, weights, sparsity, rule, diagnosis=diagnosis, **options)
+    base = allocate_layers(found, weights, sparsity, forced.base, diagnosis=diagnosis, **options)
+    source = allocate_layers(found, weights, sparsity, forced.source, diagnosis=diagnosis)
     return force_layers(base, source, select_layers(found, forced.pattern), rule)
 
 
-def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> list[Layer]:
+def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> LayerSet:
     """The model's layers in the execution order of the diagnosis."""
     unknown = [name for name in diagnosis.layers if name not in found.names]
     if unknown:
@@ -110,6 +115,4 @@ def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> list[Layer]:
             SparsemendWarning,
             stacklevel=3,
         )
-    return [
-        dataclasses.replace(found[name], order=order) for order, name in enumerate(diagnosis.layers)
-    ]
+    return found.only(diagnosis.layers, "not in the diagnosis")

@@ -16,7 +16,6 @@ from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
 from sparsemend.execution.restoring import restored_on_error
-from sparsemend.layers import LayerFilter
 from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
@@ -109,7 +108,19 @@ def compress(
     SparsemendError
         For bad input; see the functions named above.
     """
-    recipe = Recipe(sparsity, rule, mask, repair, scope, budget, judge, output, new_biases)
+    recipe = Recipe(
+        sparsity,
+        rule,
+        mask,
+        repair,
+        scope,
+        budget,
+        judge,
+        output,
+        new_biases,
+        include,
+        exclude,
+    )
     refuse_unsupported(model)
     recipe.check(model)
     if inplace:  # the session sees a copy, which cannot show what is wrong with copies
@@ -123,7 +134,7 @@ def compress(
             heldout,
             calibration=calibration,
             criterion=recipe.criterion,
-            chosen=LayerFilter.of(include, exclude),
+            chosen=recipe.chosen,
             judging=recipe.judges,
         )
         with restored_on_error(model) if inplace else nullcontext():
