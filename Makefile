@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/sparsemend demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
+
+# Two workers on two cores: one thread each, and so the programs that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import register_random
+from filelock import FileLock
+from hypothesis import register_random, settings
 from torch import Tensor, nn
 
 import sparsemend as sm
+
+# Property tests are timed by nobody: a busy machine must not fail them.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 
 class TorchRandom:
@@ -53,8 +64,21 @@ def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARSEMEND_CACHE", str(folder))
-        sm.models.load("digits", progress=False)
+        trained_digits(folder, tmp_path_factory)
         yield folder
+
+
+def trained_digits(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Put the trained network into a cache folder; of several workers one trains it for all."""
+    name = "digits.safetensors"
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    with FileLock(common / "digits.lock"):
+        if not (common / name).exists():
+            sm.models.load("digits", progress=False)
+            shutil.copy(folder / name, common / name)
+    shutil.copy(common / name, folder / name)
 
 
 @pytest.fixture(scope="session")

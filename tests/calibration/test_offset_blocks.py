@@ -69,7 +69,7 @@ def assert_moments(got, expected, rtol):
     torch.testing.assert_close(scatter.double(), expected[2], rtol=0, atol=rtol * scale)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(convolutions())
 def test_equal_to_unfolded_moments(case):
     module, x = case
@@ -78,7 +78,7 @@ def test_equal_to_unfolded_moments(case):
     assert_moments(patch_moments(module, x), expected, 1e-5)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(convolutions(stride=1))
 def test_whole_maps_equal_unfolded_moments(case):
     module, x = case
@@ -89,7 +89,7 @@ def test_whole_maps_equal_unfolded_moments(case):
     assert_moments(patch_moments(module, x, whole=True), expected, 1e-5)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(convolutions(groups=True))
 def test_calibration_is_exact_whatever_way_is_chosen(case):
     module, x = case
@@ -99,7 +99,6 @@ def test_calibration_is_exact_whatever_way_is_chosen(case):
     assert_moments((found.count, found.mean, found.scatter), expected, 1e-5)
 
 
-@settings(deadline=None)
 @given(convolutions(groups=True))
 def test_count_of_positions(case):
     module, x = case

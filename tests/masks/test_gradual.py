@@ -29,7 +29,7 @@ def gradual(dense, covariance, kept):
     return GRADUAL.mask(MaskProblem(dense, fit=dense_fit(dense, covariance)), kept)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 8), st.integers(0, 999), st.data())
 def test_counts_are_exact(groups, rows, width, seed, data):
     dense, moments = layer(groups, rows, width, seed)

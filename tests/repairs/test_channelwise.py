@@ -27,7 +27,7 @@ from .networks import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:layers that got a bias")
 SCOPES = ("sequential", "one-shot")
-small = settings(max_examples=15, deadline=None)
+small = settings(max_examples=15)
 cases = given(networks(), st.floats(0.2, 0.8), st.integers(0, 1000))
 
 
@@ -110,7 +110,7 @@ def test_none_changes_nothing(scope, dense):
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("operator", CHANNELWISE)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(dense=networks(), fraction=st.floats(0.2, 0.8))
 def test_zeros_stay_zeros_and_kept_weights_stay(scope, operator, dense, fraction):
     pruned = prune_half(dense, fraction)

@@ -131,7 +131,7 @@ def errors_of(module, fit, inputs, targets):
     return [torch.cat(parts).mean(dim=(0, 2, 3)) for parts in (exact, bound)]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 999), st.booleans(), st.booleans(), st.floats(0.1, 0.9))
 def test_refitting_never_raises_the_bound_on_what_passes_the_relu(
     seed, shortcut, negative, density

@@ -105,7 +105,7 @@ def test_order_of_the_page():
     assert keys(everything)[:3] == ["recovery", "repairability", "allocations-1"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data(), st.integers(1, 3), st.integers(1, 4))
 def test_any_diagnosis_can_be_shown(data, layers, densities):
     value = st.just(0.0) | st.floats(1e-9, 1e4)

@@ -51,7 +51,7 @@ def by_rows(x, z, mask, ridge):
 shapes = st.tuples(st.integers(1, 3), st.integers(2, 9), st.integers(1, 24))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes, st.integers(0, 10_000), st.sampled_from([0.0, 1e-3, 0.3]))
 def test_equals_least_squares_row_by_row(shape, seed, ridge):
     x, z, covariance, cross = problem(*shape, positions=60, seed=seed)
@@ -63,7 +63,7 @@ def test_equals_least_squares_row_by_row(shape, seed, ridge):
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-7)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shapes, st.integers(0, 10_000))
 def test_conjugate_gradients_find_the_same(shape, seed):
     x, z, covariance, cross = problem(*shape, positions=60, seed=seed)

@@ -12,7 +12,7 @@ from sparsemend.solvers import Schedule, choose_support, largest_entries, solve_
 from .test_least_squares import problem
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.data())
 def test_largest_entries_are_exact_and_ties_go_by_index(values, data):
     kept = data.draw(st.integers(0, len(values)))
@@ -43,7 +43,7 @@ def test_every_count_is_exact(dtype):
         assert int(mask.sum()) == kept
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 29))
 def test_orthogonal_columns_leave_no_choice(seed, kept):
     generator = torch.Generator().manual_seed(seed)
@@ -55,7 +55,7 @@ def test_orthogonal_columns_leave_no_choice(seed, kept):
     assert torch.equal(mask, largest_entries(target, kept))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 12), st.floats(0.5, 2))
 def test_equal_weights_are_counted_exactly_and_chosen_alike(kept, size):
     target, covariance = torch.full((1, 3, 4), size), torch.eye(4).unsqueeze(0)

@@ -68,7 +68,7 @@ def test_budget_is_exact_on_every_network(name, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     name=st.sampled_from(("digits", "cifar_resnet20")),
     sparsity=st.floats(0, 0.995),
