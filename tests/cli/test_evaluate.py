@@ -85,3 +85,18 @@ def test_cifar10_resnet20(run_json, shared_data):
     )
     assert values["count"] == 500
     assert 0.90 < values["top1"] < 0.96  # 92.60 % on all 10,000
+
+
+def test_arguments_of_a_constructor(run_json, refused, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def make(classes, hidden=8):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.Linear(hidden, classes))"
+    )
+    model = ("--model", tmp_path / "net.py:make", "--data", "digits", "--limit", 9)
+    found = run_json("evaluate", *model, "--model-arg", "classes=10", "--model-arg", "hidden=3")
+    assert found["count"] == 9
+    assert "--model-arg key=value" in refused("evaluate", *model)
+    assert "--model-arg is written wrong: got 'ten'" in refused(
+        "evaluate", *model, "--model-arg", "ten"
+    )

@@ -12,8 +12,30 @@ def _read_channels(value: object) -> str:
     return ",".join(map(read_number, value)) if isinstance(value, list) else read_text(value)
 
 
+def _read_arguments(value: object) -> list[str]:
+    """Texts ``key=value``, from a list of them or a table."""
+    if isinstance(value, dict):
+        return [f"{key}={part}" for key, part in value.items()]
+    if isinstance(value, list):
+        return [read_text(part) for part in value]
+    raise TypeError("a table, or a list of texts such as 'key=value'")
+
+
 NAME = Option("name", str, "Of the network; default that of the weights file.")
-MODEL = Option("model", str, "Built-in network, or package.module:factory.", required=True)
+MODEL = Option(
+    "model",
+    str,
+    "Built-in network, timm:NAME, torchvision:NAME, hf:NAME-OR-FOLDER (or hf:…#AutoModelForX), "
+    "package.module:factory or path/mynet.py:factory.",
+    required=True,
+)
+MODEL_ARG = Option(
+    "model_arg",
+    str,
+    "Keyword of the network's constructor or factory, as key=value; repeat for several.",
+    several=True,
+    read=_read_arguments,
+)
 WEIGHTS = Option(
     "weights",
     Path,
@@ -35,7 +57,7 @@ MEAN = Option(
 )
 STD = Option("std", str, "Per channel; else the weights'.", read=_read_channels)
 # One network and its data.
-NETWORK = (NAME, MODEL, WEIGHTS, DATA, NUM_CLASSES, WIDTH, MEAN, STD)
+NETWORK = (NAME, MODEL, MODEL_ARG, WEIGHTS, DATA, NUM_CLASSES, WIDTH, MEAN, STD)
 
 DEVICE = Option("device", str, "cpu, cuda, …; default cuda where there is one.")
 STORE = Option("store", Path, "SQLite file that keeps finished cells.")
@@ -47,7 +69,7 @@ RAY = Option("ray", str, "Compute on this Ray cluster: its address, 'auto' or 'l
 RUN = (DEVICE, STORE, WORKERS, RAY)
 
 # Beside the model and its data, what every command takes that loads them.
-LOADING = (NUM_CLASSES, WIDTH, MEAN, STD, BATCH_SIZE, DEVICE)
+LOADING = (MODEL_ARG, NUM_CLASSES, WIDTH, MEAN, STD, BATCH_SIZE, DEVICE)
 
 REPORT = Option(
     "report",

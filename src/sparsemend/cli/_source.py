@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ast
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +50,11 @@ class Source:
 def load_model(given: Given) -> LoadedModel:
     """The network on its device."""
     loaded = sm.models.load(
-        given.model, given.weights, num_classes=given.num_classes, width=given.width
+        given.model,
+        given.weights,
+        arguments=_arguments(given.model_arg or ()),
+        num_classes=given.num_classes,
+        width=given.width,
     )
     chosen = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -71,6 +77,33 @@ def load_source(given: Given) -> Source:
         std=_numbers("--std", given.std) or loaded.std,
     )
     return Source(loaded, images, given.batch_size)
+
+
+def _arguments(texts: Sequence[str]) -> dict[str, Any]:
+    """Keywords from ``key=value``; values are Python literals, else texts.
+
+    Examples
+    --------
+    >>> _arguments(["depth=3", "pretrained=false", "act=gelu", "sizes=[2, 4]"])
+    {'depth': 3, 'pretrained': False, 'act': 'gelu', 'sizes': [2, 4]}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise sm.SparsemendError("--model-arg is written wrong", text, "key=value")
+        found[key.strip()] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    known = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in known:
+        return known[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsemend.data._optional import require
 from sparsemend.errors import SparsemendError
+from sparsemend.imports import require
 
 # Pillow modes that are one 8-bit channel, or lose nothing but transparency on the way there.
 _GRAY_MODES = ("1", "L", "LA", "La")
@@ -40,7 +40,7 @@ class Decoder:
     """
 
     def __init__(self, sample: Callable[[], Iterable[Path | IO[bytes]]]) -> None:
-        self._image = require("PIL.Image", purpose="decoding images")
+        self._image = require("PIL.Image", purpose="decoding images", extra="images")
         self._sample = sample
         self._first: tuple[str, tuple[int, ...]] | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from sparsemend.checks import check_int
 from sparsemend.data._split import TEST, TRAIN, VALIDATION, Split
+from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.errors import SparsemendError
 
 
@@ -46,8 +46,8 @@ class ImageData:
     ) -> None:
         self._splits = dict(splits)
         self._source = source
-        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
-        _check_normalisation(self.mean, self.std)
+        checked = Preprocessing(mean=mean, std=std)  # type: ignore[arg-type]
+        self.mean, self.std = checked.mean, checked.std
 
     def __repr__(self) -> str:
         return f"ImageData({self._source!r}, train={self.train_size}, test={self.test_size})"
@@ -248,28 +248,3 @@ def _permutation(size: int, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(check_int("seed", seed, minimum=0))
     rows: list[int] = torch.randperm(size, generator=generator).tolist()
     return rows
-
-
-def _numbers(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    try:
-        return tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        allowed = "a sequence of numbers, one per channel"
-        raise SparsemendError(f"{name} does not fit", values, allowed) from error
-
-
-def _check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
-    if mean is None and std is None:
-        return
-    if mean is None or std is None or len(mean) != len(std) or not mean:
-        raise SparsemendError(
-            "mean and std do not go together",
-            (mean, std),
-            "both or neither, one number per channel",
-        )
-    if not all(math.isfinite(value) for value in mean):
-        raise SparsemendError("mean does not fit", mean, "finite numbers")
-    if not all(math.isfinite(value) and value > 0 for value in std):
-        raise SparsemendError("std does not fit", std, "positive numbers")

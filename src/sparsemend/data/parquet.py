@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from sparsemend.data._decode import Decoder, evenly
-from sparsemend.data._optional import require
 from sparsemend.data._split import Split, check_labels, split_name
 from sparsemend.errors import SparsemendError
+from sparsemend.imports import require
 
 # The first that is there is used: CIFAR-100 has both fine and coarse labels.
 IMAGE_COLUMNS = ("img", "image")
@@ -84,7 +84,7 @@ class ParquetSplit:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._parquet = require("pyarrow.parquet", purpose="reading parquet files")
+        self._parquet = require("pyarrow.parquet", purpose="reading parquet files", extra="images")
         self._decoder = Decoder(self._sample)
         self._files = tuple(files)
         self._groups: list[_RowGroup] = []

@@ -1,53 +1,62 @@
-"""Loading a trained network: a built-in one or the user's own, with or without a weights file."""
+"""Loading a trained network: a built-in one, a library's or the user's own, and its weights."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import inspect
-import operator
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from sparsemend.errors import SparsemendError
-from sparsemend.models import digits
+from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.models._names import plain_names
-from sparsemend.models.registry import architecture, create
+from sparsemend.models.sources.registry import find_source
+from sparsemend.models.sources.source import Request
 from sparsemend.models.weights import channel_values, load_weights, read_weights
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network ready to run, with what its weights file says about it.
+    """A network ready to run, with what is known about it.
 
     Attributes
     ----------
     model
         The network, on the CPU and in evaluation mode.
     name
-        The built-in name or ``package.module:factory`` it was loaded by.
+        What it was loaded by, such as ``"digits"`` or ``"timm:resnet18"``.
     metadata
         Header of the weights file; empty where there is none.
-    mean, std
-        Per-channel normalisation of the inputs (of pixels in [0, 1]), None where the file
-        does not say.
+    preprocessing
+        How it wants its images, as its library or else its weights file says; the normalisation
+        of the file goes first. None where neither says anything.
+    tokenizer
+        Texts → tensors, where the network came with one.
     """
 
     model: nn.Module
     name: str
     metadata: Mapping[str, str] = field(default_factory=dict)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    preprocessing: Preprocessing | None = None
+    tokenizer: Any = None
+
+    @property
+    def mean(self) -> tuple[float, ...] | None:
+        """Per-channel mean of the inputs (of pixels in [0, 1]), None where it is not known."""
+        return None if self.preprocessing is None else self.preprocessing.mean
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """Per-channel standard deviation of the same."""
+        return None if self.preprocessing is None else self.preprocessing.std
 
 
 def load(
     model: str,
     weights: str | Path | None = None,
     *,
+    arguments: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     width: int | None = None,
     progress: bool | None = None,
@@ -57,28 +66,36 @@ def load(
     Parameters
     ----------
     model
-        A name of ``names()``, or ``package.module:factory``: a callable that returns a module,
-        imported from the installed packages or from the current folder.
+        A name of ``names()``; ``"timm:NAME"``; ``"torchvision:NAME"``; ``"hf:NAME-OR-FOLDER"``,
+        of transformers, whose class may be named as in ``"hf:FOLDER#AutoModelForX"``; or a
+        callable that returns a module, as ``"package.module:factory"``, installed or in the
+        current folder, or as ``"path/mynet.py:factory"``.
     weights
         A ``.safetensors`` file, or a state dict that ``torch.load(weights_only=True)`` reads.
-        Without it, ``digits`` is trained once and cached, and a factory's network is taken
-        with the weights it comes with.
+        Without it, ``digits`` is trained once and cached, networks of libraries get the
+        pretrained weights that are on this machine, and a factory's network is taken with the
+        weights it comes with.
+    arguments
+        Keywords of the constructor or factory. Nothing is downloaded but by these:
+        ``pretrained=True`` of timm, ``weights="DEFAULT"`` of torchvision,
+        ``local_files_only=False`` of transformers.
     num_classes, width
         Size of the network. Built-in networks take them from the weights where they are not
-        given; a factory gets those that are given.
+        given; others get those that are given.
     progress
         Show a progress bar while ``digits`` is trained; default on a terminal.
 
     Returns
     -------
     LoadedModel
-        The network in evaluation mode, and its metadata.
+        The network in evaluation mode, and what is known about it.
 
     Raises
     ------
     SparsemendError
-        For an unknown model, a factory that fails, a built-in network without weights, and
-        weights that are missing, incomplete or of another network.
+        For an unknown model, one whose library is not installed, a factory that fails, a network
+        whose weights are not on this machine, and weights that are missing, incomplete or of
+        another network.
 
     Examples
     --------
@@ -88,131 +105,33 @@ def load(
     >>> loaded.mean  # doctest: +SKIP
     (0.4914, 0.4822, 0.4465)
     """
-    state: dict[str, Tensor] = {}
-    metadata: dict[str, str] = {}
-    if weights is not None:
-        state, metadata = read_weights(weights)
-
-    if ":" in model:
-        network = _call_factory(model, num_classes=num_classes, width=width)
-    elif weights is not None:
-        network = _create_to_fit(model, state, num_classes=num_classes, width=width)
-    elif model == "digits":
-        _require_trained_size(num_classes=num_classes, width=width)
-        network, metadata = digits.pretrained_with_metadata(progress=progress)
-    else:
-        architecture(model)
-        raise SparsemendError(
-            f"model {model!r} has no weights of its own",
-            fix="pass a file of trained weights; models.create builds it with random ones",
-        )
-
-    source = str(weights) if weights is not None else model
-    if weights is not None:
-        load_weights(network, state, source=source, metadata=metadata)
+    state, metadata = read_weights(weights) if weights is not None else (None, {})
+    source, name = find_source(model)
+    sizes = {"num_classes": num_classes, "width": width}
+    given = {key: value for key, value in sizes.items() if value is not None}
+    plain = None
+    if state is not None:
+        rename = plain_names(state)
+        plain = {rename(key): value for key, value in state.items()}
+    found = source.supply(Request(model, name, given | dict(arguments or {}), plain, progress))
+    where = str(weights) if weights is not None else model
+    if state is not None:
+        load_weights(found.model, state, source=where, metadata=metadata)
+    metadata = metadata or dict(found.metadata)
     return LoadedModel(
-        model=network.eval(),
+        model=found.model.eval(),
         name=model,
         metadata=metadata,
-        mean=channel_values(metadata, "mean", source=source),
-        std=channel_values(metadata, "std", source=source),
+        preprocessing=_preprocessing(found.preprocessing, metadata, where),
+        tokenizer=found.tokenizer,
     )
 
 
-def _create_to_fit(
-    name: str, state: Mapping[str, Tensor], *, num_classes: int | None, width: int | None
-) -> nn.Module:
-    """Build a built-in network in the size of the weights, where the caller gives none."""
-    entry = architecture(name)
-    rename = plain_names(state)
-    state = {rename(key): value for key, value in state.items()}
-    if num_classes is None:
-        num_classes = _rows(state, entry.classifier)
-    if width is None:
-        width = _rows(state, entry.stem)
-    # Weights without these layers belong to another network: the defaults do for the error.
-    return create(name, 10 if num_classes is None else num_classes, width)
-
-
-def _rows(state: Mapping[str, Tensor], module: str) -> int | None:
-    # The second is how torch.nn.utils.prune names it.
-    weight = state.get(f"{module}.weight", state.get(f"{module}.weight_orig"))
-    if weight is None or weight.ndim == 0 or len(weight) == 0:
-        return None
-    return len(weight)
-
-
-def _require_trained_size(*, num_classes: int | None, width: int | None) -> None:
-    default = architecture("digits").width
-    if num_classes not in (None, digits.NUM_CLASSES) or width not in (None, default):
-        raise SparsemendError(
-            "model 'digits' is trained in one size",
-            {"num_classes": num_classes, "width": width},
-            f"num_classes={digits.NUM_CLASSES} and width={default}",
-            "pass your own weights for another size",
-        )
-
-
-def _call_factory(spec: str, **options: int | None) -> nn.Module:
-    """Import ``package.module:factory``, call it with the given options, and check the result."""
-    module_name, _, attribute = spec.partition(":")
-    if not module_name or not attribute:
-        raise SparsemendError("model is written wrong", spec, "'package.module:factory'")
-    given = {name: value for name, value in options.items() if value is not None}
-    with current_folder_importable():
-        try:
-            factory = operator.attrgetter(attribute)(importlib.import_module(module_name))
-        # The user's own module may fail in any way.
-        except Exception as error:
-            raise SparsemendError(
-                f"model {spec!r} cannot be imported ({type(error).__name__}: {error})",
-                allowed="'package.module:factory', installed or in the current folder",
-            ) from error
-        if not callable(factory):
-            raise SparsemendError(
-                f"model {spec!r} is not callable", factory, "a function or class giving a module"
-            )
-        for name, value in given.items():
-            if not _accepts(factory, name):
-                raise SparsemendError(
-                    f"model {spec!r} takes no {name}", value, fix=f"leave {name} out"
-                )
-        try:
-            network = factory(**given)
-        except Exception as error:
-            raise SparsemendError(
-                f"model {spec!r} failed when called with {given} ({type(error).__name__}: {error})",
-                fix="the factory must run without arguments beyond num_classes and width",
-            ) from error
-    if not isinstance(network, nn.Module):
-        raise SparsemendError(
-            f"model {spec!r} returned no module", type(network).__name__, "a torch.nn.Module"
-        )
-    return network
-
-
-def _accepts(factory: Callable[..., object], name: str) -> bool:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # built-ins without a signature
-        return True
-    return any(
-        parameter.kind is parameter.VAR_KEYWORD
-        or (
-            parameter.name == name
-            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        )
-        for parameter in parameters
-    )
-
-
-@contextlib.contextmanager
-def current_folder_importable() -> Iterator[None]:
-    """Let imports see the current folder, as ``python -m`` does and console scripts do not."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(folder)
+def _preprocessing(
+    known: Preprocessing | None, metadata: Mapping[str, str], source: str
+) -> Preprocessing | None:
+    """What the library says, with the normalisation of the weights file."""
+    mean, std = (channel_values(metadata, key, source=source) for key in ("mean", "std"))
+    if known is None:
+        return None if mean is None and std is None else Preprocessing(mean=mean, std=std)
+    return known.but(mean=mean, std=std)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cloudpickle
 import torch
 
 from sparsemend.errors import SparsemendError
-from sparsemend.models import current_folder_importable
+from sparsemend.imports import importable
 from sparsemend.sweeps.bench import Bench
 from sparsemend.sweeps.inputs import Network
 
@@ -42,7 +43,7 @@ def unpack(packed: bytes) -> Bench:
     """
     torch.set_num_threads(1)
     try:
-        with current_folder_importable():
+        with importable(Path.cwd()):
             return Bench(cloudpickle.loads(packed))
     except Exception as error:  # unpickling runs code of the user's classes
         raise SparsemendError(

@@ -1,0 +1,63 @@
+"""Calling what the user named, with one clear error whatever goes wrong in it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from sparsemend.errors import SparsemendError
+
+
+def construct(factory: Any, arguments: Mapping[str, Any], *, spec: str) -> nn.Module:
+    """Call a factory and check that it returns a network.
+
+    Raises
+    ------
+    SparsemendError
+        If it is not callable, does not take the arguments, fails, or returns something else.
+    """
+    if not callable(factory):
+        raise SparsemendError(
+            f"model {spec!r} is not callable", factory, "a function or class giving a module"
+        )
+    for name, value in arguments.items():
+        if not _accepts(factory, name):
+            raise SparsemendError(f"model {spec!r} takes no {name}", value, fix=f"leave {name} out")
+    try:
+        network = factory(**arguments)
+    # What is not the library's may fail in any way.
+    except Exception as error:
+        raise SparsemendError(
+            f"model {spec!r} failed when called with {dict(arguments)} "
+            f"({type(error).__name__}: {first_line(error)})",
+            fix="pass what else it needs as --model-arg key=value (arguments={...} in Python)",
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise SparsemendError(
+            f"model {spec!r} returned no module", type(network).__name__, "a torch.nn.Module"
+        )
+    return network
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that some libraries add."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _accepts(factory: Callable[..., object], name: str) -> bool:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # built-ins without a signature
+        return True
+    return any(
+        parameter.kind is parameter.VAR_KEYWORD
+        or (
+            parameter.name == name
+            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        )
+        for parameter in parameters
+    )
