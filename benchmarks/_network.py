@@ -9,7 +9,7 @@ from torch import nn
 import sparsemend as sm
 
 
-def load(data: Path, network: str) -> tuple[nn.Module, sm.data.ImageData]:
+def load(data: Path, network: str) -> tuple[nn.Module, sm.data.DataSet]:
     """A network such as ``cifar10_resnet20`` in evaluation mode, and the images of ``cifar10``."""
     data_set, architecture = network.split("_")
     weights = data / "weights" / f"{network}.safetensors"

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsemend import data
-from sparsemend.data import ImageData
+from sparsemend.data import DataSet
 from sparsemend.errors import SparsemendError
 
 Image = pytest.importorskip("PIL.Image")
@@ -41,7 +41,7 @@ def make(root: Path) -> Path:
     return root
 
 
-def seen(images: ImageData) -> tuple[object, ...]:
+def seen(images: DataSet) -> tuple[object, ...]:
     inputs, labels = images.test()
     return images.train_size, images.num_classes, labels.tolist(), inputs.double().sum().item()
 

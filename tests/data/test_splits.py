@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsemend import data
-from sparsemend.data import ImageData
+from sparsemend.data import DataSet
 from sparsemend.data._split import TensorSplit
 from sparsemend.errors import SparsemendError
 
@@ -24,11 +24,11 @@ def _numbers(inputs: Tensor) -> list[int]:
 
 
 @pytest.fixture
-def images() -> ImageData:
-    return ImageData({"train": _split(100), "test": _split(40, start=100)}, source="numbers")
+def images() -> DataSet:
+    return DataSet({"train": _split(100), "test": _split(40, start=100)}, source="numbers")
 
 
-def test_calibration_draws_from_the_training_split_without_repeats(images: ImageData) -> None:
+def test_calibration_draws_from_the_training_split_without_repeats(images: DataSet) -> None:
     inputs = images.calibration(60, seed=1)
     assert inputs.shape == (60, 3, 2, 2)
     assert inputs.dtype == torch.float32
@@ -36,7 +36,7 @@ def test_calibration_draws_from_the_training_split_without_repeats(images: Image
     assert max(_numbers(inputs)) < 100
 
 
-def test_calibration_depends_on_the_seed_alone(images: ImageData) -> None:
+def test_calibration_depends_on_the_seed_alone(images: DataSet) -> None:
     first = _numbers(images.calibration(50, seed=1))
     torch.manual_seed(5)
     assert _numbers(images.calibration(50, seed=1)) == first
@@ -45,7 +45,7 @@ def test_calibration_depends_on_the_seed_alone(images: ImageData) -> None:
 
 
 @pytest.mark.parametrize(("size", "heldout"), [(1, 99), (50, 50), (99, 1), (10, 20)])
-def test_heldout_and_calibration_are_disjoint(images: ImageData, size: int, heldout: int) -> None:
+def test_heldout_and_calibration_are_disjoint(images: DataSet, size: int, heldout: int) -> None:
     calibration = _numbers(images.calibration(size, seed=3))
     rest = _numbers(images.heldout(heldout, calibration_size=size, seed=3))
     assert len(rest) == heldout
@@ -53,12 +53,12 @@ def test_heldout_and_calibration_are_disjoint(images: ImageData, size: int, held
     assert max(rest) < 100
 
 
-def test_heldout_that_would_overlap(images: ImageData) -> None:
+def test_heldout_that_would_overlap(images: DataSet) -> None:
     with pytest.raises(SparsemendError, match=r"would overlap .*got 60; allowed: at most 50"):
         images.heldout(60, calibration_size=50)
 
 
-def test_sizes_out_of_range(images: ImageData) -> None:
+def test_sizes_out_of_range(images: DataSet) -> None:
     with pytest.raises(SparsemendError, match=r"calibration size is larger .*got 101.*1 to 100"):
         images.calibration(101)
     with pytest.raises(SparsemendError, match=r"held-out size is larger .*1 to 100"):
@@ -77,7 +77,7 @@ def test_sizes_out_of_range(images: ImageData) -> None:
         images.calibration(1, seed=-1)
 
 
-def test_test_images_are_in_order(images: ImageData) -> None:
+def test_test_images_are_in_order(images: DataSet) -> None:
     inputs, labels = images.test(7)
     assert _numbers(inputs) == list(range(100, 107))
     assert labels.tolist() == [0, 1, 2, 3, 4, 0, 1]
@@ -86,7 +86,7 @@ def test_test_images_are_in_order(images: ImageData) -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 1, 16, 17, 40, 99])
-def test_batches_hold_the_same_as_test(images: ImageData, limit: int | None) -> None:
+def test_batches_hold_the_same_as_test(images: DataSet, limit: int | None) -> None:
     batches = list(images.test_batches(16, limit=limit))
     assert all(len(inputs) == len(labels) <= 16 for inputs, labels in batches)
     inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -95,32 +95,32 @@ def test_batches_hold_the_same_as_test(images: ImageData, limit: int | None) -> 
     assert torch.equal(labels, expected_labels)
 
 
-def test_properties(images: ImageData) -> None:
+def test_properties(images: DataSet) -> None:
     assert (images.train_size, images.test_size, images.num_classes) == (100, 40, 5)
     assert images.has_labels
-    assert repr(images) == "ImageData('numbers', train=100, test=40)"
+    assert repr(images) == "DataSet('numbers', train=100, test=40)"
 
 
 def test_validation_stands_in_for_a_missing_test_split_only() -> None:
     splits = {"train": _split(5), "validation": _split(3, start=50)}
-    images = ImageData(splits, source="numbers")
+    images = DataSet(splits, source="numbers")
     assert _numbers(images.test()[0]) == [50, 51, 52]
-    images = ImageData({**splits, "test": _split(2, start=70)}, source="numbers")
+    images = DataSet({**splits, "test": _split(2, start=70)}, source="numbers")
     assert _numbers(images.test()[0]) == [70, 71]
 
 
 def test_missing_splits() -> None:
-    images = ImageData({"train": _split(5)}, source="numbers")
+    images = DataSet({"train": _split(5)}, source="numbers")
     assert images.test_size == 0
     assert not images.has_labels
     with pytest.raises(SparsemendError, match=r"no test split, which evaluation needs: .*'train'"):
         images.test()
     with pytest.raises(SparsemendError, match="never share images"):
         images.test_batches()
-    images = ImageData({"test": _split(5)}, source="numbers")
+    images = DataSet({"test": _split(5)}, source="numbers")
     with pytest.raises(SparsemendError, match="no training split, which calibration needs"):
         images.calibration(2)
-    empty = ImageData({"train": _split(0), "test": _split(0)}, source="numbers")
+    empty = DataSet({"train": _split(0), "test": _split(0)}, source="numbers")
     with pytest.raises(SparsemendError, match="no training split"):
         empty.calibration(1)
     with pytest.raises(SparsemendError, match="no test split"):
@@ -129,7 +129,7 @@ def test_missing_splits() -> None:
 
 def test_unlabelled_data() -> None:
     splits = {"train": _split(5, labelled=False), "test": _split(5, labelled=False)}
-    images = ImageData(splits, source="numbers")
+    images = DataSet(splits, source="numbers")
     assert not images.has_labels
     assert len(images.calibration(5)) == 5
     with pytest.raises(SparsemendError, match="test split of data 'numbers' has no labels"):
@@ -140,8 +140,8 @@ def test_unlabelled_data() -> None:
 
 def test_normalisation() -> None:
     mean, std = [0.5, 0.25, 0.0], [0.1, 0.2, 1.0]
-    plain = ImageData({"train": _split(100)}, source="numbers").calibration(9)
-    normalised = ImageData({"train": _split(100)}, source="numbers", mean=mean, std=std)
+    plain = DataSet({"train": _split(100)}, source="numbers").calibration(9)
+    normalised = DataSet({"train": _split(100)}, source="numbers", mean=mean, std=std)
     for channel in range(3):
         expected = (plain[:, channel] - mean[channel]) / std[channel]
         torch.testing.assert_close(normalised.calibration(9)[:, channel], expected)
@@ -173,10 +173,10 @@ def test_channels_that_do_not_fit() -> None:
 
 def test_floats_are_not_normalised_twice() -> None:
     splits = {"train": TensorSplit(torch.randn(9, 3, 4, 4), None)}
-    images = ImageData(splits, source="floats", mean=[0.5] * 3, std=[0.5] * 3)
+    images = DataSet(splits, source="floats", mean=[0.5] * 3, std=[0.5] * 3)
     with pytest.raises(SparsemendError, match=r"floating point outside \[0, 1\].*pass mean 0"):
         images.calibration(9)
-    images = ImageData(splits, source="floats", mean=[0] * 3, std=[1] * 3)
+    images = DataSet(splits, source="floats", mean=[0] * 3, std=[1] * 3)
     assert images.calibration(9).min() < 0
 
 

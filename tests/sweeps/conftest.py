@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import sparsemend as sm
-from sparsemend.data import ImageData
+from sparsemend.data import DataSet
 
 
 @pytest.fixture(scope="session")
-def images(digits_cache: Path) -> ImageData:
+def images(digits_cache: Path) -> DataSet:
     loaded = sm.models.load("digits", digits_cache / "digits.safetensors")
     return sm.data.load("digits", mean=loaded.mean, std=loaded.std)

@@ -11,7 +11,7 @@ import sparsemend as sm
 from sparsemend.diagnosis import relative_repairability
 from sparsemend.evaluation import Agreement
 from sparsemend.session import session
-from sparsemend.sweeps import Failure, GivenInputs, ImageInputs, Network, make_grid
+from sparsemend.sweeps import DrawnInputs, Failure, GivenInputs, Network, make_grid
 from sparsemend.sweeps import bench as module
 from sparsemend.sweeps.bench import Bench
 from sparsemend.sweeps.plan import plan_tasks
@@ -24,7 +24,7 @@ def tasks_of(networks, *values, scope="sequential", budget=None):
 
 @pytest.fixture
 def network(digits, images):
-    return Network("digits", digits.model, ImageInputs(images, **SIZES))
+    return Network("digits", digits.model, DrawnInputs(images, **SIZES))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_diagnosis_that_is_given_replaces_the_cells_own(digits, network):
 
 
 def test_nothing_held_out(digits, images):
-    inputs = ImageInputs(images, **(SIZES | {"heldout_size": None}))
+    inputs = DrawnInputs(images, **(SIZES | {"heldout_size": None}))
     network = Network("digits", digits.model, inputs)
     (task,) = tasks_of([network], 0.9, "erk", None, "mean")
     record = Bench([network]).compute(task)

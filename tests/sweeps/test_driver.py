@@ -8,7 +8,7 @@ import pytest
 from tests.sweeps.samples import SIZES, table
 
 from sparsemend import SparsemendError
-from sparsemend.sweeps import Failure, ImageInputs, Network, make_grid
+from sparsemend.sweeps import DrawnInputs, Failure, Network, make_grid
 from sparsemend.sweeps.bench import in_process
 from sparsemend.sweeps.driver import preview_sweep, run_sweep
 from sparsemend.sweeps.plan import Estimate
@@ -20,7 +20,7 @@ GRID = make_grid([0.8, 0.9], ["erk", "rr"], None, ["mean"], [0, 1])
 
 @pytest.fixture
 def networks(digits, images):
-    return [Network("digits", digits.model, ImageInputs(images, **SIZES))]
+    return [Network("digits", digits.model, DrawnInputs(images, **SIZES))]
 
 
 class Counting:
@@ -77,7 +77,7 @@ def test_a_larger_grid_computes_what_is_new(networks, tmp_path):
 def test_other_sizes_are_other_cells(digits, images, networks, tmp_path):
     path = tmp_path / "s.sqlite"
     run_sweep(networks, GRID, "sequential", path)
-    more = [Network("digits", digits.model, ImageInputs(images, **(SIZES | {"limit": 50})))]
+    more = [Network("digits", digits.model, DrawnInputs(images, **(SIZES | {"limit": 50})))]
     assert run_sweep(more, GRID, "sequential", path).computed == 8
     assert run_sweep(networks, GRID, "one-shot", path).computed == 8
 

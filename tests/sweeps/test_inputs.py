@@ -3,13 +3,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from sparsemend import SparsemendError
-from sparsemend.sweeps import GivenInputs, ImageInputs
+from sparsemend.sweeps import DrawnInputs, GivenInputs
 
 BATCHES = [torch.full((4, 3), float(i)) for i in range(5)]
 
 
 def test_images_are_drawn_as_compress_draws_them(images):
-    inputs = ImageInputs(images, calibration_size=50, heldout_size=30, batch_size=32, limit=7)
+    inputs = DrawnInputs(images, calibration_size=50, heldout_size=30, batch_size=32, limit=7)
     seen, unseen = inputs.draw(5)
     torch.testing.assert_close(torch.cat(seen), images.calibration(50, seed=5))
     torch.testing.assert_close(torch.cat(unseen), images.heldout(30, calibration_size=50, seed=5))
@@ -28,7 +28,7 @@ def test_images_are_drawn_as_compress_draws_them(images):
 )
 def test_sizes_are_checked_at_once(images, sizes, message):
     with pytest.raises(SparsemendError, match=message):
-        ImageInputs(images, **sizes)
+        DrawnInputs(images, **sizes)
 
 
 def test_a_function_of_the_seed():

@@ -11,7 +11,7 @@ from tests.sweeps.samples import SIZES, make_cell, make_record, make_settings, t
 
 import sparsemend as sm
 from sparsemend import SparsemendError
-from sparsemend.sweeps import Failure, ImageInputs, Network, make_grid, schema
+from sparsemend.sweeps import DrawnInputs, Failure, Network, make_grid, schema
 from sparsemend.sweeps import store as module
 from sparsemend.sweeps.driver import run_sweep
 from sparsemend.sweeps.records import Record, Task
@@ -144,7 +144,7 @@ def layout(path):
 
 
 def test_an_old_store_is_resumed_and_reported_on(digits, images, tmp_path):
-    networks = [Network("digits", digits.model, ImageInputs(images, **SIZES))]
+    networks = [Network("digits", digits.model, DrawnInputs(images, **SIZES))]
     grid = make_grid([0.8, 0.9, 0.9999], ["erk", "rr"], None, "mean")
     whole = run_sweep(networks, grid, "sequential", None)
     path = tmp_path / "s.sqlite"

@@ -4,14 +4,14 @@ from tests.sweeps.samples import SIZES, make_cell, make_record, make_settings
 from torch import nn
 
 from sparsemend import SparsemendError
-from sparsemend.sweeps import GivenInputs, ImageInputs, Network, estimate, make_grid
+from sparsemend.sweeps import DrawnInputs, GivenInputs, Network, estimate, make_grid
 from sparsemend.sweeps.plan import Estimate, plan_tasks
 from sparsemend.sweeps.records import Task
 
 
 @pytest.fixture
 def network(digits, images):
-    return Network("digits", digits.model, ImageInputs(images, **SIZES))
+    return Network("digits", digits.model, DrawnInputs(images, **SIZES))
 
 
 def test_tasks_say_all_that_a_result_depends_on(network):
@@ -35,7 +35,7 @@ def test_tasks_say_all_that_a_result_depends_on(network):
 )
 def test_sizes_make_other_tasks(digits, images, network, size, value):
     grid = make_grid(0.9, "erk", None, "mean")
-    other = Network("digits", digits.model, ImageInputs(images, **(SIZES | {size: value})))
+    other = Network("digits", digits.model, DrawnInputs(images, **(SIZES | {size: value})))
     assert plan_tasks([other], grid, "sequential") != plan_tasks([network], grid, "sequential")
 
 

@@ -17,7 +17,7 @@ from sparsemend.cli._config import sweep_values
 from sparsemend.cli._options import DEVICE, LOADING, NETWORK, RAY, STORE, WORKERS
 from sparsemend.cli._output import check_out, print_json
 from sparsemend.cli._source import load_source
-from sparsemend.data import ImageData
+from sparsemend.data import DataSet
 from sparsemend.recipe.options import (
     BATCH_SIZE,
     BUDGET,
@@ -72,7 +72,7 @@ class Asked:
     """
 
     models: dict[str, nn.Module]
-    images: dict[str, ImageData]
+    images: dict[str, DataSet]
     options: dict[str, Any]
 
 
@@ -83,7 +83,7 @@ def load_grid(flags: Mapping[str, Any], config: Path | None = None) -> Asked:
     if SPARSITY.name not in values:
         raise sm.SparsemendError("--sparsity is missing", fix="as in --sparsity 0.80:0.98:0.01")
     models: dict[str, nn.Module] = {}
-    images: dict[str, ImageData] = {}
+    images: dict[str, DataSet] = {}
     for table in tables:
         name = table["name"]
         if name in models:

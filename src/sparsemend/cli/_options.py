@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparsemend.recipe.options import BATCH_SIZE, Option, read_number, read_text
+from sparsemend.recipe.options import (
+    BATCH_SIZE,
+    CALIBRATION_SIZE,
+    HELDOUT_SIZE,
+    Option,
+    read_number,
+    read_text,
+)
 
 
 def _read_channels(value: object) -> str:
@@ -44,7 +51,8 @@ WEIGHTS = Option(
 DATA = Option(
     "data",
     str,
-    "Folder of parquet files, image folder by class, .npz or .safetensors, or 'digits'.",
+    "Folder of images, by class or not, list of paths, parquet files, .txt, .csv, .npz, "
+    ".safetensors, package.module:batches, or 'digits'.",
     required=True,
 )
 NUM_CLASSES = Option("num_classes", int, "Where the weights do not tell.")
@@ -56,8 +64,40 @@ MEAN = Option(
     read=_read_channels,
 )
 STD = Option("std", str, "Per channel; else the weights'.", read=_read_channels)
+RESIZE = Option(
+    "resize",
+    str,
+    "Images to this shorter side, or to HEIGHTxWIDTH; else as the network's library does.",
+    read=read_number,
+)
+CROP = Option(
+    "crop",
+    str,
+    "Then cut SIDE or HEIGHTxWIDTH in the centre; else the library's.",
+    read=read_number,
+)
+COLUMN = Option(
+    "column",
+    str,
+    "Column of a table that holds the texts, by name or number from 0; twice for pairs.",
+    several=True,
+    read=_read_arguments,
+)
+TOKENIZER = Option("tokenizer", str, "Folder or cached name of one; default the network's own.")
+# How inputs become what the network takes.
+PREPROCESSING = (MEAN, STD, RESIZE, CROP, COLUMN, TOKENIZER)
 # One network and its data.
-NETWORK = (NAME, MODEL, MODEL_ARG, WEIGHTS, DATA, NUM_CLASSES, WIDTH, MEAN, STD)
+NETWORK = (NAME, MODEL, MODEL_ARG, WEIGHTS, DATA, NUM_CLASSES, WIDTH, *PREPROCESSING)
+
+# Without them the usual sizes, as far as there are inputs.
+CALIBRATION = CALIBRATION_SIZE.but(
+    default=None,
+    help=f"{CALIBRATION_SIZE.help} Default {CALIBRATION_SIZE.default}, or what there is.",
+)
+HELDOUT = HELDOUT_SIZE.but(
+    default=None,
+    help=f"{HELDOUT_SIZE.help} Default {HELDOUT_SIZE.default}, or a third of what there is.",
+)
 
 DEVICE = Option("device", str, "cpu, cuda, …; default cuda where there is one.")
 STORE = Option("store", Path, "SQLite file that keeps finished cells.")
@@ -69,7 +109,7 @@ RAY = Option("ray", str, "Compute on this Ray cluster: its address, 'auto' or 'l
 RUN = (DEVICE, STORE, WORKERS, RAY)
 
 # Beside the model and its data, what every command takes that loads them.
-LOADING = (MODEL_ARG, NUM_CLASSES, WIDTH, MEAN, STD, BATCH_SIZE, DEVICE)
+LOADING = (MODEL_ARG, NUM_CLASSES, WIDTH, *PREPROCESSING, BATCH_SIZE, DEVICE)
 
 REPORT = Option(
     "report",

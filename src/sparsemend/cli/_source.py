@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 import sparsemend as sm
 from sparsemend.cli._command import Given
-from sparsemend.data import ImageData
+from sparsemend.data import DataSet, Preprocessing
 from sparsemend.models import LoadedModel
+from sparsemend.models.sources.huggingface import find_tokenizer
+from sparsemend.recipe import defaults
 
 
 @dataclass(frozen=True)
@@ -21,28 +23,53 @@ class Source:
     """A loaded network and its data."""
 
     loaded: LoadedModel
-    data: ImageData
+    data: DataSet
     batch_size: int
 
     @property
     def model(self) -> nn.Module:
         return self.loaded.model
 
-    def calibration(self, size: int, seed: int, *, flip: bool = False) -> list[Tensor]:
+    def calibration(self, size: int, seed: int, *, flip: bool = False) -> list[Any]:
         """Unlabelled batches from the training split; ``flip`` adds mirrored copies."""
-        images = self.data.calibration(size, seed=seed)
-        if flip:
-            images = torch.cat([images, images.flip(-1)])
-        return list(images.split(self.batch_size))
+        batches = self.data.calibration_batches(size, self.batch_size, seed=seed)
+        if not flip:
+            return batches
+        if not all(isinstance(batch, Tensor) and batch.dim() == 4 for batch in batches):
+            raise sm.SparsemendError("--flip is for images", fix="leave it out")
+        images = torch.cat(batches)
+        return list(torch.cat([images, images.flip(-1)]).split(self.batch_size))
 
-    def heldout(self, size: int, calibration_size: int, seed: int) -> list[Tensor] | None:
+    def heldout(self, size: int, calibration_size: int, seed: int) -> list[Any] | None:
         """Unlabelled batches that the calibration does not contain; None where size is 0."""
         if not size:
             return None
-        unseen = self.data.heldout(size, calibration_size=calibration_size, seed=seed)
-        return list(unseen.split(self.batch_size))
+        return self.data.heldout_batches(
+            size, self.batch_size, calibration_size=calibration_size, seed=seed
+        )
 
-    def test(self, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def shares(self, calibration_size: int | None, heldout_size: int | None) -> tuple[int, int]:
+        """Sizes of both samples: as asked for, else the usual ones as far as there are inputs."""
+        if calibration_size is not None and heldout_size is not None:
+            return calibration_size, heldout_size
+        if heldout_size == 0:
+            return self.data.shares(calibration_size or defaults.CALIBRATION_SIZE, 0)
+        usual = (defaults.CALIBRATION_SIZE, defaults.HELDOUT_SIZE)
+        wanted = (calibration_size or usual[0], heldout_size or usual[1])
+        found = self.data.shares(*wanted)
+        if calibration_size is not None:
+            rest = max(1, self.data.train_size - calibration_size)
+            found = calibration_size, min(wanted[1], rest)
+        elif heldout_size is not None:
+            found = max(1, min(wanted[0], self.data.train_size - heldout_size)), heldout_size
+        return found
+
+    def describe_shares(self, calibration_size: int, heldout_size: int) -> str:
+        """Which inputs serve for what, as a line."""
+        held = f"{heldout_size:,} others to judge on" if heldout_size else "none held out"
+        return f"{self.data.train_size:,} inputs: {calibration_size:,} to calibrate with, {held}"
+
+    def test(self, limit: int | None) -> Iterator[tuple[Any, Tensor]]:
         """Labelled batches from the test split."""
         return self.data.test_batches(self.batch_size, limit=limit)
 
@@ -71,12 +98,45 @@ def load_source(given: Given) -> Source:
     if given.batch_size < 1:
         raise sm.SparsemendError("--batch-size is too small", given.batch_size, "1 or more")
     loaded = load_model(given)
-    images = sm.data.load(
-        given.data,
-        mean=_numbers("--mean", given.mean) or loaded.mean,
-        std=_numbers("--std", given.std) or loaded.std,
+    preprocessing = (loaded.preprocessing or Preprocessing()).but(
+        mean=_numbers("--mean", given.mean),
+        std=_numbers("--std", given.std),
+        resize=_lengths("--resize", given.resize),
+        crop=_square(_lengths("--crop", given.crop)),
     )
-    return Source(loaded, images, given.batch_size)
+    data = sm.data.load(
+        given.data,
+        preprocessing=preprocessing,
+        tokenizer=_tokenizer(given.tokenizer) or loaded.tokenizer,
+        columns=given.column or (),
+    )
+    return Source(loaded, data, given.batch_size)
+
+
+def _tokenizer(name: str | None) -> Any:
+    found = None if name is None else find_tokenizer(name, local_files_only=True)
+    if name is not None and found is None:
+        raise sm.SparsemendError(
+            "--tokenizer is neither a folder nor in the local cache", name, "tokenizer.json in it"
+        )
+    return found
+
+
+def _lengths(option: str, text: str | None) -> int | tuple[int, int] | None:
+    """``256``, or ``224x320`` as height and width."""
+    if text is None:
+        return None
+    try:
+        found = tuple(int(part) for part in str(text).lower().split("x"))
+    except ValueError:
+        found = ()
+    if len(found) not in (1, 2):
+        raise sm.SparsemendError(f"{option} is no size", text, "as in 256 or 224x320")
+    return found[0] if len(found) == 1 else (found[0], found[1])
+
+
+def _square(lengths: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (lengths, lengths) if isinstance(lengths, int) else lengths
 
 
 def _arguments(texts: Sequence[str]) -> dict[str, Any]:

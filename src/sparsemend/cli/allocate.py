@@ -7,12 +7,11 @@ from pathlib import Path
 import sparsemend as sm
 from sparsemend.allocation import RULES, needs_diagnosis
 from sparsemend.cli._command import Given, command
-from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._options import CALIBRATION, DATA, LOADING, MODEL, WEIGHTS
 from sparsemend.cli._output import print_json
 from sparsemend.cli._source import load_model, load_source
 from sparsemend.recipe import defaults
 from sparsemend.recipe.options import (
-    CALIBRATION_SIZE,
     EXCLUDE,
     INCLUDE,
     LAYERS,
@@ -40,7 +39,7 @@ def _diagnosed() -> tuple[str, ...]:
     REPAIR.but(help="Operator to diagnose with.", default=defaults.DIAGNOSED_REPAIR),
     INCLUDE,
     EXCLUDE,
-    CALIBRATION_SIZE,
+    CALIBRATION,
     SEED,
     *LOADING,
 )
@@ -55,7 +54,7 @@ def allocate(given: Given) -> None:
     if given.data is not None and (diagnosing or any(chosen.values())):
         source = load_source(given)
         network = source.model
-        seen = source.calibration(given.calibration_size, given.seed)
+        seen = source.calibration(source.shares(given.calibration_size, 0)[0], given.seed)
         layers = sm.discover(network, seen[0], seen[1:], **chosen)
         if diagnosing:
             calibration = sm.calibrate(network, seen, **chosen)

@@ -10,7 +10,16 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend.cli._command import Given, command
-from sparsemend.cli._options import DATA, LOADING, MODEL, NO_REPORT, REPORT, WEIGHTS
+from sparsemend.cli._options import (
+    CALIBRATION,
+    DATA,
+    HELDOUT,
+    LOADING,
+    MODEL,
+    NO_REPORT,
+    REPORT,
+    WEIGHTS,
+)
 from sparsemend.cli._output import check_out, percent, print_json, report_path
 from sparsemend.cli._source import Source, load_source
 from sparsemend.masks import apply_masks
@@ -18,9 +27,7 @@ from sparsemend.models.weights import added_biases
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.options import (
     BUDGET,
-    CALIBRATION_SIZE,
     EXCLUDE,
-    HELDOUT_SIZE,
     INCLUDE,
     JUDGE,
     LIMIT,
@@ -53,8 +60,8 @@ from sparsemend.reports import Compression, other_rules
     NEW_BIASES,
     INCLUDE,
     EXCLUDE,
-    CALIBRATION_SIZE,
-    HELDOUT_SIZE,
+    CALIBRATION,
+    HELDOUT,
     Option("flip", bool, "Add mirrored copies of the calibration images.", False),
     SEED,
     Option("out", Path, "Write the sparse network here."),
@@ -75,8 +82,9 @@ def compress(given: Given) -> None:
     recipe = {**given.only(RECIPE), "rule": _rule(given.rule)}
     Recipe(**recipe)  # a bad one is refused before any work
     source = load_source(given)
-    size, seed = given.calibration_size, given.seed
-    unseen = source.heldout(given.heldout_size, size, seed)
+    seed = given.seed
+    size, heldout_size = source.shares(given.calibration_size, given.heldout_size)
+    unseen = source.heldout(heldout_size, size, seed)
     dense = _top1(source, source.model, given)  # first, so that a bad --limit costs no work
     seen = source.calibration(size, seed, flip=given.flip)
     result = sm.compress(source.model, seen, heldout=unseen, **recipe)
@@ -88,7 +96,7 @@ def compress(given: Given) -> None:
         "top1_repaired": _top1(source, result.model, given),
     }
     if out is not None:
-        _save(result, source, given)
+        _save(result, source, given, size)
     if page is not None:
         others = other_rules(
             source.model, result.allocation, diagnosis=result.diagnosis, layers=result.layers
@@ -104,6 +112,7 @@ def compress(given: Given) -> None:
     print(result)
     if result.search is not None:
         print(result.search)
+    print(source.describe_shares(size, heldout_size))
     for stage in ("dense", "pruned", "repaired"):
         print(f"top-1 {stage:<9} {percent(top1[f'top1_{stage}']):>9}")
     for path in (out, page):
@@ -123,12 +132,12 @@ def _top1(source: Source, network: nn.Module, given: Given) -> float | None:
     return sm.evaluate(network, source.test(given.limit)).top1
 
 
-def _save(result: sm.CompressionResult, source: Source, given: Given) -> None:
+def _save(result: sm.CompressionResult, source: Source, given: Given, size: int) -> None:
     """Write the network with what a later load needs, and how it was made."""
     metadata = source.loaded.metadata
     facts: dict[str, object] = {
         "architecture": metadata.get("architecture", given.model),
-        "calibration_size": given.calibration_size,
+        "calibration_size": size,
         "seed": given.seed,
     }
     for key, values in (("mean", source.data.mean), ("std", source.data.std)):

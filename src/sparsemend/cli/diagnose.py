@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sparsemend as sm
 from sparsemend.cli._command import Given, command
-from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._options import CALIBRATION, DATA, LOADING, MODEL, WEIGHTS
 from sparsemend.cli._output import check_out, print_json
 from sparsemend.cli._source import load_source
 from sparsemend.diagnosis import WEIGHTINGS
@@ -14,7 +14,6 @@ from sparsemend.masks import default_mask
 from sparsemend.operators import OPERATORS
 from sparsemend.recipe import defaults
 from sparsemend.recipe.options import (
-    CALIBRATION_SIZE,
     EXCLUDE,
     INCLUDE,
     LAYERS,
@@ -36,7 +35,7 @@ _ONE = "One of {choices}."
     Option("weighting", str, f"{' or '.join(WEIGHTINGS)}.", defaults.WEIGHTING),
     INCLUDE,
     EXCLUDE,
-    CALIBRATION_SIZE,
+    CALIBRATION,
     SEED,
     Option("out", Path, "Write here, as .json or .npz."),
     *LOADING,
@@ -48,7 +47,7 @@ def diagnose(given: Given) -> None:
     """
     check_out(given.out, ".json", ".npz")
     source = load_source(given)
-    seen = source.calibration(given.calibration_size, given.seed)
+    seen = source.calibration(source.shares(given.calibration_size, 0)[0], given.seed)
     calibration = sm.calibrate(source.model, seen, **given.only(LAYERS))
     diagnosis = sm.diagnose(
         source.model, calibration, given.repair, mask=given.mask, weighting=given.weighting

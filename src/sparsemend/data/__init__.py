@@ -1,6 +1,7 @@
-"""Images for calibration and evaluation, from files."""
+"""Inputs for calibration and evaluation, from files: images, texts, arrays."""
 
-from sparsemend.data.image_data import ImageData
+from sparsemend.data.data_set import DataSet
+from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.data.registry import load
 
-__all__ = ["ImageData", "load"]
+__all__ = ["DataSet", "Preprocessing", "load"]

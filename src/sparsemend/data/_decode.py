@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.errors import SparsemendError
 from sparsemend.imports import require
 
@@ -25,21 +26,29 @@ SAMPLE = 100  # images whose kind decides for all
 
 
 class Decoder:
-    """Decodes the images of one split, which must all have the size of the first one seen.
+    """Decodes the images of one split, which must all end in the size of the first one seen.
 
     What most of a sample are decides for all: one channel if they are gray, else three (RGB);
     three in a tie. The others are converted: gray ones become RGB, colours their brightness, 16
     bits the upper 8. Transparency is dropped. Where most have more than 8 bits, such images are
-    refused, as it is not known how the network was given them.
+    refused, as it is not known how the network was given them; where it is known how many
+    channels it wants, that decides instead.
 
     Parameters
     ----------
     sample
         Returns some images of the split, as paths or open files, of which only the beginning is
         read; asked for once, when the first image is decoded.
+    preprocessing
+        How they are resized and cut, and how many channels they are to have.
     """
 
-    def __init__(self, sample: Callable[[], Iterable[Path | IO[bytes]]]) -> None:
+    def __init__(
+        self,
+        sample: Callable[[], Iterable[Path | IO[bytes]]],
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        self._preprocessing = preprocessing or Preprocessing()
         self._image = require("PIL.Image", purpose="decoding images", extra="images")
         self._sample = sample
         self._first: tuple[str, tuple[int, ...]] | None = None
@@ -78,7 +87,16 @@ class Decoder:
     @property
     def _mode(self) -> str:
         """The Pillow mode that all images are converted to."""
+        if self._preprocessing.channels is not None:
+            return "L" if self._preprocessing.channels == 1 else "RGB"
         return "L" if self._kinds["gray"] > self._kinds["colour"] else "RGB"
+
+    @property
+    def _all_deep(self) -> bool:
+        """Whether so many have more than 8 bits that the network may have been given those."""
+        if self._preprocessing.channels is not None:
+            return False
+        return self._kinds["deep"] * 2 > self._kinds.total()
 
     def _mode_of(self, file: Path | IO[bytes]) -> str | None:
         try:
@@ -94,12 +112,12 @@ class Decoder:
             image = self._image.open(io.BytesIO(content))
             mode = image.mode
             if _kind(mode) == "deep":
-                if self._kinds["deep"] * 2 > self._kinds.total() or not _has_sixteen_bits(mode):
+                if self._all_deep or not _has_sixteen_bits(mode):
                     raise SparsemendError(
                         f"image {where} has too many bits a channel", mode, "8 bits a channel"
                     )
                 image = self._image.fromarray((np.array(image) >> 8).astype(np.uint8))
-            pixels = np.array(image.convert(self._mode))
+            pixels = np.array(self._preprocessing.fit(image.convert(self._mode)))
         except SparsemendError:
             raise
         # Pillow's readers raise many types on damaged files.
@@ -116,7 +134,7 @@ class Decoder:
             raise SparsemendError(
                 f"images differ in size: {self._first[0]} is {_size(self._first[1])}, "
                 f"{where} is {_size(pixels.shape)}",
-                fix="resize them all to the size the network was trained with",
+                fix="say how they become one, as with --resize 256 --crop 224",
             )
         return pixels
 

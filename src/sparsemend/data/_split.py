@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,14 +24,18 @@ _NAMES = {
 }
 
 
+# A tensor, or keyword arguments of a network by name; every tensor has the inputs first.
+Batch = Any
+
+
 class Split(Protocol):
-    """One split of a data set: images by row, decoded on request, and their labels.
+    """One split of a data set: inputs by row, read on request, and their labels.
 
     A format returns a dictionary of these, by split name.
     """
 
     def __len__(self) -> int:
-        """Return the number of images."""
+        """Return the number of inputs."""
         ...
 
     @property
@@ -39,10 +43,16 @@ class Split(Protocol):
         """Class of every image, int64 [n], or None where the data has no labels."""
         ...
 
-    def images(self, rows: Sequence[int]) -> Tensor:
-        """Return images [len(rows), C, H, W] in the order of ``rows``.
+    @property
+    def is_images(self) -> bool:
+        """Whether the inputs are images, which are to be normalised."""
+        ...
 
-        Either uint8, or floating point as they are to be normalised (pixels in [0, 1]).
+    def inputs(self, rows: Sequence[int]) -> Batch:
+        """Return inputs in the order of ``rows``.
+
+        Images [len(rows), C, H, W] are either uint8, or floating point as they are to be
+        normalised (pixels in [0, 1]).
         """
         ...
 
@@ -58,6 +68,8 @@ class TensorSplit:
         int64 [n], or None.
     """
 
+    is_images = True
+
     def __init__(self, images: Tensor, labels: Tensor | None) -> None:
         self._images = images
         self.labels = labels
@@ -65,7 +77,7 @@ class TensorSplit:
     def __len__(self) -> int:
         return len(self._images)
 
-    def images(self, rows: Sequence[int]) -> Tensor:
+    def inputs(self, rows: Sequence[int]) -> Tensor:
         return self._images[torch.as_tensor(rows, dtype=torch.int64)]
 
 

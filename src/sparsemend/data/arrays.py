@@ -2,11 +2,14 @@
 
 They are named ``x_train``, ``y_train``, ``x_test`` and ``y_test``; also understood are
 ``train_images`` and ``train_labels``, ``images_train``, ``train_x``, and ``val`` for ``test``.
+
+Under any other names, with or without a word for the split, they are inputs as they are, the first
+dimension counting them: one array is the network's only argument, several are its keywords.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +17,8 @@ import safetensors
 import torch
 from torch import Tensor
 
-from sparsemend.data._split import Split, check_labels, split_name
+from sparsemend.data._split import TRAIN, Batch, Split, check_labels, split_name
+from sparsemend.data._wants import Wants
 from sparsemend.errors import SparsemendError
 from sparsemend.files import npz_arrays, npz_keys
 
@@ -25,25 +29,44 @@ _LABELS = ("y", "labels", "targets")
 _CHANNELS = (1, 3, 4)
 
 
-def read_arrays(path: Path) -> dict[str, Split]:
+def read_arrays(path: Path, _: Wants | None = None) -> dict[str, Split]:
     """Return the splits of a file of arrays.
 
     Raises
     ------
     SparsemendError
-        If the file is damaged or names no array of images.
+        If the file is damaged or has no array of inputs.
     """
     keys = _keys(path)
     images = _by_split(keys, _IMAGES)
     labels = _by_split(keys, _LABELS)
-    if not images:
+    if images:
+        return {split: ArraySplit(path, key, labels.get(split)) for split, key in images.items()}
+    others = _others(keys)
+    if not others:
         raise SparsemendError(
-            f"file {str(path)!r} names no array of images",
+            f"file {str(path)!r} names no array of inputs",
             sorted(keys)[:10],
-            "x_train, y_train, x_test and y_test, or train_images, train_labels and so on",
+            "x_train, y_train, x_test and y_test, or train_images, train_labels and so on; "
+            "any other names for inputs that are no images",
             "rename the arrays",
         )
-    return {split: ArraySplit(path, key, labels.get(split)) for split, key in images.items()}
+    return {split: InputSplit(path, found, labels.get(split)) for split, found in others.items()}
+
+
+def _others(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Split → name without the word for the split → key, of arrays that are no labels."""
+    found: dict[str, dict[str, str]] = {}
+    for key in sorted(keys):
+        first, _, rest = key.partition("_")
+        start, _, last = key.rpartition("_")
+        name, split = key, TRAIN
+        for stem, word in ((rest, first), (start, last)):
+            if stem and split_name(word) is not None:
+                name, split = stem, split_name(word) or TRAIN
+        if name.lower() not in (*_LABELS, *_IMAGES):
+            found.setdefault(split, {})[name] = key
+    return found
 
 
 def _by_split(keys: Iterable[str], kinds: Sequence[str]) -> dict[str, str]:
@@ -72,6 +95,8 @@ class ArraySplit:
         Key of the labels: integers [n] or [n, 1]; None where there are none.
     """
 
+    is_images = True
+
     def __init__(self, path: Path, images: str, labels: str | None) -> None:
         self._path = path
         self._image_key = images
@@ -99,8 +124,59 @@ class ArraySplit:
         source = f"array {self._label_key!r} of {str(self._path)!r}"
         return check_labels(_array(self._path, self._label_key), len(self), source=source)
 
-    def images(self, rows: Sequence[int]) -> Tensor:
+    def inputs(self, rows: Sequence[int]) -> Tensor:
         return self._images[torch.as_tensor(rows, dtype=torch.int64)]
+
+
+class InputSplit:
+    """One split of a file of arrays that are no images; each is read when first asked for.
+
+    Parameters
+    ----------
+    path
+        The file.
+    keys
+        Name of an input → key of its array [n, ...]; floating point becomes float32, other
+        numbers int64.
+    labels
+        Key of the labels, or None.
+    """
+
+    is_images = False
+
+    def __init__(self, path: Path, keys: Mapping[str, str], labels: str | None) -> None:
+        self._path, self._keys, self._label_key = path, dict(keys), labels
+
+    def __len__(self) -> int:
+        return len(next(iter(self._arrays.values())))
+
+    @cached_property
+    def _arrays(self) -> dict[str, Tensor]:
+        found = {name: _array(self._path, key) for name, key in self._keys.items()}
+        if len({tensor.shape[:1] for tensor in found.values()}) > 1 or all(
+            tensor.dim() < 2 for tensor in found.values()
+        ):
+            raise SparsemendError(
+                f"arrays of {str(self._path)!r} are no inputs that belong together",
+                {key: tuple(found[name].shape) for name, key in self._keys.items()},
+                "the same number of inputs in the first dimension, and more dimensions",
+            )
+        return {
+            name: tensor.float() if tensor.is_floating_point() else tensor.long()
+            for name, tensor in found.items()
+        }
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        if self._label_key is None:
+            return None
+        source = f"array {self._label_key!r} of {str(self._path)!r}"
+        return check_labels(_array(self._path, self._label_key), len(self), source=source)
+
+    def inputs(self, rows: Sequence[int]) -> Batch:
+        chosen = torch.as_tensor(rows, dtype=torch.int64)
+        found = {name: tensor[chosen] for name, tensor in self._arrays.items()}
+        return found if len(found) > 1 else next(iter(found.values()))
 
 
 def _channels_first(images: Tensor, source: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parquet files in the image layout of Hugging Face data sets.
+"""Parquet files in the image layout of Hugging Face data sets, or with columns of texts.
 
 A struct column holds every image's encoded ``bytes``, an integer column its label. The split is
 chosen by how the file name begins: ``train-00000-of-00004.parquet``.
@@ -21,7 +21,10 @@ import torch
 from torch import Tensor
 
 from sparsemend.data._decode import Decoder, evenly
-from sparsemend.data._split import Split, check_labels, split_name
+from sparsemend.data._split import TRAIN, Split, check_labels, split_name
+from sparsemend.data._wants import Wants
+from sparsemend.data.preprocessing import Preprocessing
+from sparsemend.data.text import Text, TextSplit, as_texts, choose_columns
 from sparsemend.errors import SparsemendError
 from sparsemend.imports import require
 
@@ -31,12 +34,17 @@ LABEL_COLUMNS = ("fine_label", "label", "labels")
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """Return the parquet files of a folder, or of its ``data`` folder, in the order of names."""
+    """Return the parquet files of a folder, or of its ``data`` folder, in the order of names.
+
+    A file alone is one itself.
+    """
+    if path.is_file():
+        return [path] if path.suffix == ".parquet" else []
     return sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
 
 
-def read_parquet(path: Path) -> dict[str, Split]:
-    """Return the splits of a folder of parquet files.
+def read_parquet(path: Path, wants: Wants | None = None) -> dict[str, Split]:
+    """Return the splits of a folder of parquet files, of images or else of texts.
 
     Files whose names begin with the word for no split are left out.
 
@@ -50,6 +58,8 @@ def read_parquet(path: Path) -> dict[str, Split]:
     for file in files:
         first_word = re.match("[A-Za-z]*", file.name)
         split = split_name(first_word[0]) if first_word else None
+        if split is None and path.is_file():
+            split = TRAIN
         if split is not None:
             shards[split].append(file)
     if not shards:
@@ -59,7 +69,41 @@ def read_parquet(path: Path) -> dict[str, Split]:
             "names that begin with the word train, test or validation",
             "rename them, such as train-00000-of-00001.parquet",
         )
-    return {split: ParquetSplit(names) for split, names in shards.items()}
+    wants = wants or Wants()
+    parquet = require("pyarrow.parquet", purpose="reading parquet files", extra="images")
+    schema = _opened(parquet, files[0]).schema_arrow
+    if wants.columns or not (_struct_columns(schema) or not text_columns(schema)):
+        return {
+            split: TextSplit(_texts(parquet, names, wants.columns), wants.tokenizer, str(path))
+            for split, names in shards.items()
+        }
+    return {split: ParquetSplit(names, wants.preprocessing) for split, names in shards.items()}
+
+
+def text_columns(schema: Any) -> list[str]:
+    """Names of the columns of texts."""
+    return [str(field.name) for field in schema if str(field.type) in ("string", "large_string")]
+
+
+def _texts(parquet: Any, files: Sequence[Path], columns: Sequence[str]) -> list[Text]:
+    found: list[Text] = []
+    for file in files:
+        opened = _opened(parquet, file)
+        names = [str(name) for name in opened.schema_arrow.names]
+        chosen = choose_columns(names, columns, text_columns(opened.schema_arrow), source=str(file))
+        try:
+            table = opened.read(columns=chosen)
+        except (OSError, ValueError) as error:
+            raise _damaged(file, error) from error
+        found += as_texts(zip(*(table.column(name).to_pylist() for name in chosen), strict=True))
+    return found
+
+
+def _opened(parquet: Any, file: Path) -> Any:
+    try:
+        return parquet.ParquetFile(file)
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
 
 
 @dataclass(frozen=True)
@@ -81,11 +125,15 @@ class ParquetSplit:
     ----------
     files
         The shards, in order.
+    preprocessing
+        How images are resized and cut.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    is_images = True
+
+    def __init__(self, files: Sequence[Path], preprocessing: Preprocessing) -> None:
         self._parquet = require("pyarrow.parquet", purpose="reading parquet files", extra="images")
-        self._decoder = Decoder(self._sample)
+        self._decoder = Decoder(self._sample, preprocessing)
         self._files = tuple(files)
         self._groups: list[_RowGroup] = []
         columns = set()
@@ -130,7 +178,7 @@ class ParquetSplit:
         source = f"column {self._label_column!r} of {str(self._files[0].parent)!r}"
         return check_labels(torch.cat(parts), len(self), source=source)
 
-    def images(self, rows: Sequence[int]) -> Tensor:
+    def inputs(self, rows: Sequence[int]) -> Tensor:
         # Group by group in file order, so that each is read once, whatever the order of rows.
         wanted: defaultdict[int, list[int]] = defaultdict(list)
         for position, row in enumerate(rows):
@@ -158,10 +206,7 @@ class ParquetSplit:
         return [io.BytesIO(content) for content in contents if content is not None]
 
     def _open(self, file: Path) -> Any:
-        try:
-            return self._parquet.ParquetFile(file)
-        except (OSError, ValueError) as error:
-            raise _damaged(file, error) from error
+        return _opened(self._parquet, file)
 
     def _read(self, group: _RowGroup) -> Any:
         """Return the encoded images of a row group, an arrow array of binaries."""
@@ -178,11 +223,7 @@ class ParquetSplit:
 
 def _image_column(parquet: Any, file: Path) -> str:
     """Return the name of the struct column with ``bytes``; by name where there are several."""
-    found = []
-    for column in parquet.schema_arrow:
-        is_struct = str(column.type).startswith("struct")
-        if is_struct and column.type.get_field_index("bytes") >= 0:
-            found.append(str(column.name))
+    found = _struct_columns(parquet.schema_arrow)
     for name in IMAGE_COLUMNS:
         if name in found:
             return name
@@ -193,6 +234,15 @@ def _image_column(parquet: Any, file: Path) -> str:
             "a struct column, such as 'image', with a field 'bytes'",
         )
     return found[0]
+
+
+def _struct_columns(schema: Any) -> list[str]:
+    """Names of the columns that hold encoded images."""
+    return [
+        str(column.name)
+        for column in schema
+        if str(column.type).startswith("struct") and column.type.get_field_index("bytes") >= 0
+    ]
 
 
 def _label_column(parquet: Any, file: Path) -> str | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sparsemend.data import arrays, folder, parquet
+from sparsemend.data import arrays, folder, parquet, text
 from sparsemend.data._listing import has_images
 from sparsemend.data._split import Split
+from sparsemend.data._wants import Wants
+from sparsemend.data.data_set import DataSet
 from sparsemend.data.digits import read_digits
-from sparsemend.data.image_data import ImageData
+from sparsemend.data.given import GivenBatches
+from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.errors import SparsemendError
 
 
@@ -25,19 +29,20 @@ class Format:
     accepts
         Whether a path that exists is of this format; a quick look.
     read
-        Returns the splits by name: ``train``, ``test``, ``validation``.
+        From the path and what the network wants, the splits by name: ``train``, ``test``,
+        ``validation``.
     """
 
     describe: str
     accepts: Callable[[Path], bool]
-    read: Callable[[Path], Mapping[str, Split]]
+    read: Callable[[Path, Wants], Mapping[str, Split]]
 
 
 # Asked in this order.
 FORMATS: dict[str, Format] = {
     "parquet": Format(
-        "a folder of parquet files (train-*.parquet, test-*.parquet)",
-        lambda path: path.is_dir() and bool(parquet.parquet_files(path)),
+        "a folder of parquet files (train-*.parquet, test-*.parquet), or one",
+        lambda path: bool(parquet.parquet_files(path)),
         parquet.read_parquet,
     ),
     "folder": Format(
@@ -45,8 +50,18 @@ FORMATS: dict[str, Format] = {
         lambda path: path.is_dir() and has_images(path),
         folder.read_folder,
     ),
+    "list": Format(
+        "a .txt file of paths of images",
+        folder.is_list,
+        folder.read_list,
+    ),
+    "text": Format(
+        "a .txt file of texts, or a .csv or .tsv with a column of them",
+        lambda path: path.is_file() and path.suffix in text.SUFFIXES,
+        text.read_text,
+    ),
     "arrays": Format(
-        "an .npz or .safetensors file of arrays (x_train, y_train, x_test, y_test)",
+        "an .npz or .safetensors file of arrays (x_train, y_train, x_test, y_test; or inputs)",
         lambda path: path.is_file() and path.suffix in arrays.SUFFIXES,
         arrays.read_arrays,
     ),
@@ -58,21 +73,35 @@ def load(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> ImageData:
-    """Open a data set; images are read when they are asked for.
+    preprocessing: Preprocessing | None = None,
+    tokenizer: Any = None,
+    columns: Sequence[str] = (),
+) -> DataSet:
+    """Open a data set; inputs are read when they are asked for.
 
     Parameters
     ----------
     path
-        A folder of parquet files in the Hugging Face image layout, a folder of images by class,
-        an ``.npz`` or ``.safetensors`` file of arrays, or ``"digits"`` (scikit-learn's).
+        A folder of images, by class or not; a text file of paths of images; parquet files in
+        the Hugging Face image layout or with a column of texts; a ``.txt``, ``.csv`` or ``.tsv``
+        of texts; an ``.npz`` or ``.safetensors`` file of arrays; ``"package.module:batches"`` or
+        ``"file.py:batches"``, a function that returns unlabelled batches; or ``"digits"``
+        (scikit-learn's).
     mean, std
-        Per-channel normalisation of pixels in [0, 1]; both or neither.
+        Per-channel normalisation of pixels in [0, 1]; both or neither. They go before those of
+        the preprocessing.
+    preprocessing
+        How images of any size become what the network takes, such as
+        ``sm.models.load(...).preprocessing``; by default they must have one size.
+    tokenizer
+        Of texts, such as ``sm.models.load(...).tokenizer``.
+    columns
+        Which columns of a table hold the texts, two for pairs.
 
     Returns
     -------
-    ImageData
-        Calibration images from its training split, evaluation images from its test split.
+    DataSet
+        Calibration inputs from its training split, evaluation inputs from its test split.
 
     Raises
     ------
@@ -85,10 +114,13 @@ def load(
     >>> data.calibration(64, seed=0).shape
     torch.Size([64, 1, 8, 8])
     """
+    how = (preprocessing or Preprocessing()).but(mean=mean, std=std)
     if str(path) == "digits":
-        return ImageData(read_digits(), source="digits", mean=mean, std=std)
-    splits = _format_of(Path(path)).read(Path(path))
-    return ImageData(splits, source=str(path), mean=mean, std=std)
+        return DataSet(read_digits(), source="digits", mean=how.mean, std=how.std)
+    if ":" in str(path) and not Path(path).exists():
+        return GivenBatches(str(path))
+    splits = _format_of(Path(path)).read(Path(path), Wants(how, tokenizer, columns))
+    return DataSet(splits, source=str(path), mean=how.mean, std=how.std)
 
 
 def _format_of(path: Path) -> Format:
@@ -101,9 +133,10 @@ def _format_of(path: Path) -> Format:
     raise SparsemendError(
         f"data {str(path)!r} is {'an empty folder' if empty else 'no data set'}",
         allowed=_allowed(),
-        fix="pass the folder or file that holds the images",
+        fix="pass the folder or file that holds the inputs",
     )
 
 
 def _allowed() -> str:
-    return "; ".join([*(format_.describe for format_ in FORMATS.values()), "or 'digits'"])
+    known = (format_.describe for format_ in FORMATS.values())
+    return "; ".join([*known, "package.module:batches", "or 'digits'"])

@@ -7,7 +7,7 @@ from the ``records`` (``schema``); earlier versions are brought up to date (``mi
 
 from sparsemend.sweeps.ablation import AblationResult, Comparison
 from sparsemend.sweeps.grid import Grid, make_grid, read_sparsities
-from sparsemend.sweeps.inputs import GivenInputs, ImageInputs, Inputs, Network
+from sparsemend.sweeps.inputs import DrawnInputs, GivenInputs, Inputs, Network
 from sparsemend.sweeps.plan import Estimate, estimate
 from sparsemend.sweeps.records import (
     Cell,
@@ -26,11 +26,11 @@ __all__ = [
     "AblationResult",
     "Cell",
     "Comparison",
+    "DrawnInputs",
     "Estimate",
     "Failure",
     "GivenInputs",
     "Grid",
-    "ImageInputs",
     "Inputs",
     "Lead",
     "Measure",

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from sparsemend.allocation import ForcedRule
-from sparsemend.data import ImageData
+from sparsemend.data import DataSet
 from sparsemend.execution.batches import Batches
 from sparsemend.layers import LayerFilter, select_layers
 from sparsemend.recipe.defaults import BASE_RULE, SEED
@@ -21,7 +21,7 @@ _INPUTS = ("heldout", "test", "calibration_size", "heldout_size", "batch_size", 
 
 def ablate(
     model: nn.Module | Mapping[str, nn.Module],
-    data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
+    data: DataSet | Mapping[str, DataSet] | Callable[[int], Batches] | Batches,
     sparsities: str | float | Iterable[str | float],
     *,
     force: str,

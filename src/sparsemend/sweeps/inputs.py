@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from sparsemend.checks import check_int
-from sparsemend.data import ImageData
+from sparsemend.data import DataSet
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion
@@ -65,8 +65,8 @@ class Network:
 
 
 @dataclass(frozen=True)
-class ImageInputs:
-    """Images as ``sparsemend compress`` draws them.
+class DrawnInputs:
+    """Inputs of a data set, as ``sparsemend compress`` draws them.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class ImageInputs:
         Measure accuracy on the first ``limit`` test images only; None for all.
     """
 
-    images: ImageData
+    images: DataSet
     calibration_size: int = CALIBRATION_SIZE
     heldout_size: int | None = HELDOUT_SIZE
     batch_size: int = BATCH_SIZE
@@ -95,13 +95,13 @@ class ImageInputs:
 
     def draw(self, seed: int) -> tuple[list[Batch], list[Batch]]:
         used, size = self.calibration_size, self.heldout_size
-        unseen = (
-            ()
-            if size is None
-            else self.images.heldout(size, calibration_size=used, seed=seed).split(self.batch_size)
+        seen = self.images.calibration_batches(used, self.batch_size, seed=seed)
+        if size is None:
+            return seen, []
+        unseen = self.images.heldout_batches(
+            size, self.batch_size, calibration_size=used, seed=seed
         )
-        seen = self.images.calibration(used, seed=seed)
-        return list(seen.split(self.batch_size)), list(unseen)
+        return seen, unseen
 
     def test(self) -> Iterable[Any] | None:
         if not (self.images.has_labels and self.images.test_size):

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from sparsemend.checks import check_int
-from sparsemend.data import ImageData
+from sparsemend.data import DataSet
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
@@ -28,7 +28,7 @@ from sparsemend.recipe.defaults import (
     SCOPE,
     SEED,
 )
-from sparsemend.sweeps import GivenInputs, ImageInputs, Network, SweepResult
+from sparsemend.sweeps import DrawnInputs, GivenInputs, Network, SweepResult
 from sparsemend.sweeps.bench import Compute, in_process
 from sparsemend.sweeps.driver import preview_sweep, run_sweep
 from sparsemend.sweeps.grid import make_grid
@@ -38,7 +38,7 @@ from sparsemend.sweeps.workers import on_workers
 
 def sweep(
     model: nn.Module | Mapping[str, nn.Module],
-    data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
+    data: DataSet | Mapping[str, DataSet] | Callable[[int], Batches] | Batches,
     sparsities: str | float | Iterable[str | float],
     *,
     rules: str | Iterable[str] = (PLAIN_RULE,),
@@ -178,7 +178,7 @@ def _computer(workers: int, ray: str | None) -> Compute:
 
 def make_networks(
     model: nn.Module | Mapping[str, nn.Module],
-    data: ImageData | Mapping[str, ImageData] | Callable[[int], Batches] | Batches,
+    data: DataSet | Mapping[str, DataSet] | Callable[[int], Batches] | Batches,
     *,
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
@@ -199,7 +199,7 @@ def make_networks(
             "one network",
             "sweep each network with its own diagnosis",
         )
-    images = dict.fromkeys(models, data) if isinstance(data, ImageData) else data
+    images = dict.fromkeys(models, data) if isinstance(data, DataSet) else data
     if not isinstance(images, Mapping):
         given = GivenInputs(images, heldout, test)
         return [Network(name, network, given, *more) for name, network in models.items()]
@@ -216,6 +216,6 @@ def make_networks(
             fix="leave them out: held-out and test images come from the data",
         )
     return [
-        Network(name, network, ImageInputs(images[name], **sizes), *more)
+        Network(name, network, DrawnInputs(images[name], **sizes), *more)
         for name, network in models.items()
     ]

@@ -1,4 +1,4 @@
-"""Images for calibration and for evaluation, never mixed."""
+"""Inputs for calibration and for evaluation, never mixed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from sparsemend.checks import check_int
-from sparsemend.data._split import TEST, TRAIN, VALIDATION, Split
+from sparsemend.data._split import TEST, TRAIN, VALIDATION, Batch, Split
 from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.errors import SparsemendError
 
 
-class ImageData:
-    """A data set of labelled or unlabelled images.
+class DataSet:
+    """A data set of labelled or unlabelled inputs: images, texts or other arrays.
 
-    Calibration and held-out images come from the training split, without labels; evaluation
-    images come from the test split (the validation split where there is no test split).
+    Calibration and held-out inputs come from the training split, without labels; evaluation
+    inputs come from the test split (the validation split where there is no test split).
 
     Parameters
     ----------
@@ -28,7 +28,8 @@ class ImageData:
         Path or name of the data set, for the errors' text.
     mean, std
         Per-channel normalisation of pixels in [0, 1]; both or neither. Images are otherwise
-        given as pixels in [0, 1], or as they are where the data set stores floating point.
+        given as pixels in [0, 1], or as they are where the data set stores floating point. What
+        is no images, tensors [N, C, H, W], is given as it is.
 
     Raises
     ------
@@ -50,7 +51,7 @@ class ImageData:
         self.mean, self.std = checked.mean, checked.std
 
     def __repr__(self) -> str:
-        return f"ImageData({self._source!r}, train={self.train_size}, test={self.test_size})"
+        return f"DataSet({self._source!r}, train={self.train_size}, test={self.test_size})"
 
     @property
     def train_size(self) -> int:
@@ -78,32 +79,61 @@ class ImageData:
             )
         return 1 + max(largest)
 
-    def calibration(self, size: int, *, seed: int = 0) -> Tensor:
+    def shares(self, calibration_size: int, heldout_size: int) -> tuple[int, int]:
+        """Sizes of a calibration and a held-out sample that the training split has inputs for.
+
+        Where it has too few for both, they share all that there are in the same proportion, at
+        least one each; a single input is for calibration alone.
+
+        Examples
+        --------
+        >>> from sparsemend.data import load
+        >>> load("digits").shares(512, 256), load("digits").shares(5120, 2560)
+        ((512, 256), (898, 449))
+        """
+        available, wanted = len(self._train()), calibration_size + heldout_size
+        if wanted <= available:
+            return calibration_size, heldout_size
+        unseen = max(1, available * heldout_size // wanted) if heldout_size else 0
+        unseen = min(available - 1, unseen)
+        return min(available - unseen, calibration_size), unseen
+
+    def calibration_batches(self, size: int, batch_size: int, *, seed: int = 0) -> list[Batch]:
+        """The same sample as :meth:`calibration`, in batches."""
+        rows = self._calibration_rows(size, seed)
+        return self._batches(self._train(), rows, batch_size)
+
+    def heldout_batches(
+        self, size: int, batch_size: int, *, calibration_size: int, seed: int = 0
+    ) -> list[Batch]:
+        """The same sample as :meth:`heldout`, in batches."""
+        rows = self._heldout_rows(size, calibration_size, seed)
+        return self._batches(self._train(), rows, batch_size)
+
+    def calibration(self, size: int, *, seed: int = 0) -> Batch:
         """Draw a random sample of the training split.
 
         Parameters
         ----------
         size
-            Number of images.
+            Number of inputs.
         seed
             Of the draw; with one seed, a smaller sample is the beginning of a larger one.
 
         Returns
         -------
-        Tensor
-            float32 [size, C, H, W], normalised.
+        Batch
+            Of images float32 [size, C, H, W], normalised.
 
         Raises
         ------
         SparsemendError
             If there is no training split or it has fewer images.
         """
-        train = self._train()
-        self._check_size("calibration size", size, len(train))
-        return self._inputs(train, _permutation(len(train), seed)[:size])
+        return self._inputs(self._train(), self._calibration_rows(size, seed))
 
-    def heldout(self, size: int, *, calibration_size: int, seed: int = 0) -> Tensor:
-        """Draw training images that ``calibration(calibration_size, seed=seed)`` does not hold.
+    def heldout(self, size: int, *, calibration_size: int, seed: int = 0) -> Batch:
+        """Draw training inputs that ``calibration(calibration_size, seed=seed)`` does not hold.
 
         Parameters
         ----------
@@ -114,14 +144,22 @@ class ImageData:
 
         Returns
         -------
-        Tensor
-            float32 [size, C, H, W], normalised.
+        Batch
+            Of images float32 [size, C, H, W], normalised.
 
         Raises
         ------
         SparsemendError
-            If the training split has too few images for both.
+            If the training split has too few inputs for both.
         """
+        return self._inputs(self._train(), self._heldout_rows(size, calibration_size, seed))
+
+    def _calibration_rows(self, size: int, seed: int) -> list[int]:
+        train = self._train()
+        self._check_size("calibration size", size, len(train))
+        return _permutation(len(train), seed)[:size]
+
+    def _heldout_rows(self, size: int, calibration_size: int, seed: int) -> list[int]:
         train = self._train()
         self._check_size("calibration size", calibration_size, len(train))
         self._check_size("held-out size", size, len(train))
@@ -134,9 +172,13 @@ class ImageData:
                 f"taking {calibration_size}",
                 "lower either size",
             )
-        return self._inputs(train, _permutation(len(train), seed)[-size:])
+        return _permutation(len(train), seed)[-size:]
 
-    def test(self, limit: int | None = None) -> tuple[Tensor, Tensor]:
+    def _batches(self, split: Split, rows: Sequence[int], batch_size: int) -> list[Batch]:
+        starts = range(0, len(rows), check_int("batch_size", batch_size))
+        return [self._inputs(split, rows[start : start + batch_size]) for start in starts]
+
+    def test(self, limit: int | None = None) -> tuple[Batch, Tensor]:
         """Return the first ``limit`` test images, all by default.
 
         Returns
@@ -154,7 +196,7 @@ class ImageData:
 
     def test_batches(
         self, batch_size: int = 256, limit: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Batch, Tensor]]:
         """Yield the same images and labels as ``test`` in batches, decoding one at a time.
 
         Raises
@@ -165,7 +207,7 @@ class ImageData:
         batch_size = check_int("batch_size", batch_size)
         split, labels, count = self._labelled_test(limit)
 
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        def batches() -> Iterator[tuple[Batch, Tensor]]:
             for start in range(0, count, batch_size):
                 stop = min(start + batch_size, count)
                 yield self._inputs(split, range(start, stop)), labels[start:stop]
@@ -214,9 +256,12 @@ class ImageData:
                 "lower it",
             )
 
-    def _inputs(self, split: Split, rows: Sequence[int]) -> Tensor:
-        """Read rows as normalised float32."""
-        images = split.images(rows)
+    def _inputs(self, split: Split, rows: Sequence[int]) -> Batch:
+        """Read rows; of images as normalised float32."""
+        found = split.inputs(rows)
+        return self._normalised(found) if split.is_images else found
+
+    def _normalised(self, images: Tensor) -> Tensor:
         inputs = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         if self.mean is None or self.std is None:
             return inputs
