@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsemend.allocation import RULES, Rule, allocate_layers, kept_total
@@ -22,6 +22,7 @@ SPARSITIES = (0.80, 0.90, 0.95, 0.98, 0.995)
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 @pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=25)
 @given(layers=networks, seed=st.integers(0, 1000))
 def test_counts_add_up_exactly_or_the_budget_is_infeasible(rule, sparsity, layers, seed):
     sizes = {layer.name: layer.size for layer in layers}

@@ -69,7 +69,7 @@ def test_weights_that_cancel_leave_rounding_only():
     assert_nested(dense, [5, 5, 9], InputMoments.holding(held), expected, 1e-4)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(convolutions(groups=True) | linear_layers(), st.data())
 def test_equal_to_dense_products(case, data):
     module, x = case

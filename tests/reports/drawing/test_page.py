@@ -54,7 +54,7 @@ def test_every_figure_is_there_with_its_numbers():
     assert drawings == sum(len(figure.plates) for figure in report.figures)
 
 
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(
     st.lists(
         st.text(min_size=1, max_size=12) | st.sampled_from(NASTY),
