@@ -386,3 +386,12 @@ def test_a_calibration_of_another_network_is_refused():
     other.w = nn.Parameter(torch.randn(20, 5, dtype=torch.float64))
     with pytest.raises(SparsemendError, match=r"another network: layer 'w\[0:8\]' has .*\(20, 5\)"):
         sm.diagnose(other, calibration)
+
+
+def test_functions_of_pytorch_stay_as_they_are():
+    """Also where forward passes that take turns are within them."""
+    names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    before = [getattr(F, name) for name in names]
+    model, x = seeded(ops.SelfAttention), normal(32, 3, 8)
+    sm.compress(model, list(x.split(8)), 0.5, "uniform", repair="reconstruct")
+    assert [getattr(F, name) for name in names] == before

@@ -62,6 +62,69 @@ CASES = {
         lambda x, w: torch.mm(out=x.new_empty(0), mat2=w, input=x), (5, 4), (4, 6), [(6, 4)],
     ),
     "matmul of linalg": (torch.linalg.matmul, (5, 4), (4, 6), [(6, 4)]),
+    "a stack of one": (torch.matmul, (3, 5, 4), (1, 4, 6), [(6, 4)]),
+    "a stack of stacks": (torch.matmul, (2, 3, 5, 4), (2, 3, 4, 6), [(6, 4)] * 6),
+    "a stack of stacks, broadcast": (torch.matmul, (5, 4), (2, 3, 4, 6), [(6, 4)] * 6),
+    "a vector and a stack": (torch.matmul, (4,), (3, 4, 6), [(6, 4)] * 3),
+    "a stack and a vector": (lambda x, w: w @ x, (4,), (3, 6, 4), [(6, 4)] * 3),
+    "from the right, by the tensor": (lambda x, w: x.__rmatmul__(w), (4, 5), (6, 4), [(6, 4)]),
+    "a stack by name": (lambda x, w: torch.bmm(x, mat2=w), (3, 5, 4), (3, 4, 6), [(6, 4)] * 3),
+    "a stack in another type": (
+        lambda x, w: torch.bmm(x.double(), w.double()).float(), (3, 5, 4), (3, 4, 6), [(6, 4)] * 3,
+    ),
+    "an equation in another type": (
+        lambda x, w: torch.einsum("ned,edh->neh", x.double(), w.double()).float(),
+        (5, 3, 4), (3, 4, 6), [(6, 4)] * 3,
+    ),
+    "a residual, added": (
+        lambda x, w: torch.addmm(x, x, w), (5, 4), (4, 4), [(4, 4)],
+    ),
+    "a row, added": (
+        lambda x, w: torch.addmm(x[:1], mat1=x, mat2=w), (5, 4), (4, 4), [(4, 4)],
+    ),
+    "one number, added": (
+        lambda x, w: torch.addmm(x.sum()[None], x, w), (5, 4), (4, 6), [(6, 4)],
+    ),
+    "with factors": (
+        lambda x, w: torch.addmm(x[0], x, w, beta=0.5, alpha=2), (5, 4), (4, 4), [(4, 4)],
+    ),
+    "with factor 0": (
+        lambda x, w: torch.addmm(x * torch.nan, x, w, beta=0), (5, 4), (4, 4), [(4, 4)],
+    ),
+    "added in place": (lambda x, w: x.clone().addmm_(x, w), (5, 4), (4, 4), [(4, 4)]),
+    "addmv": (lambda x, w: torch.addmv(x, w, x), (4,), (4, 4), [(4, 4)]),
+    "addbmm": (
+        lambda x, w: torch.addbmm(x[0], x, w, alpha=0.5), (3, 4, 4), (3, 4, 4), [(4, 4)] * 3,
+    ),
+    "tensordot": (lambda x, w: torch.tensordot(x, w, 1), (5, 4), (4, 6), [(6, 4)]),
+    "tensordot over two dimensions": (
+        lambda x, w: torch.tensordot(w, x, ([1, 2], [2, 1])), (5, 3, 4), (6, 4, 3), [(6, 12)],
+    ),
+    "inner": (torch.inner, (2, 5, 4), (6, 4), [(6, 4)]),
+    "a chain": (
+        lambda x, w: torch.linalg.multi_dot([x, w, x.T]), (5, 4), (4, 4), [(4, 4)],
+    ),
+    "a chain from the left": (
+        lambda x, w: torch.linalg.multi_dot([w, x, x.T]), (4, 5), (6, 4), [(6, 4)],
+    ),
+    "an equation without an arrow": (equation("nd,dr"), (5, 4), (4, 6), [(6, 4)]),
+    "an equation of three": (
+        lambda x, w: torch.einsum("rd,nd,nr->nr", w, x, x @ x.new_ones(4, 6)), (5, 4), (6, 4),
+        [(6, 4)],
+    ),
+    "columns": (
+        lambda x, w: torch.nn.functional.linear(x[:, :2], w[:, :2])
+        + torch.nn.functional.linear(x[:, 2:], w[:, 2:]),
+        (5, 4), (6, 4), [(6, 2)] * 2,
+    ),
+    "every other row": (
+        lambda x, w: torch.nn.functional.linear(x, w[::2])
+        + torch.nn.functional.linear(x, w[1::2]),
+        (5, 4), (6, 4), [(3, 4)] * 2,
+    ),
+    "operators of exported networks": (
+        lambda x, w: torch.ops.aten.linear.default(x, w), (5, 4), (6, 4), [(6, 4)],
+    ),
     "mv": (lambda x, w: torch.mv(w, x), (4,), (6, 4), [(6, 4)]),
     "from the left of a vector": (lambda x, w: w @ x, (4,), (6, 4), [(6, 4)]),
     "a stack from the left": (lambda x, w: torch.bmm(w, x), (3, 4, 5), (3, 6, 4), [(6, 4)] * 3),
@@ -87,6 +150,36 @@ def test_written_out_it_computes_the_same(case):
         for layer in layers:
             layer_weight(network, layer).zero_()
     assert not network.weight.any()
+
+
+def test_parts_are_named_as_indices():
+    names = {
+        "columns": ("weight[:, 0:2]", "weight[:, 2:4]"),
+        "every other row": ("weight[0:5:2]", "weight[1:6:2]"),
+        "a vector and a stack": ("weight[0]", "weight[1]", "weight[2]"),
+        "a stack of stacks": tuple(f"weight[{a}, {b}]" for a in range(2) for b in range(3)),
+    }
+    for case, expected in names.items():
+        operation, inputs, shape, _ = CASES[case]
+        x = torch.randn(*inputs)
+        assert discover(Product(operation, *shape), x).names == expected
+        for name in expected:
+            assert discover(Product(operation, *shape), x, include=name).names == (name,)
+
+
+def test_one_weight_in_several_places_is_left_out():
+    network = Product(None, 1, 1, 3)
+    network.head = nn.Linear(5, 2)
+    network.operation = MethodType(
+        lambda net, x, w: net.head(
+            nn.functional.conv1d(x, w.expand(4, -1, -1), groups=4, padding=1).mean(1)
+        ),
+        network,
+    )
+    with pytest.warns(SparsemendWarning, match="read in several ways that overlap"):
+        layers = discover(network, torch.randn(2, 4, 5))
+    assert layers.names == ("head",)
+    assert layers.coverage.matrix == 3 + 10
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,11 @@ def test_every_layer_of_every_network_has_one_per_channel(name):
     found = importance(model, torch.randn(shape))
     assert set(found) == set(discover(model, torch.randn(shape)).names)
     assert all(energy.any() for energy in found.values())
+
+
+def test_weights_that_are_not_pruned_hand_nothing_on():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)).eval()
+    layers = discover(model, torch.randn(2, 4), exclude="1")
+    found = channel_importance(model, layers)
+    assert set(found) == {"0", "2"}
+    assert len(set(found["0"].tolist())) == 1  # all channels count alike

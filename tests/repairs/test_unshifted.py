@@ -340,3 +340,28 @@ def test_results_load_into_the_untouched_architecture(kind, repair):
     if repair in ("reconstruct", "best"):
         pruned = sm.prune(dense, result.allocation)
         assert result.agreement.kl < sm.agreement(pruned, dense, x).kl
+
+
+class Elsewhere(nn.Module):
+    """Its matrices are multiplied with where no module would add a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.ran = nn.Linear(6, 6, bias=False)
+        self.held, self.last = nn.Linear(6, 6, bias=False), nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = torch.relu(nn.functional.linear(self.ran(x), self.held.weight))
+        return self.last(x)
+
+
+@pytest.mark.parametrize("repair", ["variance", "reconstruct"])
+def test_only_a_module_that_runs_gets_a_bias(repair):
+    torch.manual_seed(0)
+    model = Elsewhere().eval()
+    x = torch.randn(64, 6)
+    assert [layer.takes_bias for layer in sm.discover(model, x)] == [True, False, True]
+    done = sm.compress(model, x, 0.5, "uniform", repair=repair, new_biases=True)
+    assert done.added_biases == ("ran",)
+    assert done.unshifted == ("held",)
+    assert done.model.held.bias is None

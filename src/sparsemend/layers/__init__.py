@@ -12,7 +12,7 @@ from sparsemend.layers.access import (
 )
 from sparsemend.layers.calls import LayerCalls
 from sparsemend.layers.coverage import Coverage, LeftOut
-from sparsemend.layers.discovery import LayerSet, layer_weights
+from sparsemend.layers.discovery import NORMALISATIONS, LayerSet, layer_weights
 from sparsemend.layers.graph import Graph, Node
 from sparsemend.layers.joins import Shortcut, Surroundings, surroundings
 from sparsemend.layers.kinds import Axis, Call, LayerKind, kind_named, kind_of
@@ -34,6 +34,7 @@ from sparsemend.layers.selection import CLASSES, EMBEDDING, LayerFilter, discove
 __all__ = [
     "CLASSES",
     "EMBEDDING",
+    "NORMALISATIONS",
     "Axis",
     "Call",
     "Coverage",

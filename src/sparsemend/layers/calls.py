@@ -20,6 +20,7 @@ from sparsemend.layers.kinds import Call, kind_named, read_call
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.opened import open_operation
 from sparsemend.layers.operand import key_of
+from sparsemend.layers.overloads import public
 
 Before = Callable[[Layer, Call], None]
 After = Callable[[Layer, Call, Tensor], Tensor]
@@ -66,16 +67,18 @@ class LayerCalls(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        instead = open_operation(func, args, kwargs, self._is_weight)
+        func, kwargs = public(func), kwargs or {}
+        call = read_call(func, *self._copies.originals(args, kwargs))
+        instead = None
+        if call is None or not self._is_weight(call.weight):
+            instead = open_operation(func, args, kwargs, self._is_weight)
         if instead is not None:
             with self:
                 return instead(*args, **kwargs)
-        call = read_call(func, *self._copies.originals(args, kwargs))
         layer = None if call is None else self._layers.get(key_of(call.weight))
         if call is None or layer is None:
             output = func(*args, **kwargs)
-            self._copies.note(func, args, kwargs, output, self._is_weight)
+            self._copies.note(func, args, kwargs, output, self._in_memory)
             return output
         output = self._output(layer, call, func, args, kwargs)
         return output if self._after is None else self._after(layer, call, output)
@@ -96,8 +99,12 @@ class LayerCalls(TorchFunctionMode):
         x = x.to(call.weight.dtype)
         return call if x is call.x else replace(call, x=x)
 
-    def _is_weight(self, tensor: Tensor) -> bool:
+    def _in_memory(self, tensor: Tensor) -> bool:
         return key_of(tensor)[0] in self._memory
+
+    def _is_weight(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in the memory of a layer's weight, or is a copy of such a one."""
+        return self._in_memory(self._copies.original(tensor))
 
     def _output(
         self, layer: Layer, call: Call, func: Callable[..., Any], args: Any, kwargs: Any

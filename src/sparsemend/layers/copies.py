@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sparsemend.layers.overloads import name_of
+
 _COPYING = frozenset(
     ("to", "float", "half", "bfloat16", "double", "type", "type_as", "contiguous", "clone")
 )
@@ -30,7 +32,7 @@ class Copies:
         """Arguments of an operation with originals in the place of copies."""
         if not len(self._of):
             return args, dict(kwargs)
-        found: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(self._original, (args, kwargs))
+        found: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(self.original, (args, kwargs))
         return found
 
     def note(
@@ -50,17 +52,18 @@ class Copies:
         is_weight
             Whether a tensor is a parameter, or a view of one.
         """
-        name = getattr(func, "__name__", "")
+        name = name_of(func).partition(".")[0]
         if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
             return
         if name in _COPYING and output is not args[0]:
-            original = self._original(args[0])
+            original = self.original(args[0])
             if is_weight(original) and not is_weight(output) and output.shape == original.shape:
                 self._of[output] = original.detach()
         elif name in _VIEWS and args[0] in self._of:
-            view = func(self._original(args[0]), *args[1:], **kwargs)
+            view = func(self.original(args[0]), *args[1:], **kwargs)
             if is_weight(view) and view.shape == output.shape:
                 self._of[output] = view.detach()
 
-    def _original(self, value: Any) -> Any:
+    def original(self, value: Any) -> Any:
+        """What a copy was made of, as it was looked at; anything else as it is."""
         return self._of.get(value, value) if isinstance(value, Tensor) else value

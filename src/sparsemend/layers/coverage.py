@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparsemend.layers.layer import Layer
@@ -167,14 +169,21 @@ def _reason(name: str, uses: Uses) -> tuple[str, bool]:
 
 
 def _overlapping(sites: Sequence[Site]) -> set[str]:
-    """Parameters of which two different views share elements."""
+    """Parameters of which views share elements, be it one view with itself."""
     found = set()
     by_parameter: dict[str, list[Site]] = {}
     for site in sites:
         by_parameter.setdefault(site.weight.parameter, []).append(site)
     for name, together in by_parameter.items():
-        spans = sorted((s.weight.offset, s.weight.offset + s.weight.extent) for s in together)
-        if any(end > start for (_, end), (start, _) in itertools.pairwise(spans)):
+        weights = [site.weight for site in together]
+        spans = sorted((w.offset, w.offset + w.extent) for w in weights)
+        apart = all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+        if apart and all(w.extent == math.prod(w.shape) for w in weights):
+            continue
+        span = max(end for _, end in spans)
+        taken = torch.zeros(span, dtype=torch.bool)
+        free = [weight.mark(taken) for weight in weights]
+        if not all(free):
             found.add(name)
     return found
 

@@ -19,7 +19,7 @@ from sparsemend.finite import check_network
 from sparsemend.layers.access import layer_weight
 from sparsemend.layers.coverage import Coverage, measure_coverage, prunable_sites
 from sparsemend.layers.graph import Graph, scan, trace
-from sparsemend.layers.kinds import is_layer, kind_of, labels
+from sparsemend.layers.kinds import is_layer, kind_of, labels, plain_layers
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
 from sparsemend.layers.sites import Site, Uses
@@ -121,7 +121,7 @@ def find_layers(
         _check_lazy(name, module)
     check_network(model)
     if batch is None:
-        return _registered(model, prunable)
+        return _registered(model)
     norms = _modules_of(model, lambda module: isinstance(module, NORMALISATIONS))
     check_copy(model, batch)
     uses = Uses(model)
@@ -171,13 +171,9 @@ def layer_weights(model: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor
     return weights
 
 
-def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet:
+def _registered(model: nn.Module) -> LayerSet:
     """Layers in the order of registration, where there are no inputs to run."""
-    held = {
-        name: module
-        for module, name in prunable.items()
-        if _holds_weights(module) and not _own_forward(module)
-    }
+    held = {name: module for name, module in plain_layers(model).items() if _holds_weights(module)}
     layers = []
     for order, names in enumerate(_tied(held)):
         module: Any = model.get_submodule(names[0])
@@ -206,16 +202,6 @@ def _registered(model: nn.Module, prunable: Mapping[nn.Module, str]) -> LayerSet
     return LayerSet(
         layers, Graph(), coverage, {x.name: model.get_submodule(x.name) for x in layers}
     )
-
-
-def _own_forward(module: nn.Module) -> bool:
-    """Whether a subclass does something else with its weight than the module that it extends.
-
-    Only inputs can show what.
-    """
-    base = next(kind for kind in kind_of(module).modules if isinstance(module, kind))
-    names = ("forward", "_conv_forward")
-    return any(getattr(type(module), n, None) is not getattr(base, n, None) for n in names)
 
 
 def _modules_of(model: nn.Module, belongs: Callable[[nn.Module], bool]) -> dict[nn.Module, str]:
@@ -270,6 +256,7 @@ def _describe(model: nn.Module, site: Site, order: int) -> Layer:
         aliases=tuple(paths) if math.prod(shape) == parameter.numel() else (),
         weight=site.weight,
         biases=tuple(site.biases),
+        takes_bias=site.takes_bias,
     )
 
 

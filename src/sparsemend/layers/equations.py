@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +34,18 @@ def written_out(
     equation, *operands = args
     if len(operands) == 1 and isinstance(operands[0], tuple | list):
         operands = list(operands[0])
-    if not isinstance(equation, str) or "->" not in equation or len(operands) != 2:
+    if not isinstance(equation, str):
         return None
-    inputs, out = equation.replace(" ", "").split("->")
+    inputs, arrow, out = equation.replace(" ", "").partition("->")
     labels = inputs.split(",")
     weights = [is_weight(operand) for operand in operands]
-    if sum(weights) != 1 or len(labels) != 2:
+    if len(labels) != len(operands) or all(weights) or not any(weights):
+        return None
+    if not arrow:
+        out = _implied(inputs)
+    if len(labels) > 2:
+        return None if "..." in equation else _in_pairs(labels, operands, out, is_weight)
+    if len(labels) < 2:
         return None
     (ours, x), (theirs, weight) = sorted(
         zip(labels, operands, strict=True), key=lambda pair: is_weight(pair[1])
@@ -50,8 +57,51 @@ def written_out(
     plan = Contraction.of(ours, theirs, out)
     if plan is None or len(ours) != x.dim() or len(theirs) != weight.dim():
         return None
-    matrices = plan.matrices(weight)
-    return None if matrices is None else lambda *_: plan.apply(x, weight, matrices)
+    if plan.matrices(weight) is None:
+        return None
+    return lambda *_, **__: plan.apply(x, weight)
+
+
+def tensordot_equation(a: Tensor, b: Tensor, dims: Any) -> str:
+    """The equation of ``torch.tensordot``."""
+    if isinstance(dims, Tensor):
+        dims = dims.tolist()
+    if isinstance(dims, int):
+        dims = (range(a.dim() - dims, a.dim()), range(dims))
+    ours = list(string.ascii_letters[: a.dim()])
+    theirs = list(string.ascii_letters[a.dim() : a.dim() + b.dim()])
+    for one, other in zip(*dims, strict=True):
+        theirs[other] = ours[one]
+    out = [label for label in ours + theirs if (ours + theirs).count(label) == 1]
+    return f"{''.join(ours)},{''.join(theirs)}->{''.join(out)}"
+
+
+def _implied(inputs: str) -> str:
+    """The output of an equation without an arrow: labels that appear once, in their order."""
+    counts = Counter(inputs.replace("...", "").replace(",", ""))
+    once = "".join(sorted(label for label, count in counts.items() if count == 1))
+    return ("..." if "..." in inputs else "") + once
+
+
+def _in_pairs(
+    labels: list[str], operands: list[Tensor], out: str, is_weight: Callable[[Tensor], bool]
+) -> Callable[..., Tensor]:
+    """An equation of several operands as equations of two, from one that is no weight."""
+
+    def apply(*_: Any, **__: Any) -> Tensor:
+        rest = list(zip(labels, operands, strict=True))
+        ours, x = rest.pop(next(i for i, (_, one) in enumerate(rest) if not is_weight(one)))
+        while rest:
+            shared = (i for i, (theirs, _) in enumerate(rest) if set(theirs) & set(ours))
+            theirs, other = rest.pop(next(shared, 0))
+            needed = set(out).union(*(label for label, _ in rest))
+            kept = "".join(c for c in dict.fromkeys(ours + theirs) if c in needed)
+            kept = kept if rest else out
+            x = torch.einsum(f"{ours},{theirs}->{kept}", x, other)
+            ours = kept
+        return x
+
+    return apply
 
 
 @dataclass(frozen=True)
@@ -87,12 +137,15 @@ class Contraction:
         shape = turned.shape
         sizes = (math.prod(shape[:e]), math.prod(shape[e : e + r]), math.prod(shape[e + r :]))
         try:
-            return list(turned.view(sizes).unbind(0))
+            stack = turned.view(sizes)
         except RuntimeError:
             return None
+        return [stack[e] for e in range(len(stack))]
 
-    def apply(self, x: Tensor, weight: Tensor, matrices: list[Tensor]) -> Tensor:
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         """The output."""
+        matrices = self.matrices(weight)
+        assert matrices is not None, "looked at before"
         rest = "".join(c for c in self.ours if c not in self.experts + self.summed)
         size = dict(zip(self.theirs, weight.shape, strict=True))
         experts = [size[label] for label in self.experts]

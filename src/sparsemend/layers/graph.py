@@ -19,8 +19,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.execution.batches import Batch, call, evaluation_mode, plain
 from sparsemend.layers.copies import Copies
+from sparsemend.layers.kinds import plain_layers, read_call
 from sparsemend.layers.opened import open_operation
 from sparsemend.layers.operand import Operand
+from sparsemend.layers.overloads import name_of, public
 from sparsemend.layers.sites import Uses
 
 # Functions that hand every value on unchanged, channel by channel.
@@ -58,7 +60,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes in execution order."""
+    """Nodes in execution order; printed, a line for each: its inputs, what it is, its shape."""
 
     nodes: list[Node] = field(default_factory=list)
 
@@ -68,6 +70,15 @@ class Graph:
         node = Node(len(self.nodes), kind, name, tuple(inputs), next(shapes, ()))
         self.nodes.append(node)
         return node.index
+
+    def __str__(self) -> str:
+        lines = []
+        for node in self.nodes:
+            inputs = ", ".join(f"%{source}" for source in node.inputs)
+            shape = "×".join(map(str, node.shape))
+            what = f"layer {node.name}" if node.kind == "module" else node.name
+            lines.append(f"%{node.index} = {what}({inputs})" + (f"  [{shape}]" if shape else ""))
+        return "\n".join(lines)
 
     def consumers(self) -> Mapping[int, list[Node]]:
         """Node index → the nodes that take its output."""
@@ -96,6 +107,7 @@ class _Recorder(TorchFunctionMode):
         self.graph, self._uses = Graph(), uses
         self.calls: Counter[Operand] = Counter()
         self.inside = 0
+        self.running: list[nn.Module] = []  # layers as PyTorch defines them, innermost last
         self._copies = Copies()
         self._source: Any = WeakTensorKeyDictionary()  # tensor → node that made it
 
@@ -115,17 +127,21 @@ class _Recorder(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
+        func, kwargs = public(func), kwargs or {}
         if self.inside:
             output = func(*args, **kwargs)
             self._uses.note(func, args, kwargs, output, active=True)
             return output
-        instead = open_operation(func, args, kwargs, self._uses.is_parameter)
+        originals = self._copies.originals(args, kwargs)
+        read, instead = read_call(func, *originals), None
+        if read is None or not self._is_weight(read.weight):
+            instead = open_operation(func, args, kwargs, self._is_weight)
         if instead is not None:
             with self:
                 return instead(*args, **kwargs)
         sources = self.sources((args, kwargs))  # before the call: it may work in place
-        site = self._uses.site(func, *self._copies.originals(args, kwargs))
+        running = self.running[-1] if self.running else None
+        site = self._uses.site(func, *originals, running)
         output = func(*args, **kwargs)
         self._copies.note(func, args, kwargs, output, self._uses.is_parameter)
         if site is not None:
@@ -139,9 +155,18 @@ class _Recorder(TorchFunctionMode):
             return output
         self._uses.note(func, args, kwargs, output, active=bool(sources))
         if sources and any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
-            name = getattr(func, "__name__", str(func))
-            self.made(output, self.graph.add("function", name, sources, output))
+            self.made(output, self.graph.add("function", _label(func, kwargs), sources, output))
         return output
+
+    def _is_weight(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a view of a parameter, or a copy of one."""
+        return self._uses.is_parameter(self._copies.original(tensor))
+
+
+def _label(func: Callable[..., Any], kwargs: Mapping[str, Any]) -> str:
+    """The name of a function; a sum with a factor is no plain sum."""
+    name = name_of(func)
+    return name if kwargs.get("alpha", 1) == 1 else f"{name}, alpha {kwargs['alpha']}"
 
 
 def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses: Uses) -> Graph:
@@ -172,8 +197,17 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
             node = recorder.graph.add("module", watched[module], sources, output)
             recorder.made(output, node)
 
+    def start(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+        recorder.running.append(module)
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001
+        recorder.running.pop()
+
     handles = []
     try:
+        for module in plain_layers(model).values():
+            handles.append(module.register_forward_pre_hook(start))
+            handles.append(module.register_forward_hook(stop))
         for module in watched:
             handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             handles.append(module.register_forward_hook(after))

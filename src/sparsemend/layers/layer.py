@@ -43,6 +43,9 @@ class Layer:
         Where the weight is; None where no forward pass has shown it: the module's ``weight``.
     biases
         What is added behind it where it runs, each once.
+    takes_bias
+        Whether a bias that its module is given is added where the layer runs: it always runs in
+        the forward pass of a module as PyTorch defines it.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Layer:
     aliases: tuple[str, ...] = ()
     weight: Operand | None = None
     biases: tuple[Operand, ...] = ()
+    takes_bias: bool = True
 
     @property
     def is_module(self) -> bool:

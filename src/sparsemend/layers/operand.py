@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -57,6 +58,44 @@ class Operand:
     def extent(self) -> int:
         """Elements of memory from its first to behind its last."""
         return _extent(self.shape, self.stride)
+
+    def subscript(self) -> str | None:
+        """The view as an index of the parameter, as in ``"0:8, 4:"``; None where it is no index."""
+        if sorted(self.layout, reverse=True) != list(self.layout):
+            return None
+        rest, starts = self.offset, []
+        for step in self.layout:
+            starts.append(rest // max(1, step))
+            rest -= starts[-1] * step
+        parts = [str(start) for start in starts]
+        free = list(range(len(self.whole)))
+        for size, stride in zip(self.shape, self.stride, strict=True):
+            fits = [
+                d
+                for d in free
+                if stride % max(1, self.layout[d]) == 0
+                and starts[d] + (size - 1) * (stride // max(1, self.layout[d])) < self.whole[d]
+            ]
+            if not fits:
+                return None
+            d = max(fits, key=lambda d: self.layout[d])
+            free.remove(d)
+            step = stride // max(1, self.layout[d])
+            stop = starts[d] + (size - 1) * step + 1
+            parts[d] = f"{starts[d]}:{stop}" + (f":{step}" if step > 1 else "")
+            if size == self.whole[d]:
+                parts[d] = ":"
+        while parts and parts[-1] == ":":
+            parts.pop()
+        return ", ".join(parts)
+
+    def mark(self, taken: Tensor) -> bool:
+        """Note the elements in [whole], and whether they were free, each of them met once."""
+        span = taken.as_strided(self.shape, self.stride, self.offset)
+        free = not span.any()
+        before = int(taken.sum())
+        span.fill_(True)
+        return free and int(taken.sum()) - before == math.prod(self.shape)
 
 
 def key_of(tensor: Tensor) -> Key:

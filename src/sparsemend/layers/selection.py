@@ -53,7 +53,8 @@ def select_layers(layers: LayerSet, pattern: str) -> tuple[str, ...]:
     if pattern in CLASSES:
         found = CLASSES[pattern](layers)
     else:
-        found = [name for name in layers.names if fnmatchcase(name, pattern)]
+        # Names of parts of a parameter have brackets that are no set of letters.
+        found = [name for name in layers.names if name == pattern or fnmatchcase(name, pattern)]
     if not found:
         raise SparsemendError(
             "no layer of the network is meant by this pattern",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,33 +15,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.layers.kinds import Call, kind_of, read_call
 from sparsemend.layers.operand import Operand, Operands
+from sparsemend.layers.overloads import name_of
 
-# Operations that multiply with matrices, but that no kind of layer reads.
-_MULTIPLYING = frozenset(
-    (
-        "lstm",
-        "lstm_cell",
-        "gru",
-        "gru_cell",
-        "rnn_tanh",
-        "rnn_tanh_cell",
-        "rnn_relu",
-        "rnn_relu_cell",
-        "bilinear",
-        "einsum",
-        "bmm",
-        "baddbmm",
-        "matmul",
-        "__matmul__",
-        "mm",
-        "addmm",
-        "addbmm",
-        "tensordot",
-        "mv",
-        "dot",
-        "inner",
-    )
+# Operations in whose names one of these stands multiply with matrices, also where no kind of layer
+# reads them; but attention, whose own operands are no weights.
+_MULTIPLYING = re.compile(
+    r"mm|mv|matmul|dot|einsum|linear|conv|lstm|gru|rnn|inner|outer|ger|cdist|kron"
 )
+_ATTENDING = re.compile(r"attention|comm")
 
 
 @dataclass
@@ -59,6 +41,8 @@ class Site:
         What is added behind it, each once.
     calls
         How often it runs in a forward pass, at most.
+    takes_bias
+        Whether it always runs in a module that adds the bias that it holds, if it holds one.
     """
 
     name: str
@@ -66,6 +50,7 @@ class Site:
     geometry: Any
     biases: list[Operand] = field(default_factory=list)
     calls: int = 1
+    takes_bias: bool = True
 
 
 class Uses:
@@ -103,9 +88,21 @@ class Uses:
         return self._operands.find(tensor) is not None
 
     def site(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        module: nn.Module | None = None,
     ) -> Site | None:
-        """The site of an operation that multiplies with a parameter; None for any other."""
+        """The site of an operation that multiplies with a parameter; None for any other.
+
+        Parameters
+        ----------
+        func, args, kwargs
+            What is called.
+        module
+            The layer in whose own forward pass that happens, if it is one.
+        """
         call = read_call(func, args, kwargs)
         if call is None:
             return None
@@ -120,6 +117,7 @@ class Uses:
         if _reading(call.geometry) != _reading(found.geometry):
             self.read_differently.add(operand.parameter)
         self._note_bias(found, call)
+        found.takes_bias &= getattr(module, "weight", None) is call.weight
         return found
 
     def count(self, known: Sequence[Operand], calls: Mapping[Operand, int]) -> None:
@@ -164,7 +162,7 @@ class Uses:
         }
         if not origins:
             return
-        name = getattr(func, "__name__", str(func))
+        name = name_of(func).partition(".")[0]
         if func is F.embedding or name in ("embedding", "embedding_bag"):
             self.looked_up |= origins
         elif active:
@@ -194,13 +192,11 @@ class Uses:
         if size == parameter.numel():
             path, _, last = operand.parameter.rpartition(".")
             return path if last == "weight" else operand.parameter
-        row = parameter[0].numel()
+        row, where = parameter[0].numel(), operand.subscript()
         start, rest = divmod(operand.offset, max(1, parameter.stride(0)))
-        if rest or size % row:
-            return f"{operand.parameter}[{operand.offset}+{size}]"
-        count = size // row
-        where = f"{start}" if count == 1 and parameter.dim() > 2 else f"{start}:{start + count}"
-        return f"{operand.parameter}[{where}]"
+        if where is None and not rest and size % row == 0:
+            where = f"{start}:{start + size // row}"
+        return f"{operand.parameter}[{where or f'{operand.offset}+{size}'}]"
 
 
 def _reading(geometry: Any) -> tuple[str, int, int]:
@@ -211,4 +207,4 @@ def _reading(geometry: Any) -> tuple[str, int, int]:
 
 def multiplies(operation: str) -> bool:
     """Whether an operation of this name multiplies with matrices."""
-    return operation in _MULTIPLYING
+    return bool(_MULTIPLYING.search(operation)) and not _ATTENDING.search(operation)

@@ -33,7 +33,8 @@ def takes_shift(model: nn.Module, layer: Layer, *, new_biases: bool = False) -> 
     if not modules:
         return bool(layer_biases(model, layer))
     # Tied layers are shifted together or not at all.
-    return new_biases or all(module.bias is not None for _, module in modules)
+    added = new_biases and layer.takes_bias
+    return added or all(module.bias is not None for _, module in modules)
 
 
 def unshiftable(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsemend.layers import LayerSet, Node, layer_weight, weight_matrix
+from sparsemend.layers import NORMALISATIONS, LayerSet, Node, layer_weight, weight_matrix
 
 _RECTIFIED_SHARE = 0.5
 
@@ -36,6 +36,7 @@ class _Backward:
     def __init__(self, model: nn.Module, layers: LayerSet) -> None:
         self._model, self._layers = model, layers
         self._names = {layer.name: layer for layer in layers}
+        self._modules = dict(model.named_modules())
         self._energy: dict[int, Tensor] = {}
 
     def run(self) -> dict[str, Tensor]:
@@ -53,12 +54,14 @@ class _Backward:
             if layer is not None and node.name in tails:
                 found[layer.name] = energy + found.get(layer.name, 0)
             passed = self._through(node, energy)
+            if passed is None:
+                continue
             for source in set(node.inputs):
                 self._hand_on(nodes[source], passed, _positions(node, len(energy)))
         return found
 
-    def _through(self, node: Node, energy: Tensor) -> Tensor:
-        """Energy at the input of a node, per input channel."""
+    def _through(self, node: Node, energy: Tensor) -> Tensor | None:
+        """Energy at the input of a node, per input channel; None where that is not known."""
         if node.kind == "function":
             return energy * (_RECTIFIED_SHARE if node.name.startswith("relu") else 1.0)
         if node.name in self._names:
@@ -69,7 +72,9 @@ class _Backward:
             rows = energy.reshape(layer.groups, -1, 1)
             passed: Tensor = (square * rows).sum(dim=1).flatten()
             return passed
-        module: Any = self._model.get_submodule(node.name)
+        module: Any = self._modules.get(node.name)
+        if not isinstance(module, NORMALISATIONS):  # a weight that is not pruned
+            return None
         if isinstance(module, _BatchNorm) and module.running_var is not None:
             slope = (module.running_var.double() + module.eps).reciprocal()
             if module.weight is not None:

@@ -15,6 +15,13 @@ from sparsemend.layers.kinds import KINDS, bare
 pytestmark = pytest.mark.filterwarnings("ignore:layers that got a bias")
 
 
+def contract(x, weight):
+    z = torch.conv_tbc(
+        x.reshape(len(x), -1, x.shape[-1]), weight.T[None], x.new_zeros(len(weight)), 0
+    )
+    return z.reshape(*x.shape[:-1], -1)
+
+
 class Contracting(nn.Module):
     """A matrix on twice the input; no subclass of any layer of PyTorch, nor called like one."""
 
@@ -24,24 +31,24 @@ class Contracting(nn.Module):
         self.register_parameter("bias", None)
 
     def forward(self, x):
-        z = torch.tensordot(2 * x, self.weight, dims=([-1], [1]))
+        z = contract(2 * x, self.weight)
         return z if self.bias is None else z + self.bias
 
 
 class Contraction(LayerKind):
-    """Reads ``torch.tensordot`` of the last dimension of inputs with the last one of a matrix."""
+    """Reads ``torch.conv_tbc`` with one tap and without a bias."""
 
     modules: ClassVar[Mapping[type[nn.Module], str]] = {Contracting: "Contraction"}
     label = "Contraction"
 
     def read(self, operation, args, kwargs):
-        if operation is not torch.tensordot or kwargs.get("dims") != ([-1], [1]):
+        if operation is not torch.conv_tbc or kwargs:
             return None
-        x, weight = args
+        x, weight = args[0], args[1][0].T
         return Call(bare(Contracting, channels=len(weight)), x, weight, None, takes_bias=False)
 
     def apply(self, module, x, weight, bias):  # noqa: ARG002
-        z = torch.tensordot(x, weight, dims=([-1], [1]))
+        z = contract(x, weight)
         return z if bias is None else z + bias
 
     def rows(self, module):
@@ -82,9 +89,9 @@ def make_batches():
 
 def test_without_an_entry_it_is_no_layer(monkeypatch):
     monkeypatch.delitem(KINDS, "contraction")
-    reason = "multiplied by tensordot, which no kind of layer reads"
+    reason = "multiplied by conv_tbc, which no kind of layer reads"
     with pytest.raises(sm.SparsemendError, match=f"no prunable layer .*0.weight: {reason}"):
-        sm.discover(nn.Sequential(Contracting(3, 3)), torch.ones(2, 3))
+        sm.discover(nn.Sequential(Contracting(3, 3)), torch.ones(2, 1, 3))
     with pytest.warns(sm.SparsemendWarning, match=reason):
         layers = sm.discover(make_network(), make_batches()[0])
     assert layers.names == ("4",)

@@ -35,6 +35,7 @@ from sparsemend.layers.kinds.registry import (
     kind_named,
     kind_of,
     labels,
+    plain_layers,
     read_call,
 )
 
@@ -49,5 +50,6 @@ __all__ = [
     "kind_named",
     "kind_of",
     "labels",
+    "plain_layers",
     "read_call",
 ]

@@ -18,7 +18,7 @@ from sparsemend.layers.kinds.shape import LayerShape
 _PRODUCTS = {
     torch.matmul, torch.mm, torch.linalg.matmul, Tensor.matmul, Tensor.mm, Tensor.__matmul__,
 }  # fmt: skip
-_SUMMED = {torch.addmm, Tensor.addmm}
+_SUMMED = {torch.addmm, Tensor.addmm}  # those with a bias; others are written out
 
 _POINT = Axis(size=1, before=0, after=0, kernel=1, stride=1, dilation=1)
 
@@ -41,6 +41,8 @@ class Linear(LayerKind):
             return _call(x, matrix.mT, None, takes_bias=False) if matrix.dim() == 2 else None
         if operation in _SUMMED and set(kwargs) <= {"input", "mat1", "mat2"}:
             given = bound(("input", "mat1", "mat2"), args, kwargs)
+            if given["input"].shape != given["mat2"].shape[1:]:
+                return None  # no bias, but another input
             return _call(given["mat1"], given["mat2"].mT, given["input"])
         return None
 
@@ -49,6 +51,9 @@ class Linear(LayerKind):
 
     def rows(self, module: Any) -> int:
         return int(module.out_features)
+
+    def is_batched(self, module: Any, x: Tensor) -> bool:
+        return x.dim() > 1
 
     def unfold(self, module: Any, x: Tensor) -> Iterator[Tensor]:
         flat = x.reshape(1, -1, module.in_features)

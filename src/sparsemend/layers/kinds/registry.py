@@ -22,9 +22,31 @@ KINDS: dict[str, LayerKind] = {
 }
 
 
+# What a layer multiplies in.
+_METHODS = ("forward", "_conv_forward")
+
+
 def is_layer(module: object) -> bool:
     """Whether a module is of one of the kinds."""
     return any(kind.covers(module) for kind in KINDS.values())
+
+
+def plain_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Layers of a network that run as PyTorch defines them, by name.
+
+    A subclass may do something else with its weight than the module that it extends, and so may a
+    function in the place of a forward pass. Only inputs can show what.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        base = next((b for k in KINDS.values() for b in k.modules if isinstance(module, b)), None)
+        own = any(
+            getattr(type(module), method, None) is not getattr(base, method, None)
+            for method in _METHODS
+        )
+        if base is not None and not own and "forward" not in vars(module):
+            found[name] = module
+    return found
 
 
 def kind_of(module: nn.Module) -> LayerKind:

@@ -1,0 +1,33 @@
+"""Operators of ``torch.ops.aten``, as exported networks call them, by their public functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._ops import OpOverload, OpOverloadPacket
+from torch.nn import functional as F
+
+_NAMES = (
+    *("conv1d", "conv2d", "conv3d"),
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    *("matmul", "mm", "bmm", "mv", "inner", "tensordot", "einsum", "bilinear"),
+    *("addmm", "addmv", "baddbmm", "addbmm"),
+    *("lstm", "gru", "rnn_tanh", "rnn_relu"),
+    *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
+)
+_PUBLIC = {"aten::linear": F.linear} | {f"aten::{name}": getattr(torch, name) for name in _NAMES}
+
+
+def public(operation: Any) -> Any:
+    """The function of PyTorch that takes the same arguments; any other operation as it is."""
+    if isinstance(operation, OpOverload):
+        operation = operation.overloadpacket
+    if isinstance(operation, OpOverloadPacket):
+        return _PUBLIC.get(operation._qualified_op_name, operation)
+    return operation
+
+
+def name_of(operation: Any) -> str:
+    """What an operation is called."""
+    return str(getattr(operation, "__name__", operation))
