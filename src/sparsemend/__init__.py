@@ -8,7 +8,7 @@ Not run as a test, for the search takes minutes:
 
 from importlib.metadata import version
 
-from sparsemend import data, models
+from sparsemend import data, models, runtime
 from sparsemend.allocation import Allocation, rule_names
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
@@ -66,6 +66,7 @@ __all__ = [
     "repair_names",
     "report",
     "rule_names",
+    "runtime",
     "save_checkpoint",
     "sweep",
 ]

@@ -155,12 +155,13 @@ class AveragePool(Operation):
 
 @dataclass(frozen=True)
 class GlobalAverage(Operation):
-    """The mean over all positions [N, C, 1, 1] of images [N, C, H, W]."""
+    """The mean over all positions of images [N, C, H, W]: [N, C, 1, 1] or, not kept, [N, C]."""
 
     label: ClassVar[str] = "global_average"
+    keep: bool = True
 
     def run(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3), keepdim=True)
+        return x.mean((2, 3), keepdim=self.keep)
 
 
 @dataclass(frozen=True)

@@ -223,9 +223,9 @@ def _adaptive_pool(call: Call, result: Tensor) -> Read | None:
 def _mean(call: Call, result: Tensor) -> Read | None:
     x, dimensions = call.args[0], call.get(1, None)
     whole = len(x.shape) == 4 and sorted(d % 4 for d in dimensions or ()) == [2, 3]
-    if not whole or result.dim() != 4 or call.kwargs.get("dtype") is not None:
+    if not whole or call.kwargs.get("dtype") is not None:
         return None
-    return Read(GlobalAverage(), (x,))
+    return Read(GlobalAverage(result.dim() == 4), (x,))
 
 
 def _softmax(call: Call, result: Tensor) -> Read:

@@ -1,0 +1,534 @@
+/* All steps for one vector length. Included once for every instruction set, with
+ *   LANES      floats of a vector
+ *   NAME(x)    name of a function for this instruction set
+ *   TARGET     attribute of such functions
+ *   MOST       accumulators that registers can hold
+ * Vectors are those of the compiler (GCC and Clang), so that this is plain C for any machine. */
+
+/* Aligned like a float: vectors are read from anywhere. */
+typedef float NAME(vec) __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t NAME(ivec) __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+#define VEC NAME(vec)
+#define IVEC NAME(ivec)
+#define INLINE TARGET static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+INLINE VEC NAME(all)(float x) { return x - (VEC){0}; }
+INLINE VEC NAME(load)(const void *p) { return *(const VEC *)p; }
+INLINE void NAME(store)(void *p, VEC v) { *(VEC *)p = v; }
+/* v where the comparison m holds, else w; written so that NaN stays NaN where it is compared. */
+INLINE VEC NAME(choose)(IVEC m, VEC v, VEC w) { return (VEC)((m & (IVEC)v) | (~m & (IVEC)w)); }
+INLINE VEC NAME(relu)(VEC v) { return (VEC)(~(v < (VEC){0}) & (IVEC)v); }
+INLINE VEC NAME(least)(VEC v, float most) {
+    VEC m = NAME(all)(most);
+    return NAME(choose)(v > m, m, v);
+}
+
+/* exp by a polynomial, to about 1e-7 relative. */
+INLINE VEC NAME(exp)(VEC x) {
+    IVEC broken = x != x;
+    VEC y = NAME(choose)(x > 88.0f, NAME(all)(88.0f), x);
+    y = NAME(choose)(y < -87.0f, NAME(all)(-87.0f), y);
+    y = NAME(choose)(broken, (VEC){0}, y);
+    VEC t = y * 1.44269504088896341f;
+    t = t + NAME(choose)(t < 0, NAME(all)(-0.5f), NAME(all)(0.5f));
+    IVEC n = __builtin_convertvector(t, IVEC);
+    VEC k = __builtin_convertvector(n, VEC);
+    VEC r = y - k * 0.693359375f + k * 2.12194440e-4f;
+    VEC p = NAME(all)(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return NAME(choose)(broken, x, p * (VEC)((n + 127) << 23));
+}
+INLINE VEC NAME(sigmoid)(VEC x) { return 1.0f / (1.0f + NAME(exp)(-x)); }
+INLINE VEC NAME(tanh)(VEC x) {
+    VEC small = x - x * x * x * (1.0f / 3.0f); /* where 1 - exp would cancel */
+    VEC big = 2.0f * NAME(sigmoid)(2.0f * x) - 1.0f;
+    return NAME(choose)((x < 0.02f) & (x > -0.02f), small, big);
+}
+/* 1 + erf(x / sqrt 2); Abramowitz and Stegun 7.1.26, to 2e-7. */
+INLINE VEC NAME(one_plus_erf)(VEC x) {
+    VEC z = x * 0.70710678118654752f;
+    VEC a = NAME(choose)(z < 0, -z, z);
+    VEC t = 1.0f / (1.0f + 0.3275911f * a);
+    VEC p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t +
+             0.254829592f) * t * NAME(exp)(-a * a);
+    return NAME(choose)(z < 0, p, 2.0f - p);
+}
+INLINE VEC NAME(activate)(VEC v, int32_t activation) {
+    switch (activation) {
+    case ACT_RELU: return NAME(relu)(v);
+    case ACT_RELU6: return NAME(least)(NAME(relu)(v), 6.0f);
+    case ACT_HARDSWISH: return v * NAME(least)(NAME(relu)(v + 3.0f), 6.0f) * (1.0f / 6.0f);
+    case ACT_HARDSIGMOID: return NAME(least)(NAME(relu)(v + 3.0f), 6.0f) * (1.0f / 6.0f);
+    case ACT_SILU: return v * NAME(sigmoid)(v);
+    case ACT_GELU: return 0.5f * v * NAME(one_plus_erf)(v);
+    case ACT_GELU_TANH:
+        return v * NAME(sigmoid)(1.5957691216057308f * (v + 0.044715f * v * v * v));
+    case ACT_SIGMOID: return NAME(sigmoid)(v);
+    case ACT_TANH: return NAME(tanh)(v);
+    default: return v;
+    }
+}
+
+/* What happens to the sums of a tile. */
+struct NAME(ending) {
+    float bias;
+    const char *added;   /* or NULL */
+    char *out;
+    ptrdiff_t out_row, added_row; /* bytes between rows of the tile */
+    const IVEC *mask;    /* or NULL */
+    int activation;      /* ACT_NONE, ACT_RELU or ACT_RELU6; others are steps of their own */
+    int first, last;     /* block of input channels: sums start at the bias, and are finished */
+};
+
+/* The r-th row of a tile: one addition. Otherwise compilers keep an address for every vector of the
+ * tile, for which there are too few registers. */
+INLINE const char *NAME(row)(const char *p, int r, ptrdiff_t in_row) {
+    const char *row = p + r * in_row;
+    if (r) __asm__("" : "+r"(row));
+    return row;
+}
+
+/* R x T vectors of one output channel: they stay in registers while the kept weights pass. Several
+ * sets of sums (`chains`) hide the latency where there are few vectors. S is the distance between
+ * the inputs of neighbouring vectors, in vectors. */
+INLINE void NAME(tile)(const int R, const int T, const int S, const int chains, const char *in,
+                       ptrdiff_t in_row, const struct nonzero *w, int32_t count,
+                       const struct NAME(ending) *end) {
+    VEC sum[MOST];
+    const int size = R * T;
+    const char *added = end->added;
+    char *out = end->out;
+    const ptrdiff_t out_row = end->out_row, added_row = end->added_row;
+    const IVEC *mask = end->mask;
+    const int activation = end->activation;
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
+        sum[r * T + t] = end->first ? NAME(all)(end->bias)
+                                    : NAME(load)(out + r * out_row + t * (LANES * 4));
+    UNROLL for (int i = size; i < chains * size; i++) sum[i] = (VEC){0};
+    int32_t n = 0;
+    if (chains > 1)
+        for (; n + chains <= count; n += chains) {
+            UNROLL for (int k = 0; k < chains; k++) {
+                const char *p = in + w[n + k].offset;
+                VEC weight = NAME(all)(w[n + k].weight);
+                UNROLL for (int r = 0; r < R; r++) {
+                    const char *row = NAME(row)(p, r, in_row);
+                    UNROLL for (int t = 0; t < T; t++)
+                        sum[k * size + r * T + t] += weight * NAME(load)(row + t * (S * LANES * 4));
+                }
+            }
+        }
+    for (; n < count; n++) {
+        const char *p = in + w[n].offset;
+        VEC weight = NAME(all)(w[n].weight);
+        UNROLL for (int r = 0; r < R; r++) {
+            const char *row = NAME(row)(p, r, in_row);
+            UNROLL for (int t = 0; t < T; t++)
+                sum[r * T + t] += weight * NAME(load)(row + t * (S * LANES * 4));
+        }
+    }
+    UNROLL for (int k = 1; k < chains; k++) UNROLL for (int i = 0; i < size; i++)
+        sum[i] += sum[k * size + i];
+    if (end->last) {
+        if (added)
+            UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
+                sum[r * T + t] += NAME(load)(added + r * added_row + t * (LANES * 4));
+        if (activation != ACT_NONE) UNROLL for (int i = 0; i < size; i++) sum[i] = NAME(relu)(sum[i]);
+        if (activation == ACT_RELU6)
+            UNROLL for (int i = 0; i < size; i++) sum[i] = NAME(least)(sum[i], 6.0f);
+        if (mask)
+            UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
+                sum[r * T + t] = (VEC)((IVEC)sum[r * T + t] & mask[t]);
+    }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
+        NAME(store)(out + r * out_row + t * (LANES * 4), sum[r * T + t]);
+}
+
+typedef void (*NAME(kernel))(const char *, ptrdiff_t, const struct nonzero *, int32_t,
+                             const struct NAME(ending) *);
+#define CHAINS(n) ((n) * 2 > MOST || (n) >= 8 ? 1 : (n) * 4 > MOST || (n) >= 4 ? 2 : 4)
+#define KERNEL(R, T, S)                                                                          \
+    TARGET static void NAME(tile_##R##_##T##_##S)(                                               \
+        const char *in, ptrdiff_t in_row, const struct nonzero *w, int32_t count,                \
+        const struct NAME(ending) *end) {                                                        \
+        NAME(tile)(R, T, S, CHAINS((R) * (T)), in, in_row, w, count, end);                       \
+    }
+#define KERNELS(R, T) KERNEL(R, T, 1) KERNEL(R, T, 2)
+/* clang-format off */
+KERNELS(1, 1) KERNELS(1, 2) KERNELS(1, 3) KERNELS(1, 4) KERNELS(1, 5) KERNELS(1, 6) KERNELS(1, 7)
+KERNELS(1, 8) KERNELS(1, 9) KERNELS(1, 10) KERNELS(1, 11) KERNELS(1, 12)
+KERNELS(2, 2) KERNELS(2, 3) KERNELS(2, 4) KERNELS(2, 5) KERNELS(2, 6)
+KERNELS(3, 2) KERNELS(3, 3) KERNELS(3, 4) KERNELS(4, 2) KERNELS(4, 3)
+#if MOST >= 28
+KERNELS(1, 13) KERNELS(1, 14) KERNELS(1, 15) KERNELS(1, 16)
+KERNELS(2, 7) KERNELS(2, 8) KERNELS(2, 14) KERNELS(3, 7) KERNELS(3, 8) KERNELS(4, 4) KERNELS(4, 7)
+#endif
+#define PAIR(R, T) {NAME(tile_##R##_##T##_1), NAME(tile_##R##_##T##_2)}
+static const NAME(kernel) NAME(kernels)[5][17][2] = {
+    [1] = {[1] = PAIR(1, 1), [2] = PAIR(1, 2), [3] = PAIR(1, 3), [4] = PAIR(1, 4),
+           [5] = PAIR(1, 5), [6] = PAIR(1, 6), [7] = PAIR(1, 7), [8] = PAIR(1, 8),
+           [9] = PAIR(1, 9), [10] = PAIR(1, 10), [11] = PAIR(1, 11), [12] = PAIR(1, 12),
+#if MOST >= 28
+           [13] = PAIR(1, 13), [14] = PAIR(1, 14), [15] = PAIR(1, 15), [16] = PAIR(1, 16),
+#endif
+    },
+    [2] = {[2] = PAIR(2, 2), [3] = PAIR(2, 3), [4] = PAIR(2, 4), [5] = PAIR(2, 5), [6] = PAIR(2, 6),
+#if MOST >= 28
+           [7] = PAIR(2, 7), [8] = PAIR(2, 8), [14] = PAIR(2, 14),
+#endif
+    },
+    [3] = {[2] = PAIR(3, 2), [3] = PAIR(3, 3), [4] = PAIR(3, 4),
+#if MOST >= 28
+           [7] = PAIR(3, 7), [8] = PAIR(3, 8),
+#endif
+    },
+    [4] = {[2] = PAIR(4, 2), [3] = PAIR(4, 3),
+#if MOST >= 28
+           [4] = PAIR(4, 4), [7] = PAIR(4, 7),
+#endif
+    },
+};
+/* clang-format on */
+
+INLINE int32_t NAME(vectors)(int32_t n) { return (n + LANES - 1) / LANES; }
+
+/* The part of `total` tasks that is this thread's. */
+INLINE void NAME(part)(int64_t total, int thread, int threads, int64_t *from, int64_t *to) {
+    *from = total * thread / threads;
+    *to = total * (thread + 1) / threads;
+}
+
+/* One tile for output channels from..to. Rows that no kernel has are taken one at a time. */
+TARGET static void NAME(convolve)(const struct step *s, const char *weights, const float *in,
+                                  float *out, const float *added, int rows, int columns,
+                                  int first_vector, int from, int to) {
+    const int apart = s->lanes == 1 ? 1 : s->stride_x;
+    const ptrdiff_t in_row = (ptrdiff_t)s->stride_y * s->in.pitch * s->lanes * 4;
+    const float *bias = (const float *)(weights + s->bias);
+    const struct nonzero *w = (const struct nonzero *)(weights + s->nonzeros);
+    int step_rows = rows, step_columns = columns;
+    NAME(kernel) kernel = apart <= 2 ? NAME(kernels)[rows][columns][apart - 1] : 0;
+    if (!kernel) {
+        step_rows = 1;
+        step_columns = apart <= 2 ? columns : 1;
+        kernel = NAME(kernels)[1][step_columns][apart <= 2 ? apart - 1 : 0];
+    }
+    struct NAME(ending) end;
+    const ptrdiff_t out_row = (ptrdiff_t)s->out.pitch * s->lanes;
+    const ptrdiff_t added_row = (ptrdiff_t)s->other.pitch * s->lanes;
+    end.out_row = out_row * 4;
+    end.added_row = added_row * 4;
+    end.activation = s->activation;
+    for (int b = 0; b < s->blocks; b++) {
+        const int32_t *begin = (const int32_t *)(weights + s->rows) + (int64_t)b * (s->out.channels + 1);
+        end.first = b == 0;
+        end.last = b == s->blocks - 1;
+        for (int c = from; c < to; c++)
+            for (int y = 0; y < rows; y += step_rows)
+                for (int x = 0; x < columns; x += step_columns) {
+                    end.bias = bias[c];
+                    end.out = (char *)(out + c * s->out.channel + y * out_row + x * LANES);
+                    end.added = added ? (const char *)(added + c * s->other.channel +
+                                                       y * added_row + x * LANES)
+                                      : 0;
+                    end.mask = s->mask < 0 ? 0 : (const IVEC *)(weights + s->mask) + first_vector + x;
+                    kernel((const char *)in + y * in_row + (ptrdiff_t)x * apart * LANES * 4, in_row,
+                           w + begin[c], begin[c + 1] - begin[c], &end);
+                }
+    }
+}
+
+TARGET static void NAME(convolution)(const struct step *s, float *arena, const char *weights,
+                                     int thread, int threads) {
+    const int planes = s->lanes == 1;
+    const int32_t vectors = planes ? NAME(vectors)(s->out.height * s->out.pitch) : s->out.width;
+    const int32_t height = planes ? 1 : s->out.height;
+    const int32_t across = (vectors + s->tile_columns - 1) / s->tile_columns;
+    const int32_t tiles = across * ((height + s->tile_rows - 1) / s->tile_rows);
+    int64_t groups = 1; /* of output channels, where there are too few tiles for all threads */
+    if ((int64_t)s->images * tiles < 4 * (int64_t)threads && threads > 1) {
+        groups = 4 * threads;
+        if (groups > s->out.channels) groups = s->out.channels;
+    }
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * tiles * groups, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t group = task % groups, image = task / groups / tiles;
+        const int32_t tile = (int32_t)(task / groups % tiles);
+        const int32_t y = tile / across * s->tile_rows, x = tile % across * s->tile_columns;
+        const int rows = y + s->tile_rows > height ? height - y : s->tile_rows;
+        const int columns = x + s->tile_columns > vectors ? vectors - x : s->tile_columns;
+        const float *in = arena + s->in.origin + image * s->in.image;
+        if (planes) in += x * LANES;
+        else in += ((int64_t)y * s->stride_y * s->in.pitch + (int64_t)x * s->stride_x) * LANES;
+        const int64_t at = image * s->out.image + ((int64_t)y * s->out.pitch + x) * LANES;
+        const int64_t other = image * s->other.image + ((int64_t)y * s->other.pitch + x) * LANES;
+        NAME(convolve)(s, weights, in, arena + s->out.origin + at,
+                       s->added ? arena + s->other.origin + other : 0, rows, columns, x,
+                       (int)(s->out.channels * group / groups),
+                       (int)(s->out.channels * (group + 1) / groups));
+    }
+}
+
+INLINE float NAME(activate_one)(float x, int32_t activation) {
+    return NAME(activate)(NAME(all)(x), activation)[0];
+}
+
+TARGET static void NAME(linear)(const struct step *s, float *arena, const char *weights, int thread,
+                                int threads) {
+    const struct nonzero *w = (const struct nonzero *)(weights + s->nonzeros);
+    const int32_t *begin = (const int32_t *)(weights + s->rows);
+    const float *bias = (const float *)(weights + s->bias);
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * s->out.channels, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t image = task / s->out.channels, c = task % s->out.channels;
+        const char *x = (const char *)(arena + s->in.origin + image * s->in.image);
+        float a = 0, b = 0, d = 0, e = 0;
+        int32_t n = begin[c];
+        for (; n + 4 <= begin[c + 1]; n += 4) {
+            a += w[n].weight * *(const float *)(x + w[n].offset);
+            b += w[n + 1].weight * *(const float *)(x + w[n + 1].offset);
+            d += w[n + 2].weight * *(const float *)(x + w[n + 2].offset);
+            e += w[n + 3].weight * *(const float *)(x + w[n + 3].offset);
+        }
+        for (; n < begin[c + 1]; n++) a += w[n].weight * *(const float *)(x + w[n].offset);
+        float y = bias[c] + ((a + b) + (d + e));
+        if (s->added) y += arena[s->other.origin + image * s->other.image + c * s->other.channel];
+        if (s->activation) y = NAME(activate_one)(y, s->activation);
+        arena[s->out.origin + image * s->out.image + c * s->out.channel] = y;
+    }
+}
+
+TARGET static void NAME(phases)(const struct step *s, float *arena, int thread, int threads) {
+    const int32_t sy = s->stride_y, sx = s->stride_x;
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * s->out.channels, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t image = task / s->out.channels, c = task % s->out.channels;
+        const int32_t phase = (int32_t)(c % (sy * sx)), i = phase / sx, j = phase % sx;
+        if (!(s->phases >> (phase < 63 ? phase : 63) & 1)) continue;
+        const float *in = arena + s->in.origin + image * s->in.image + c / (sy * sx) * s->in.channel;
+        float *out = arena + s->out.origin + image * s->out.image + c * s->out.channel;
+        const int32_t width = (s->in.width - j + sx - 1) / sx;
+        for (int32_t y = 0; y < s->out.height; y++, out += s->out.pitch) {
+            int32_t x = 0;
+            if (i + y * sy < s->in.height) {
+                const float *row = in + (int64_t)(i + y * sy) * s->in.pitch + j;
+                if (sx == 2)
+                    for (; x < width; x++) out[x] = row[2 * x];
+                else
+                    for (; x < width; x++) out[x] = row[sx * x];
+            }
+            for (; x < s->out.width; x++) out[x] = 0;
+        }
+    }
+}
+
+/* Elementwise: layout planes is one run of vectors, layout batches one for every row. */
+TARGET static void NAME(activation)(const struct step *s, float *arena, const char *weights,
+                                    int thread, int threads) {
+    const int planes = s->lanes == 1;
+    const int32_t rows = planes ? 1 : s->out.height;
+    const int32_t vectors = planes ? NAME(vectors)(s->out.height * s->out.pitch) : s->out.width;
+    const IVEC *mask = s->mask < 0 ? 0 : (const IVEC *)(weights + s->mask);
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * s->out.channels, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t image = task / s->out.channels, c = task % s->out.channels;
+        const float *in = arena + s->in.origin + image * s->in.image + c * s->in.channel;
+        const float *added = arena + s->other.origin + image * s->other.image + c * s->other.channel;
+        float *out = arena + s->out.origin + image * s->out.image + c * s->out.channel;
+        for (int32_t y = 0; y < rows; y++)
+            for (int32_t x = 0; x < vectors; x++) {
+                VEC v = NAME(load)(in + ((int64_t)y * s->in.pitch + x) * LANES);
+                if (s->added) v += NAME(load)(added + ((int64_t)y * s->other.pitch + x) * LANES);
+                v = NAME(activate)(v, s->activation);
+                if (mask) v = (VEC)((IVEC)v & mask[x]);
+                NAME(store)(out + ((int64_t)y * s->out.pitch + x) * LANES, v);
+            }
+    }
+}
+
+TARGET static void NAME(copy)(const struct step *s, float *arena, int thread, int threads) {
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * s->in.channels, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t image = task / s->in.channels, c = task % s->in.channels;
+        const float *in = arena + s->in.origin + image * s->in.image + c * s->in.channel;
+        float *out = arena + s->out.origin + image * s->out.image + c * s->out.channel;
+        for (int32_t y = 0; y < s->in.height; y++)
+            memcpy(out + (int64_t)y * s->out.pitch * s->lanes, in + (int64_t)y * s->in.pitch * s->lanes,
+                   (size_t)s->in.width * s->lanes * 4);
+    }
+}
+
+/* Maxima or sums of windows; positions outside of the image do not count. */
+TARGET static void NAME(pool)(const struct step *s, float *arena, int thread, int threads) {
+    const int most = s->kind == STEP_MAX_POOL;
+    const int32_t lanes = s->lanes;
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * s->out.channels, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t image = task / s->out.channels, c = task % s->out.channels;
+        const float *in = arena + s->in.origin + image * s->in.image + c * s->in.channel;
+        float *plane = arena + s->out.origin + image * s->out.image + c * s->out.channel;
+        for (int32_t y = 0; y < s->out.height; y++) {
+            float *out = plane + (int64_t)y * s->out.pitch * lanes;
+            const float start = most ? -INFINITY : 0;
+            for (int32_t x = 0; x < s->out.width * lanes; x++) out[x] = start;
+            for (int32_t i = 0; i < s->kernel_y; i++) {
+                const int32_t row = y * s->stride_y + i * s->dilation_y - s->pad_y;
+                if (row < 0 || row >= s->in.height) continue;
+                for (int32_t j = 0; j < s->kernel_x; j++) {
+                    const int32_t shift = j * s->dilation_x - s->pad_x, sx = s->stride_x;
+                    int32_t from = shift < 0 ? (-shift + sx - 1) / sx : 0;
+                    int32_t to = s->in.width - 1 - shift < 0 ? 0 : (s->in.width - 1 - shift) / sx + 1;
+                    if (to > s->out.width) to = s->out.width;
+                    const float *p = in + ((int64_t)row * s->in.pitch + shift) * lanes;
+                    if (lanes == 1) {
+                        if (most)
+                            for (int32_t x = from; x < to; x++)
+                                out[x] = p[x * sx] > out[x] || p[x * sx] != p[x * sx] ? p[x * sx] : out[x];
+                        else
+                            for (int32_t x = from; x < to; x++) out[x] += p[x * sx];
+                    } else {
+                        for (int32_t x = from; x < to; x++) {
+                            VEC v = NAME(load)(p + (int64_t)x * sx * LANES), o = NAME(load)(out + x * LANES);
+                            if (most) v = NAME(choose)((v > o) | (v != v), v, o);
+                            else v += o;
+                            NAME(store)(out + x * LANES, v);
+                        }
+                    }
+                }
+            }
+            if (most) continue;
+            for (int32_t x = 0; x < s->out.width; x++) {
+                int32_t y0 = y * s->stride_y - s->pad_y, x0 = x * s->stride_x - s->pad_x;
+                int32_t y1 = y0 + s->kernel_y, x1 = x0 + s->kernel_x;
+                /* PyTorch's divisor: the window within the padded image, or within the image. */
+                if (y1 > s->in.height + s->pad_y) y1 = s->in.height + s->pad_y;
+                if (x1 > s->in.width + s->pad_x) x1 = s->in.width + s->pad_x;
+                int32_t count = (y1 - y0) * (x1 - x0);
+                if (!s->count_padding) {
+                    if (y0 < 0) y0 = 0;
+                    if (x0 < 0) x0 = 0;
+                    if (y1 > s->in.height) y1 = s->in.height;
+                    if (x1 > s->in.width) x1 = s->in.width;
+                    count = (y1 - y0) * (x1 - x0);
+                }
+                for (int32_t l = 0; l < lanes; l++) out[x * lanes + l] /= (float)count;
+            }
+        }
+    }
+}
+
+TARGET static void NAME(global_average)(const struct step *s, float *arena, int thread, int threads) {
+    const float scale = 1.0f / (float)((int64_t)s->in.height * s->in.width);
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * s->in.channels, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t image = task / s->in.channels, c = task % s->in.channels;
+        const float *in = arena + s->in.origin + image * s->in.image + c * s->in.channel;
+        float *out = arena + s->out.origin + image * s->out.image + c * s->out.channel;
+        VEC sum = {0};
+        float rest = 0;
+        for (int32_t y = 0; y < s->in.height; y++) {
+            const float *row = in + (int64_t)y * s->in.pitch * s->lanes;
+            int32_t x = 0;
+            for (; x + LANES <= s->in.width * s->lanes; x += LANES) sum += NAME(load)(row + x);
+            for (; x < s->in.width * s->lanes; x++) rest += row[x]; /* layout planes only */
+        }
+        if (s->lanes > 1) {
+            NAME(store)(out, sum * scale);
+        } else {
+            for (int l = 0; l < LANES; l++) rest += sum[l];
+            *out = rest * scale;
+        }
+    }
+}
+
+TARGET static void NAME(softmax)(const struct step *s, float *arena, int thread, int threads) {
+    const int32_t lanes = s->lanes;
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * s->in.height * s->in.width * lanes, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t lane = task % lanes, place = task / lanes;
+        const int64_t x = place % s->in.width, y = place / s->in.width % s->in.height;
+        const int64_t image = place / s->in.width / s->in.height;
+        const float *in = arena + s->in.origin + image * s->in.image + (y * s->in.pitch + x) * lanes + lane;
+        float *out = arena + s->out.origin + image * s->out.image + (y * s->out.pitch + x) * lanes + lane;
+        float most = in[0];
+        for (int32_t c = 1; c < s->in.channels; c++) {
+            const float v = in[c * s->in.channel];
+            if (v > most || v != v) most = v;
+        }
+        double sum = 0;
+        for (int32_t c = 0; c < s->in.channels; c++) {
+            const float e = expf(in[c * s->in.channel] - most);
+            out[c * s->out.channel] = e;
+            sum += e;
+        }
+        for (int32_t c = 0; c < s->in.channels; c++)
+            out[c * s->out.channel] = (float)(out[c * s->out.channel] / sum);
+    }
+}
+
+/* Between the arena and a contiguous tensor [batch, C, H, W]. Lanes beyond the batch are zero. */
+TARGET static void NAME(exchange)(const struct step *s, float *arena, float *outside, int thread,
+                                  int threads) {
+    const int load = s->kind == STEP_LOAD;
+    const struct view *v = load ? &s->out : &s->in;
+    const int64_t plane = (int64_t)v->height * v->width;
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * v->channels, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        const int64_t image = task / v->channels, c = task % v->channels;
+        float *inside = arena + v->origin + image * v->image + c * v->channel;
+        for (int32_t l = 0; l < s->lanes; l++) {
+            const int64_t n = image * s->lanes + l;
+            float *tensor = outside + (n * v->channels + c) * plane;
+            for (int32_t y = 0; y < v->height; y++) {
+                float *a = inside + (int64_t)y * v->pitch * s->lanes + l, *b = tensor + (int64_t)y * v->width;
+                if (load)
+                    for (int32_t x = 0; x < v->width; x++) a[x * s->lanes] = n < s->batch ? b[x] : 0;
+                else if (n < s->batch)
+                    for (int32_t x = 0; x < v->width; x++) b[x] = a[x * s->lanes];
+            }
+        }
+    }
+}
+
+TARGET static void NAME(run_step)(const struct step *s, float *arena, const char *weights,
+                                  float *const *outside, int thread, int threads) {
+    switch (s->kind) {
+    case STEP_CONVOLUTION: NAME(convolution)(s, arena, weights, thread, threads); break;
+    case STEP_LINEAR: NAME(linear)(s, arena, weights, thread, threads); break;
+    case STEP_PHASES: NAME(phases)(s, arena, thread, threads); break;
+    case STEP_ACTIVATION: NAME(activation)(s, arena, weights, thread, threads); break;
+    case STEP_COPY: NAME(copy)(s, arena, thread, threads); break;
+    case STEP_MAX_POOL:
+    case STEP_AVERAGE_POOL: NAME(pool)(s, arena, thread, threads); break;
+    case STEP_GLOBAL_AVERAGE: NAME(global_average)(s, arena, thread, threads); break;
+    case STEP_SOFTMAX: NAME(softmax)(s, arena, thread, threads); break;
+    case STEP_LOAD:
+    case STEP_STORE:
+        NAME(exchange)(s, arena, outside[s->external], thread, threads);
+        break;
+    }
+}
+
+#undef VEC
+#undef IVEC
+#undef INLINE
+#undef UNROLL
+#undef CHAINS
+#undef KERNEL
+#undef KERNELS
+#undef PAIR

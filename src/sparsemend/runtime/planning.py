@@ -1,0 +1,221 @@
+"""Plans by trying: each layer is timed with several tiles, and dense; the fastest is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparsemend.graphs import Graph
+from sparsemend.runtime.lowering import Layer, Program, Shape, lower
+from sparsemend.runtime.steps import Kind, Library, View
+from sparsemend.runtime.weights import Weights
+
+_CACHE = 28 * 1024
+"""Bytes of input that are used again and again, from the first-level cache."""
+_FEWEST = 8
+"""Kept weights of an output channel that make a block of input channels worth its while."""
+_REPEATS = 5
+_DENSE_FROM = 0.12
+"""Density below which the dense routine is not even tried."""
+_CLEARLY = 0.95
+"""PyTorch takes a layer only if that is faster by this: what lies between is copied."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for a layer.
+
+    Attributes
+    ----------
+    layer
+        Name.
+    density
+        Kept fraction of the weights.
+    routine
+        ``"sparse"``, or ``"dense"`` where PyTorch runs the layer.
+    tile
+        Rows and columns of vectors that are computed at once.
+    blocks
+        Of input channels.
+    seconds
+        Measured.
+    """
+
+    layer: str
+    density: float
+    routine: str
+    tile: tuple[int, int]
+    blocks: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A program whose choices are made, with its memory.
+
+    Attributes
+    ----------
+    program
+        Its steps are final.
+    choices
+        One for every layer.
+    arena
+        Zeros where no value lies.
+    weights
+        Kept weights and masks.
+    """
+
+    program: Program
+    choices: tuple[Choice, ...]
+    arena: NDArray[np.float32]
+    weights: NDArray[np.uint8]
+
+
+def plan(
+    graph: Graph,
+    shapes: Mapping[str, Shape],
+    library: Library,
+    lanes: int,
+) -> Plan:
+    """Lower a graph and choose for every layer, by trying on this machine.
+
+    Parameters
+    ----------
+    graph
+        The network.
+    shapes
+        Of all values.
+    library
+        The kernels.
+    lanes
+        1 for layout planes, else that of vectors.
+    """
+    dense: dict[str, Choice] = {}
+    trial = lower(graph, shapes, lanes=lanes, vector=library.lanes)
+    chosen = _try_all(trial, library)
+    for layer in trial.layers:
+        density = chosen[layer.task.name].density
+        if density > _DENSE_FROM:
+            seconds = _dense_seconds(layer, shapes)
+            if seconds < _CLEARLY * chosen[layer.task.name].seconds:
+                name = layer.task.layer
+                dense[layer.task.name] = Choice(name, density, "dense", (0, 0), 0, seconds)
+    program = lower(graph, shapes, lanes=lanes, vector=library.lanes, dense=frozenset(dense))
+    for layer in program.layers:
+        _apply(layer, chosen[layer.task.name], program.weights)
+    names = [layer.task.name for layer in trial.layers]
+    choices = tuple(dense.get(name, chosen[name]) for name in names)
+    return Plan(program, choices, _arena(program), program.weights.array())
+
+
+def _try_all(program: Program, library: Library) -> dict[str, Choice]:
+    """The best choice for every layer, by the name of its value."""
+    arena = _arena(program)
+    arena[:] = 0.5  # as fast as any other numbers, unless they are denormal
+    found: dict[str, Choice] = {}
+    for layer in program.layers:
+        weight = layer.task.operation.tensors()["weight"]
+        density = len(layer.kept.row) / max(weight.numel(), 1)
+        best: Choice | None = None
+        for rows, columns, blocks in _candidates(layer, library):
+            choice = Choice(layer.task.layer, density, "sparse", (rows, columns), blocks, 0.0)
+            weights = Weights()
+            step = type(layer.step).from_buffer_copy(layer.step)
+            if step.mask >= 0:
+                lanes = np.full(step.output.height * step.output.pitch + library.lanes, -1, "<i4")
+                step.mask = weights.add(lanes)
+            layer.kept.store(step, blocks, weights)
+            step.tile_rows, step.tile_columns = rows, columns
+            room = weights.array()
+            seconds = library.time(step, arena.ctypes.data, room.ctypes.data, _REPEATS)
+            if best is None or seconds < best.seconds:
+                best = Choice(choice.layer, density, "sparse", choice.tile, blocks, seconds)
+        assert best is not None
+        found[layer.task.name] = best
+    return found
+
+
+def _apply(layer: Layer, choice: Choice, weights: Weights) -> None:
+    layer.step.tile_rows, layer.step.tile_columns = choice.tile
+    layer.kept.store(layer.step, choice.blocks, weights)
+
+
+def _candidates(layer: Layer, library: Library) -> Iterator[tuple[int, int, int]]:
+    """Tiles and blocks to try: (rows, columns, blocks)."""
+    step = layer.step
+    if step.kind == Kind.LINEAR:
+        yield 1, 1, 1
+        return
+    rows_kept = len(layer.kept.row) / max(len(layer.kept.bias), 1)
+    for rows, columns in _tiles(step.output, step.lanes, library):
+        yield rows, columns, 1
+        span = columns * library.lanes * 4 * (1 if step.lanes == 1 else step.stride_x)
+        if step.lanes == 1:
+            # Rows above and below are read too.
+            span += 2 * step.input.pitch * 4
+        else:
+            span *= (rows - 1) * step.stride_y + 3
+        wanted = -(-layer.kept.channels * span // _CACHE)
+        most = int(rows_kept / _FEWEST)
+        for blocks in {min(wanted, most), min(2 * wanted, most)}:
+            if blocks > 1:
+                yield rows, columns, blocks
+
+
+def _tiles(view: View, lanes: int, library: Library) -> Iterator[tuple[int, int]]:
+    """Sizes of tiles that fill the registers and divide the image well."""
+    height, width, pitch = int(view.height), int(view.width), int(view.pitch)
+    widest = 16 if library.most >= 28 else 12
+    if lanes == 1:
+        vectors = -(-height * pitch // library.lanes)
+        for most in sorted({4, 6, 8, widest}):
+            tiles = -(-vectors // most)
+            yield 1, -(-vectors // tiles)
+        return
+    shapes = [(r, c) for r in range(1, 5) for c in range(1, widest + 1)
+              if (r == 1 or c >= 2) and r * c <= library.most]  # fmt: skip
+
+    def waste(shape: tuple[int, int]) -> float:
+        """Sums for every position: more where a tile ends beyond the image, or is small."""
+        r, c = min(shape[0], height), min(shape[1], width)
+        tiles = -(-height // r) * -(-width // c)
+        return tiles * (r * c + 1.5)
+
+    fitting = sorted({(min(r, height), min(c, width)) for r, c in shapes}, key=waste)
+    yield from fitting[:4]
+
+
+def _dense_seconds(layer: Layer, shapes: Mapping[str, Shape]) -> float:
+    """Time of a layer in PyTorch, with what it takes to copy its input and output."""
+    inputs = [torch.full(shapes[name], 0.5) for name in layer.task.sources]
+
+    def run() -> None:
+        with torch.no_grad():
+            result = layer.task.run(*inputs)
+            for value in (*inputs, result):
+                value.clone()
+
+    return best_time(run, _REPEATS)
+
+
+def best_time(run: Callable[[], object], repeats: int) -> float:
+    """The shortest of some runs, seconds; the first is not counted."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _arena(program: Program) -> NDArray[np.float32]:
+    """Zeros, aligned to cache lines."""
+    room = np.zeros(program.arena + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    return room[start : start + program.arena]

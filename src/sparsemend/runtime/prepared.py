@@ -1,0 +1,270 @@
+"""Networks that are ready to run: :func:`prepare` and what it returns."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from sparsemend.checks import check_int
+from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.execution.batches import Batch, arguments
+from sparsemend.graphs import Graph, Traced, trace
+from sparsemend.graphs.operations import Torch
+from sparsemend.runtime.fusion import Task, fuse
+from sparsemend.runtime.lowering import Native
+from sparsemend.runtime.planning import Choice, Plan, best_time, plan
+from sparsemend.runtime.steps import Library, Step, instruction_sets, library
+
+_NO_LIBRARY = (
+    "the kernels are not built, so that PyTorch runs everything: install a C compiler and run "
+    "python -m sparsemend.runtime.build"
+)
+_REPEATS = 5
+
+
+class Prepared:
+    """A network that runs on inputs of the shapes it was prepared for.
+
+    Call it with the network's own arguments; tensors come out as the network gives them, on the
+    CPU and without gradients. It keeps buffers, so that calls from several threads wait for each
+    other.
+
+    Attributes
+    ----------
+    graph
+        What is computed.
+    layout
+        ``"planes"``, ``"batches"``, or ``"pytorch"`` where nothing was faster or the kernels are
+        not built.
+    instructions
+        Instruction set in use; empty without the kernels.
+    choices
+        What was chosen for every layer.
+    foreign
+        Functions that PyTorch runs for want of an operation, by name.
+    """
+
+    def __init__(self, traced: Traced, shapes: Mapping[str, tuple[int, ...]], run: _Run) -> None:
+        self.graph: Graph = traced.graph
+        self.layout: str = run.layout
+        self.instructions: str = run.instructions
+        self.choices: tuple[Choice, ...] = run.choices
+        self.foreign: tuple[str, ...] = _foreign(traced.graph)
+        self._traced = traced
+        self._run = run
+        self._inputs = {name: shapes[name] for name in traced.graph.inputs}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, spec = tree_flatten((args, kwargs))
+        if spec != self._traced.inputs:
+            raise SparsemendError(
+                "the arguments are not like those of the example", str(spec),
+                str(self._traced.inputs),
+            )  # fmt: skip
+        outputs = self._run([self._checked(*pair) for pair in zip(leaves, self._inputs.items(),
+                                                                  strict=True)])  # fmt: skip
+        return tree_unflatten(outputs, self._traced.outputs)
+
+    def _checked(self, value: Any, expected: tuple[str, tuple[int, ...]]) -> Tensor:
+        name, shape = expected
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise SparsemendError(
+                f"{name} has another shape", given, str(shape),
+                "prepare the network for an example of that shape",
+            )  # fmt: skip
+        plain = value.detach().cpu()
+        return (plain.float() if plain.is_floating_point() else plain).contiguous()
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the kernels' buffers and kept weights."""
+        return self._run.memory
+
+    def __str__(self) -> str:
+        shapes = ", ".join(str(list(shape)) for shape in self._inputs.values())
+        how = self.layout if not self.instructions else f"{self.layout}, {self.instructions}"
+        lines = [f"prepared for {shapes} ({how}, {self.memory / 2**20:.1f} MiB)"]
+        for choice in self.choices:
+            tile = f"{choice.tile[0]}x{choice.tile[1]}" if choice.routine == "sparse" else ""
+            lines.append(
+                f"{choice.layer:<32} {100 * choice.density:6.2f} %  {choice.routine:<7}"
+                f"{tile:>6} {choice.blocks:>3} {1e6 * choice.seconds:9.1f} us"
+            )
+        return "\n".join(lines)
+
+
+def prepare(
+    model: nn.Module, example: Batch, *, threads: int = 1, instructions: str | None = None
+) -> Prepared:
+    """Make a sparse network ready to run fast on the CPU.
+
+    Every layer is tried with several tilings of the sparse kernels, and with PyTorch's dense
+    routine; the fastest is kept. What is fast does not depend on the values of the input, but on
+    its shape and on the machine.
+
+    Parameters
+    ----------
+    model
+        A float32 network with zeros; it need not be sparse. Not changed.
+    example
+        A batch of the shape to run on: a tensor, a tuple of arguments or a dictionary of keywords.
+    threads
+        Threads of the kernels; small networks are fastest on one. What PyTorch runs uses
+        PyTorch's own number.
+    instructions
+        Instruction set, the best that the machine has by default.
+
+    Returns
+    -------
+    Prepared
+        Takes and returns tensors as the network does, equal to 1e-4.
+
+    Raises
+    ------
+    SparsemendError
+        If the network is not float32, cannot run on the example, or does what depends on the
+        values of its inputs.
+
+    Warns
+    -----
+    SparsemendWarning
+        Once: functions that PyTorch runs, by name, and if the kernels are not built.
+
+    Examples
+    --------
+    >>> fast = sm.runtime.prepare(model, batches[0])
+    >>> torch.allclose(fast(batches[0]), model(batches[0]), atol=1e-4)
+    True
+    """
+    return prepare_traced(
+        trace(model, example), example, threads=threads, instructions=instructions
+    )
+
+
+def prepare_traced(
+    traced: Traced, example: Batch, *, threads: int = 1, instructions: str | None = None
+) -> Prepared:
+    """:func:`prepare` for a graph; the example may be of another batch than it was traced on."""
+    threads = check_int("threads", threads)
+    leaves, _ = tree_flatten(arguments(example))
+    inputs = [leaf.detach().cpu().contiguous() for leaf in leaves]
+    shapes = traced.graph.shapes(inputs)
+    foreign = _foreign(traced.graph)
+    if foreign:
+        warnings.warn(SparsemendWarning(f"PyTorch runs {', '.join(foreign)}"), stacklevel=3)
+    kernels = library(instructions)
+    if kernels is None:
+        warnings.warn(SparsemendWarning(_NO_LIBRARY), stacklevel=3)
+        return Prepared(traced, shapes, _Run(traced.graph))
+    run = _fastest(traced.graph, shapes, inputs, kernels, threads)
+    return Prepared(traced, shapes, run)
+
+
+def _fastest(
+    graph: Graph,
+    shapes: Mapping[str, tuple[int, ...]],
+    inputs: list[Tensor],
+    kernels: Library,
+    threads: int,
+) -> _Run:
+    """Of the layouts, and of PyTorch alone, what runs the whole network fastest."""
+    batch = inputs[0].shape[0] if inputs[0].dim() else 1
+    # Lanes beyond the batch are computed for nothing.
+    layouts = [1] if 2 * batch < kernels.lanes else [1, kernels.lanes]
+    runs: list[_Run] = [_Run(graph)]
+    for lanes in layouts:
+        runs.append(_Kernels(graph, plan(graph, shapes, kernels, lanes), kernels, threads))
+    return min(runs, key=lambda run: best_time(lambda: run(inputs), _REPEATS))
+
+
+def _foreign(graph: Graph) -> tuple[str, ...]:
+    """What graphs have no operation for."""
+    targets = [node.operation.target for node in graph if isinstance(node.operation, Torch)]
+    return tuple(dict.fromkeys(targets))
+
+
+class _Run:
+    """A graph in plain PyTorch, task by task."""
+
+    layout = "pytorch"
+    instructions = ""
+    choices: tuple[Choice, ...] = ()
+    memory = 0
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._tasks: Sequence[Task] = fuse(graph)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Any]:
+        values = {**self._graph.constants, **dict(zip(self._graph.inputs, inputs, strict=True))}
+        with torch.no_grad():
+            for task in self._tasks:
+                values[task.name] = task.run(*(values[name] for name in task.sources))
+        return [values[name] for name in self._graph.outputs]
+
+
+class _Kernels(_Run):
+    """A plan: the kernels' steps, and PyTorch for what they do not take."""
+
+    def __init__(self, graph: Graph, plan_: Plan, kernels: Library, threads: int) -> None:
+        self._graph, self._plan, self._kernels, self._threads = graph, plan_, kernels, threads
+        program = plan_.program
+        self.layout = "planes" if program.lanes == 1 else "batches"
+        self.instructions = kernels.instructions
+        self.choices = plan_.choices
+        self.memory = plan_.arena.nbytes + plan_.weights.nbytes
+        self._outside = (ctypes.c_void_p * max(len(program.slots), 1))()
+        self._lock = threading.Lock()
+        self._stages: list[Callable[[dict[str, Any]], None]] = [
+            self._steps(stage) if isinstance(stage, Native) else _Foreign(stage)
+            for stage in program.stages
+        ]
+
+    def _steps(self, native: Native) -> Callable[[dict[str, Any]], None]:
+        steps = (Step * len(native.steps))(*native.steps)
+        slots, shapes = self._plan.program.slots, self._plan.program.shapes
+        loads = [(name, slots[name]) for name in native.loads]
+        stores = [(name, slots[name], shapes[name]) for name in native.stores]
+        arena, weights = self._plan.arena.ctypes.data, self._plan.weights.ctypes.data
+
+        def run(values: dict[str, Any]) -> None:
+            held = []  # contiguous copies live until the kernels have read them
+            for name, slot in loads:
+                tensor = values[name].contiguous()
+                held.append(tensor)
+                self._outside[slot] = tensor.data_ptr()
+            for name, slot, shape in stores:
+                values[name] = torch.empty(shape)
+                self._outside[slot] = values[name].data_ptr()
+            self._kernels.run(steps, arena, weights, self._outside, self._threads)
+
+        return run
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Any]:
+        values = {**self._graph.constants, **dict(zip(self._graph.inputs, inputs, strict=True))}
+        with torch.no_grad(), self._lock:
+            for stage in self._stages:
+                stage(values)
+        return [values[name] for name in self._graph.outputs]
+
+
+class _Foreign:
+    """A task that PyTorch runs."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __call__(self, values: dict[str, Any]) -> None:
+        task = self._task
+        values[task.name] = task.run(*(values[name] for name in task.sources))
+
+
+__all__ = ["Prepared", "instruction_sets", "prepare", "prepare_traced"]
