@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsemend.solvers import Schedule, choose_support, largest_entries, solve_on_support
+from sparsemend.solvers import (
+    Schedule,
+    ShiftedInverses,
+    choose_support,
+    largest_entries,
+    solve_on_support,
+    splitting,
+)
 
 from .test_least_squares import problem
 
@@ -37,7 +44,7 @@ def test_every_count_is_exact(dtype):
     _, _, covariance, cross = (t.to(dtype) for t in problem(2, 3, 4, positions=40, seed=0))
     start = torch.linalg.solve(covariance, cross.mT).mT
     for kept in range(25):
-        mask = choose_support(covariance, cross, start, kept, 1e-2)
+        mask = choose_support(ShiftedInverses(covariance), cross, start, kept, 1e-2)
         assert mask.shape == cross.shape
         assert mask.dtype == torch.bool
         assert int(mask.sum()) == kept
@@ -51,7 +58,7 @@ def test_orthogonal_columns_leave_no_choice(seed, kept):
     weights = (1.3 ** torch.randperm(30, generator=generator)).double().reshape(1, 5, 6)
     signs = torch.randint(0, 2, weights.shape, generator=generator) * 2 - 1
     covariance, target = torch.eye(6, dtype=torch.float64).unsqueeze(0), weights * signs
-    mask = choose_support(covariance, target, target, kept, 1e-3)
+    mask = choose_support(ShiftedInverses(covariance), target, target, kept, 1e-3)
     assert torch.equal(mask, largest_entries(target, kept))
 
 
@@ -59,7 +66,9 @@ def test_orthogonal_columns_leave_no_choice(seed, kept):
 @given(st.integers(0, 12), st.floats(0.5, 2))
 def test_equal_weights_are_counted_exactly_and_chosen_alike(kept, size):
     target, covariance = torch.full((1, 3, 4), size), torch.eye(4).unsqueeze(0)
-    masks = [choose_support(covariance, target, target, kept, 1e-3) for _ in range(2)]
+    masks = [
+        choose_support(ShiftedInverses(covariance), target, target, kept, 1e-3) for _ in range(2)
+    ]
     assert int(masks[0].sum()) == kept
     assert torch.equal(*masks)
 
@@ -74,7 +83,9 @@ def test_beats_magnitude_and_comes_close_to_the_best_of_all():
     for seed in range(5):
         _, _, covariance, cross = problem(1, 2, 5, positions=200, seed=seed)
         dense = torch.linalg.solve(covariance, cross.mT).mT
-        chosen = error(covariance, cross, choose_support(covariance, cross, dense, 4, 1e-3))
+        chosen = error(
+            covariance, cross, choose_support(ShiftedInverses(covariance), cross, dense, 4, 1e-3)
+        )
         naive = error(covariance, cross, largest_entries(dense, 4))
         best, nothing = 0.0, 0.0
         for support in itertools.combinations(range(10), 4):
@@ -88,9 +99,11 @@ def test_beats_magnitude_and_comes_close_to_the_best_of_all():
 def test_groups_compete_but_do_not_mix():
     _, _, covariance, cross = problem(2, 3, 6, positions=80, seed=4)
     cross[1] *= 1e-6
-    mask = choose_support(covariance, cross, cross, 10, 1e-3)
+    mask = choose_support(ShiftedInverses(covariance), cross, cross, 10, 1e-3)
     assert int(mask[0].sum()) == 10
-    alone = choose_support(covariance[:1], cross[:1], cross[:1], 10, 1e-3, Schedule(shrink=1))
+    alone = choose_support(
+        ShiftedInverses(covariance[:1]), cross[:1], cross[:1], 10, 1e-3, Schedule(shrink=1)
+    )
     assert int(alone.sum()) == 10
 
 
@@ -100,7 +113,10 @@ def test_singular_moments_and_repeatability(schedule):
     x[..., 3], x[..., 5] = x[..., 2], 0
     covariance, cross = (x.mT @ x / 40).float(), (z.mT @ x / 40).float()
     before = [covariance.clone(), cross.clone()]
-    masks = [choose_support(covariance, cross, cross, 9, 0.0, schedule) for _ in range(2)]
+    masks = [
+        choose_support(ShiftedInverses(covariance), cross, cross, 9, 0.0, schedule)
+        for _ in range(2)
+    ]
     assert torch.equal(*masks)
     assert int(masks[0].sum()) == 9
     assert not masks[0][..., 5].any()
@@ -109,4 +125,22 @@ def test_singular_moments_and_repeatability(schedule):
 
 def test_nothing_to_choose_by_still_gives_the_count():
     zeros = torch.zeros(1, 3, 4)
-    assert int(choose_support(torch.zeros(1, 4, 4), zeros, zeros, 7, 1e-3).sum()) == 7
+    assert (
+        int(choose_support(ShiftedInverses(torch.zeros(1, 4, 4)), zeros, zeros, 7, 1e-3).sum()) == 7
+    )
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_choices_on_the_same_inputs_share_what_there_is_room_for(monkeypatch, room):
+    _, _, covariance, cross = problem(2, 4, 5, positions=40, seed=3)
+    factorised = []
+    alone = [choose_support(ShiftedInverses(covariance), cross, cross, k, 1e-3) for k in (7, 19)]
+    factorise = splitting.factorise
+    monkeypatch.setattr(splitting, "_HELD_BYTES", room)
+    monkeypatch.setattr(
+        splitting, "factorise", lambda *a, **k: factorised.append(a[1]) or factorise(*a, **k)
+    )
+    inverses = ShiftedInverses(covariance)
+    shared = [choose_support(inverses, cross, cross, kept, 1e-3) for kept in (7, 19)]
+    assert all(map(torch.equal, alone, shared))
+    assert len(factorised) == len(set(factorised)) * (1 if room else 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sparsemend.masks.rule import LayerFit
+from sparsemend.solvers import ShiftedInverses
 
 # As in the repair `reconstruct`.
 RIDGE = 1e-3
@@ -31,4 +32,4 @@ def dense_fit(dense: Tensor, covariance: Tensor) -> LayerFit:
     target = start @ normalised
     deviation = (target * start).sum(dim=2, keepdim=True).clamp(min=0).sqrt()
     rows = deviation.where(deviation > 0, deviation.new_ones(()))
-    return LayerFit(normalised, target / rows, start / rows, RIDGE)
+    return LayerFit(ShiftedInverses(normalised), target / rows, start / rows, RIDGE)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsemend.calibration import LayerMoments
 from sparsemend.errors import SparsemendError
-from sparsemend.solvers import Schedule
+from sparsemend.solvers import Schedule, ShiftedInverses
 from sparsemend.solvers.ranking import (
     descending_rank,
     entries_by_score,
@@ -28,8 +28,8 @@ class LayerFit:
 
     Attributes
     ----------
-    covariance
-        Of the inputs, with a diagonal of ones, [groups, d, d].
+    inverses
+        Of the covariance of the inputs, shifted: shared by all choices on these inputs.
     target
         Covariance of inputs and targets, [groups, rows, d].
     start
@@ -40,11 +40,16 @@ class LayerFit:
         How much work a choice by operator splitting may be.
     """
 
-    covariance: Tensor
+    inverses: ShiftedInverses
     target: Tensor
     start: Tensor
     ridge: float
     schedule: Schedule | None = None
+
+    @property
+    def covariance(self) -> Tensor:
+        """Of the inputs, with a diagonal of ones, [groups, d, d]."""
+        return self.inverses.covariance
 
 
 @dataclass(frozen=True)

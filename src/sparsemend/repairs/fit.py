@@ -33,7 +33,7 @@ from sparsemend.layers import (
 )
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
 from sparsemend.repairs.targets import Targets
-from sparsemend.solvers import Schedule, solve_on_support
+from sparsemend.solvers import Schedule, ShiftedInverses, solve_on_support
 from sparsemend.solvers.units import unit_of
 
 _DEAD = 1e-12
@@ -256,7 +256,7 @@ def fit_layer(
     dense = weight_matrix(layer_weight(network, layer), layer).to(covariance.matrix.dtype)
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
     # Enough for a choice; the values on the chosen support are solved for exactly.
-    rough = covariance.matrix.float()
+    rough = ShiftedInverses(covariance.matrix.float())
 
     def select(cross: Tensor, deviation: Tensor) -> Tensor:
         rows = _row_units(deviation, targets.slope, choice.importance)

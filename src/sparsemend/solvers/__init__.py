@@ -1,6 +1,17 @@
 """Numerical cores of reconstruction: pure functions on tensors."""
 
 from sparsemend.solvers.least_squares import solve_on_support
-from sparsemend.solvers.splitting import Schedule, choose_support, largest_entries
+from sparsemend.solvers.splitting import (
+    Schedule,
+    ShiftedInverses,
+    choose_support,
+    largest_entries,
+)
 
-__all__ = ["Schedule", "choose_support", "largest_entries", "solve_on_support"]
+__all__ = [
+    "Schedule",
+    "ShiftedInverses",
+    "choose_support",
+    "largest_entries",
+    "solve_on_support",
+]

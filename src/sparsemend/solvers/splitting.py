@@ -37,6 +37,36 @@ class Schedule:
     every: int = 5
 
 
+_HELD_BYTES = 1 << 30
+
+
+class ShiftedInverses:
+    """(Sigma + shift I)⁻¹ of one layer's inputs, shared by all supports chosen on them.
+
+    Holds every inverse asked for, as long as they take no more than 1 GiB in all.
+
+    Parameters
+    ----------
+    covariance
+        Sigma, [groups, d, d].
+    """
+
+    def __init__(self, covariance: Tensor) -> None:
+        self.covariance = covariance
+        self._held: dict[float, Tensor] = {}
+
+    def at(self, shift: float) -> Tensor:
+        """The inverse for a shift, [groups, d, d]."""
+        found = self._held.get(shift)
+        if found is None:
+            shifted = self.covariance.clone()
+            shifted.diagonal(dim1=1, dim2=2).add_(shift)
+            found = torch.cholesky_inverse(factorise(shifted, shift, growth=2))
+            if (len(self._held) + 1) * found.nbytes <= _HELD_BYTES:
+                self._held[shift] = found
+        return found
+
+
 def largest_entries(values: Tensor, kept: int) -> Tensor:
     """Boolean mask of the ``kept`` largest |values| of the whole tensor; ties by index."""
     flat = values.abs().flatten()
@@ -52,7 +82,7 @@ def largest_entries(values: Tensor, kept: int) -> Tensor:
 
 
 def choose_support(
-    covariance: Tensor,
+    inverses: ShiftedInverses,
     target: Tensor,
     start: Tensor,
     kept: int,
@@ -63,8 +93,8 @@ def choose_support(
 
     Parameters
     ----------
-    covariance
-        Sigma in normalised columns, [groups, d, d].
+    inverses
+        Of Sigma in normalised columns.
     target
         a = Cov[x, z] of every row, rows weighted as they are to compete, [groups, rows, d].
     start
@@ -93,7 +123,7 @@ def choose_support(
             dual /= schedule.growth
             inverse = None
         if inverse is None:
-            inverse = _inverse(covariance, ridge + penalty)
+            inverse = inverses.at(ridge + penalty)
         dense = (target + penalty * (sparse - dual)) @ inverse
         share = min(1.0, (sweep + 1) / schedule.shrink)
         budget = max(kept, round(total * (kept / total) ** share)) if kept else 0
@@ -102,10 +132,3 @@ def choose_support(
         sparse = combined * mask
         dual = combined - sparse
     return largest_entries(sparse, kept)
-
-
-def _inverse(covariance: Tensor, shift: float) -> Tensor:
-    """(Sigma + shift I)⁻¹, shared by all rows of a group."""
-    shifted = covariance.clone()
-    shifted.diagonal(dim1=1, dim2=2).add_(shift)
-    return torch.cholesky_inverse(factorise(shifted, shift, growth=2))
