@@ -14,7 +14,7 @@ from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Agreement, Evaluation, agreement, evaluate
-from sparsemend.exports import load_checkpoint, save_checkpoint
+from sparsemend.exports import Export, export, load_checkpoint, save_checkpoint
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
 from sparsemend.repairs import recalibrate, repair_names
@@ -41,6 +41,7 @@ __all__ = [
     "CompressionResult",
     "Diagnosis",
     "Evaluation",
+    "Export",
     "Layer",
     "LayerSet",
     "Report",
@@ -57,6 +58,7 @@ __all__ = [
     "diagnose",
     "discover",
     "evaluate",
+    "export",
     "find_masks",
     "load_checkpoint",
     "models",

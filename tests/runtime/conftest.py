@@ -1,12 +1,8 @@
-"""Property tests here are timed by nobody: a busy machine must not fail them."""
+"""What tests of the runtime share."""
 
 import pytest
-from hypothesis import settings
 
 from sparsemend.runtime.steps import library
-
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")

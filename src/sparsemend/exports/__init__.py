@@ -1,5 +1,6 @@
-"""What is handed back: compressed checkpoints."""
+"""What is handed back: compressed checkpoints, and networks in formats that run elsewhere."""
 
 from sparsemend.exports.checkpoint import load_checkpoint, save_checkpoint
+from sparsemend.exports.exporting import Export, export
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["Export", "export", "load_checkpoint", "save_checkpoint"]

@@ -31,7 +31,15 @@ def fold(graph: Graph) -> Graph:
         else:
             done[node.name] = moved
     outputs = tuple(renamed.get(name, name) for name in graph.outputs)
-    return dataclasses.replace(graph, nodes=tuple(done.values()), outputs=outputs)
+    return dataclasses.replace(graph, nodes=tuple(map(_rounded, done.values())), outputs=outputs)
+
+
+def _rounded(node: Node) -> Node:
+    """An affine map that stays, in float32 like all others."""
+    if not isinstance(node.operation, Affine):
+        return node
+    affine = Affine(node.operation.scale.float(), node.operation.shift.float())
+    return dataclasses.replace(node, operation=affine)
 
 
 def _merged(layer: Operation, affine: Operation) -> Operation | None:

@@ -1,0 +1,24 @@
+"""Packed files, for the runtime and for small downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sparsemend.exports.formats.format import Format, Request
+from sparsemend.graphs import trace
+from sparsemend.packed import read_packed, write_packed
+
+
+def _write(request: Request) -> None:
+    model, example = request.model, request.example
+    network = model.state_dict() if example is None else trace(model, example).graph
+    write_packed(network, request.path, dtype=request.dtype, metadata=request.metadata)
+
+
+def _read(request: Request) -> Callable[..., Any] | None:
+    graph = read_packed(request.path).graph
+    return None if graph is None else graph.run
+
+
+PACKED = Format("packed", _write, _read, (".packed", ".safetensors"), needs_example=False)

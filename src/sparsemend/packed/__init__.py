@@ -1,0 +1,7 @@
+"""Packed networks: small files of kept weights, with what the network computes."""
+
+from sparsemend.packed.contents import DTYPES, Packed
+from sparsemend.packed.reading import read_packed
+from sparsemend.packed.writing import write_packed
+
+__all__ = ["DTYPES", "Packed", "read_packed", "write_packed"]
