@@ -49,6 +49,12 @@ def test_values_come_back(dtype):
     assert torch.equal(back.view(torch.uint8), values.view(torch.uint8))
 
 
+@given(st.integers(0, 10**6), st.integers(0, 60))
+def test_few_values_come_back(seed, count):
+    values = torch.randn(count, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(planes.decode(*planes.encode(values), torch.float32, count), values)
+
+
 @settings(max_examples=8)
 @given(st.integers(0, 10**6))
 def test_graphs_come_back(tmp_path_factory, seed):

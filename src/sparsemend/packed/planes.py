@@ -43,7 +43,7 @@ def _shorter(plane: NDArray[np.uint8]) -> bytes:
     plain = plane.tobytes()
     coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
     coded = coder.compress(plain) + coder.flush()
-    return min(coded, plain, key=len)
+    return min(plain, coded, key=len)  # plain if equal: only then lengths tell them apart
 
 
 def decode(lengths: list[int], content: bytes, dtype: torch.dtype, count: int) -> Tensor:
