@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,11 +75,20 @@ def largest_entries(values: Tensor, kept: int) -> Tensor:
         return torch.ones_like(values, dtype=torch.bool)
     if kept == 0:
         return torch.zeros_like(values, dtype=torch.bool)
-    threshold = flat.topk(kept, sorted=False).values.min()
-    mask = flat > threshold
-    ties = (flat == threshold).nonzero().flatten()
-    mask[ties[: kept - int(mask.sum())]] = True
+    threshold = _kth_largest(flat, kept)
+    mask = flat >= threshold
+    excess = int(mask.sum()) - kept
+    if excess:  # of those that equal the threshold the last ones go
+        mask[(flat == threshold).nonzero().flatten()[-excess:]] = False
     return mask.reshape(values.shape)
+
+
+def _kth_largest(flat: Tensor, k: int) -> Tensor | float:
+    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
+        # Several times as fast as topk, and needed in every sweep.
+        place = flat.numel() - k
+        return float(np.partition(flat.detach().numpy(), place)[place])
+    return flat.topk(k, sorted=False).values.min()
 
 
 def choose_support(
