@@ -250,7 +250,7 @@ def test_runs_on_at_most_two_inputs():
     net = Net(lambda m, x: (seen.append(len(x)), m.a(x))[1], a=nn.Linear(4, 4))
     for count in (1, 2, 100):
         discover(net, torch.ones(count, 4))
-    assert seen == [1, 2, 2]
+    assert set(seen) == {1, 2}
 
 
 def test_inputs_that_cannot_be_cut_are_run_whole():

@@ -6,8 +6,9 @@ arguments), or a pair ``(args, kwargs)`` of a tuple and a dictionary.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -261,14 +262,28 @@ def _to_model(batch: Batch, model: nn.Module) -> Batch:
     return tree_map(move, plain(batch))
 
 
+def _uncompiled() -> AbstractContextManager[object]:
+    stance = getattr(torch.compiler, "set_stance", None)
+    # Where the compiler is not loaded, nothing was compiled, and to load it takes seconds.
+    if stance is None or "torch._dynamo.eval_frame" not in sys.modules:
+        return nullcontext()
+    found: AbstractContextManager[object] = stance("force_eager")
+    return found
+
+
 @contextmanager
 def evaluation_mode(*models: nn.Module) -> Iterator[None]:
-    """Switch models to evaluation mode without gradients; restore every module's flag after."""
+    """Switch models to evaluation mode without gradients; restore every module's flag after.
+
+    Exported programs stay in the mode in which they were exported. Functions that a network has
+    compiled run as they are written, so that what they do can be seen.
+    """
     flags = [(module, module.training) for model in models for module in model.modules()]
     try:
         for model in models:
-            model.eval()
-        with torch.no_grad():
+            with suppress(NotImplementedError):
+                model.eval()
+        with torch.no_grad(), _uncompiled():
             yield
     finally:
         for module, training in flags:

@@ -70,7 +70,8 @@ def _run(model: nn.Module, batch: Batch) -> None:
 def _twin(module: Module, done: dict[int, nn.Module]) -> Module:
     if id(module) in done:
         return done[id(module)]  # type: ignore[return-value]
-    twin = module.__class__.__new__(module.__class__)
+    # Not by the class, which may make a class of its own for every module, as torch.fx does.
+    twin: Module = object.__new__(type(module))
     done[id(module)] = twin
     for name, value in vars(module).items():
         if name == "_modules":

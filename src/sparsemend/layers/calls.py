@@ -20,7 +20,7 @@ from sparsemend.layers.kinds import Call, kind_named, read_call
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.opened import open_operation
 from sparsemend.layers.operand import key_of
-from sparsemend.layers.overloads import public
+from sparsemend.layers.overloads import public, transformed
 
 Before = Callable[[Layer, Call], None]
 After = Callable[[Layer, Call, Tensor], Tensor]
@@ -68,6 +68,8 @@ class LayerCalls(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         func, kwargs = public(func), kwargs or {}
+        if transformed():
+            return func(*args, **kwargs)
         call = read_call(func, *self._copies.originals(args, kwargs))
         instead = None
         if call is None or not self._is_weight(call.weight):

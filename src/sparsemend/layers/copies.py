@@ -52,7 +52,7 @@ class Copies:
         is_weight
             Whether a tensor is a parameter, or a view of one.
         """
-        name = name_of(func).partition(".")[0]
+        name = name_of(func)
         if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
             return
         if name in _COPYING and output is not args[0]:

@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from sparsemend.layers.layer import Layer
+from sparsemend.layers.overloads import is_foreign
 from sparsemend.layers.sites import Site, Uses, multiplies
 
 _TIED = "tied to an embedding, which would be pruned with it"
 _LOOKED_UP = "an embedding is looked up, not multiplied with"
 _COMPUTED = "the network multiplies with what is computed from it, where zeros would not be zeros"
 _TWO_WAYS = "read in several ways that overlap"
-_UNREACHED = "not reached by the calibration inputs"
+_UNREACHED = "not reached by the calibration inputs, or used where it cannot be seen"
+_STALE = "not used when the network runs again: it keeps what it has computed from it"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def prunable_sites(uses: Uses, *, tied: bool = False) -> list[Site]:
     """
     sites = list(uses.sites.values())
     embedded = set() if tied else uses.looked_up
-    unfit = embedded | uses.computed | uses.read_differently | _overlapping(sites)
+    unfit = embedded | uses.computed | uses.read_differently | uses.stale | _overlapping(sites)
     return [site for site in sites if site.weight.parameter not in unfit]
 
 
@@ -154,8 +156,12 @@ def measure_coverage(
 def _reason(name: str, uses: Uses) -> tuple[str, bool]:
     """Why a parameter is no layer, and whether the network multiplies with it all the same."""
     sites = [site for site in uses.sites.values() if site.weight.parameter == name]
-    if name in uses.looked_up:
-        return (_TIED, True) if sites else (_LOOKED_UP, False)
+    if name in uses.stale:
+        return _STALE, True
+    if name in uses.looked_up and sites:
+        return _TIED, True
+    if name in uses.looked_up - uses.computed:
+        return _LOOKED_UP, False
     if name in uses.read_differently | _overlapping(sites):
         return _TWO_WAYS, True
     if name in uses.computed:
@@ -163,6 +169,8 @@ def _reason(name: str, uses: Uses) -> tuple[str, bool]:
     if name in uses.otherwise and not sites:
         operation = uses.otherwise[name]
         if multiplies(operation) and name not in uses.inputs:
+            if is_foreign(operation):
+                return f"used by {operation}, of which it is not known what it does", True
             return f"multiplied by {operation}, which no kind of layer reads", True
         return f"used by {operation}, which is no product of matrices", False
     return _UNREACHED, True

@@ -14,18 +14,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedParameter
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.execution.batches import Batch, cut
+from sparsemend.execution.batches import Batch, call, cut, evaluation_mode
 from sparsemend.finite import check_network
 from sparsemend.layers.access import layer_weight
+from sparsemend.layers.calls import LayerCalls
 from sparsemend.layers.coverage import Coverage, measure_coverage, prunable_sites
 from sparsemend.layers.graph import Graph, scan, trace
-from sparsemend.layers.kinds import is_layer, kind_of, labels, plain_layers
+from sparsemend.layers.kinds import Call, is_layer, kind_of, labels, plain_layers
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
 from sparsemend.layers.sites import Site, Uses
 
 # One input could hide what an operation does across inputs.
 _TRACED_INPUTS = 2
+_RUNS_AGAIN = 3
 NORMALISATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -126,6 +128,7 @@ def find_layers(
     check_copy(model, batch)
     uses = Uses(model)
     graph = _trace(model, batch, norms, uses)
+    _find_stale(model, batch, uses)
     for further in (batch, *more):
         if not _unreached(model, uses):
             break
@@ -282,6 +285,27 @@ def _unreached(model: nn.Module, uses: Uses) -> bool:
         parameter.dim() > 1 and seen[name] < parameter.numel() and name not in other - set(seen)
         for name, parameter in model.named_parameters()
     )
+
+
+def _find_stale(model: nn.Module, batch: Batch, uses: Uses) -> None:
+    """Note the weights that are not used when the network runs again.
+
+    It may keep what it has computed from them, which would stay as it is when they are pruned.
+    """
+    layers = [_describe(model, site, order) for order, site in enumerate(uses.sites.values())]
+    unseen = {layer.name: layer.weight for layer in layers}
+
+    def note(layer: Layer, _: Call) -> None:
+        unseen.pop(layer.name, None)
+
+    for _ in range(_RUNS_AGAIN):  # a network may take turns
+        if unseen:
+            with evaluation_mode(model), LayerCalls(model, layers, before=note):
+                try:
+                    call(model, cut(batch, 0, _TRACED_INPUTS))
+                except SparsemendError:
+                    call(model, batch)
+    uses.stale |= {weight.parameter for weight in unseen.values() if weight is not None}
 
 
 def _following_norms(

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.execution.batches import Batch, call, evaluation_mode, plain
@@ -22,7 +22,7 @@ from sparsemend.layers.copies import Copies
 from sparsemend.layers.kinds import plain_layers, read_call
 from sparsemend.layers.opened import open_operation
 from sparsemend.layers.operand import Operand
-from sparsemend.layers.overloads import name_of, public
+from sparsemend.layers.overloads import name_of, public, transformed, untransformed
 from sparsemend.layers.sites import Uses
 
 # Functions that hand every value on unchanged, channel by channel.
@@ -131,6 +131,11 @@ class _Recorder(TorchFunctionMode):
         if self.inside:
             output = func(*args, **kwargs)
             self._uses.note(func, args, kwargs, output, active=True)
+            return output
+        if transformed():
+            output = func(*args, **kwargs)
+            given, named = tree_map(untransformed, (args, kwargs))
+            self._uses.note(func, given, named, output, active=True, where=" (vmap)")
             return output
         originals = self._copies.originals(args, kwargs)
         read, instead = read_call(func, *originals), None

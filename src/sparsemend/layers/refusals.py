@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -127,7 +127,31 @@ def check_copy(model: nn.Module, batch: Batch) -> None:
         return
     twin = copy.deepcopy(model)
     check_apart(twin, model)
-    watch = _Watch(model)
+    check_alone(twin, [model], batch, f" ({suspects[0]})")
+
+
+def check_alone(
+    twin: nn.Module, models: Sequence[nn.Module], batch: Batch, suspect: str = ""
+) -> None:
+    """Check that a copy of a network runs without the network.
+
+    Parameters
+    ----------
+    twin
+        The copy, which is run on at most two inputs.
+    models
+        The network, and others that the copy must not use.
+    batch
+        A batch of inputs.
+    suspect
+        What is known of the cause.
+
+    Raises
+    ------
+    SparsemendError
+        Naming parameters of the network that the copy uses.
+    """
+    watch = _Watch(models)
     with evaluation_mode(twin), watch:
         try:
             call(twin, cut(batch, 0, _TRIED_INPUTS))
@@ -136,7 +160,7 @@ def check_copy(model: nn.Module, batch: Batch) -> None:
     if watch.used:
         raise SparsemendError(
             "a copy of the network uses the network's own parameters: a function that it holds "
-            f"in the place of a forward or another method keeps to the original ({suspects[0]})",
+            f"in the place of a forward or another method keeps to the original{suspect}",
             list(watch.used)[:5],
             "networks whose copies run by themselves",
             "undo the replacement, as in del module.forward, or make it a method of a class",
@@ -144,11 +168,11 @@ def check_copy(model: nn.Module, batch: Batch) -> None:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes which parameters of a network are used, by whomever."""
+    """Notes which parameters of some networks are used, by whomever."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__()
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._names = {id(p): name for model in models for name, p in model.named_parameters()}
         self.used: dict[str, None] = {}
 
     def __torch_function__(

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsemend.layers.kinds import Call, kind_of, read_call
 from sparsemend.layers.operand import Operand, Operands
-from sparsemend.layers.overloads import name_of
+from sparsemend.layers.overloads import is_foreign, name_of
 
 # Operations in whose names one of these stands multiply with matrices, also where no kind of layer
 # reads them; but attention, whose own operands are no weights.
@@ -23,6 +22,9 @@ _MULTIPLYING = re.compile(
     r"mm|mv|matmul|dot|einsum|linear|conv|lstm|gru|rnn|inner|outer|ger|cdist|kron"
 )
 _ATTENDING = re.compile(r"attention|comm")
+_LOOKUPS = ("embedding", "embedding_bag")
+# Those that are, or that choose matrices of a stack.
+_CHOICES = ("index_select", "gather", "take", "take_along_dim", "index")
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Uses:
         Parameters that operations of different kinds, or with other groups, multiply with.
     inputs
         Parameters that are a layer's input, or that it is computed from: learned tokens.
+    stale
+        Parameters that the network multiplied with when it first ran, but not when it ran again.
     otherwise
         Parameter → the first other operation that it takes part in with a value of the network.
     """
@@ -76,11 +80,14 @@ class Uses:
         self._operands = Operands(model)
         self._parameters = dict(model.named_parameters())
         self._derived: Any = WeakTensorKeyDictionary()  # tensor → parameters it is computed from
+        self._mixed: Any = WeakTensorKeyDictionary()  # the same, with values of the network too
+        self._chosen: Any = WeakTensorKeyDictionary()  # matrices → the stacks that they are of
         self.sites: dict[Operand, Site] = {}
         self.looked_up: set[str] = set()
         self.computed: set[str] = set()
         self.read_differently: set[str] = set()
         self.inputs: set[str] = set()
+        self.stale: set[str] = set()
         self.otherwise: dict[str, str] = {}
 
     def is_parameter(self, tensor: Tensor) -> bool:
@@ -109,7 +116,7 @@ class Uses:
         operand = self._operands.find(call.weight)
         self.inputs |= self._origins(call.x)
         if operand is None:
-            self.computed |= self._origins(call.weight)
+            self.computed |= self._origins(call.weight) | self._mixed.get(call.weight, set())
             return None
         if operand not in self.sites:
             self.sites[operand] = Site(self._name(operand), operand, call.geometry)
@@ -141,7 +148,14 @@ class Uses:
         self.sites = {operand: self.sites[operand] for operand in order}
 
     def note(
-        self, func: Callable[..., Any], args: Any, kwargs: Any, output: object, *, active: bool
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        output: object,
+        *,
+        active: bool,
+        where: str = "",
     ) -> None:
         """Note any other operation.
 
@@ -151,27 +165,37 @@ class Uses:
             What was called, and what came of it.
         active
             Whether a value of the network takes part in it.
+        where
+            What is said behind its name.
         """
         if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
             return  # it asked for a shape, or the like
-        origins = {
-            name
-            for leaf in tree_leaves((args, kwargs))
-            if isinstance(leaf, Tensor)
-            for name in self._origins(leaf)
-        }
-        if not origins:
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        origins = {name for leaf in given for name in self._origins(leaf)}
+        mixed = {name for leaf in given for name in self._mixed.get(leaf, ())}
+        if not origins | mixed:
             return
-        name = name_of(func).partition(".")[0]
-        if func is F.embedding or name in ("embedding", "embedding_bag"):
-            self.looked_up |= origins
+        name = name_of(func) + where
+        chosen = name in _CHOICES or (name == "__getitem__" and _by_tensor(args))
+        if name in _LOOKUPS or chosen:
+            self.looked_up |= {o for o in origins if not chosen or self._parameters[o].dim() < 3}
         elif active:
             for origin in origins:
                 self.otherwise.setdefault(origin, name)
-        else:
-            for leaf in tree_leaves(output):
-                if isinstance(leaf, Tensor) and self._operands.find(leaf) is None:
+        if active and multiplies(name):
+            for leaf in given:
+                operand = self._operands.find(leaf)
+                if operand is not None:
+                    self.otherwise[operand.parameter] = name
+                self.computed |= self._chosen.get(leaf, set())
+            return
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor) and self._operands.find(leaf) is None:
+                if not active:
                     self._derived[leaf] = origins
+                self._mixed[leaf] = origins | mixed
+                if chosen:
+                    self._chosen[leaf] = origins - self.looked_up
 
     def _origins(self, tensor: Tensor) -> set[str]:
         operand = self._operands.find(tensor)
@@ -205,6 +229,12 @@ def _reading(geometry: Any) -> tuple[str, int, int]:
     return kind.name_of(geometry), kind.rows(geometry), kind.groups(geometry)
 
 
+def _by_tensor(args: tuple[Any, ...]) -> bool:
+    """Whether something is indexed by tensors, which are not known before the network runs."""
+    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(args[1:]))
+
+
 def multiplies(operation: str) -> bool:
     """Whether an operation of this name multiplies with matrices."""
-    return bool(_MULTIPLYING.search(operation)) and not _ATTENDING.search(operation)
+    known = bool(_MULTIPLYING.search(operation)) and not _ATTENDING.search(operation)
+    return known or is_foreign(operation)

@@ -16,7 +16,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
 from sparsemend.execution.restoring import restored_on_error
-from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
+from sparsemend.layers.refusals import check_alone, check_apart, check_copy, refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, REPAIR, RULE, SCOPE
@@ -185,6 +185,8 @@ def run_recipe(
             allocation = _allocation(session, recipe, diagnosis)
     network = copy.deepcopy(session.model) if into is None else into
     check_apart(network, session.model)
+    copied, original = (network, session.model) if into is None else (session.model, network)
+    check_alone(copied, [original], session.seen[0])
     with _timed(seconds, "prune"):
         support = start_support(session, network, allocation, recipe.mask_rule)
     with _timed(seconds, "repair"):

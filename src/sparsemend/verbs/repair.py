@@ -13,7 +13,7 @@ from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.finite import check_network
-from sparsemend.layers.refusals import check_apart, check_copy, refuse_unsupported
+from sparsemend.layers.refusals import check_alone, check_apart, check_copy, refuse_unsupported
 from sparsemend.masks import apply_masks, find_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, JUDGE, NEW_BIASES, SCOPE
@@ -98,6 +98,7 @@ def repair(
         if not inplace:
             check_apart(repaired, pruned)
             check_apart(repaired, dense)
+            check_alone(repaired, [pruned, dense], session.seen[0])
         with restored_on_error(repaired) if inplace else nullcontext():
             apply_masks(repaired, masks, session.layers)  # -0 becomes +0
             terms = Terms(support, scope, new_biases=new_biases)

@@ -88,5 +88,7 @@ def read_call(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     for kind in KINDS.values():
         call = kind.read(operation, args, kwargs)
         if call is not None:
-            return call if call.weight.numel() else None  # nothing to prune
+            weight = call.weight
+            # Nothing to prune, or numbers that have no order.
+            return call if weight.numel() and not weight.is_complex() else None
     return None
