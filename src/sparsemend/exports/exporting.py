@@ -79,7 +79,8 @@ def export(
         File or folder to write.
     format
         ``"packed"``: a small file, for :func:`sparsemend.runtime.load`; BatchNorms are folded.
-        Without an example the weights alone, under their own keys.
+        Without an example the weights alone, under their own keys. ``"c"``: a folder that compiles
+        with any C compiler to a program for one batch of the example's shape.
     example
         A batch of inputs of the shape to run on; what is written is tried with it.
     dtype
@@ -138,11 +139,8 @@ def _error(request: Request, run: Any) -> float | None:
     expected = [
         x for x in tree_leaves(call(request.model, request.example)) if isinstance(x, Tensor)
     ]
-    worst = 0.0
-    for ours, theirs in zip(run(*inputs), expected, strict=True):
-        wanted = theirs.detach().cpu().double()
-        largest = float(wanted.abs().max()) if wanted.numel() else 0.0
-        difference = (torch.as_tensor(ours).double() - wanted).abs()
-        if difference.numel():
-            worst = max(worst, float(difference.max()) / (largest or 1.0))
-    return worst
+    ours = torch.cat([torch.as_tensor(x).double().reshape(-1) for x in run(*inputs)])
+    wanted = torch.cat([x.detach().cpu().double().reshape(-1) for x in expected])
+    if not len(wanted):
+        return 0.0
+    return float((ours - wanted).abs().max() / (wanted.abs().max() or 1.0))

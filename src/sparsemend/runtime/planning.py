@@ -81,6 +81,8 @@ def plan(
     shapes: Mapping[str, Shape],
     library: Library,
     lanes: int,
+    *,
+    with_dense: bool = True,
 ) -> Plan:
     """Lower a graph and choose for every layer, by trying on this machine.
 
@@ -94,23 +96,54 @@ def plan(
         The kernels.
     lanes
         1 for layout planes, else that of vectors.
+    with_dense
+        Whether PyTorch may run layers.
     """
     dense: dict[str, Choice] = {}
     trial = lower(graph, shapes, lanes=lanes, vector=library.lanes)
     chosen = _try_all(trial, library)
     for layer in trial.layers:
         density = chosen[layer.task.name].density
-        if density > _DENSE_FROM:
+        if with_dense and density > _DENSE_FROM:
             seconds = _dense_seconds(layer, shapes)
             if seconds < _CLEARLY * chosen[layer.task.name].seconds:
                 name = layer.task.layer
                 dense[layer.task.name] = Choice(name, density, "dense", (0, 0), 0, seconds)
     program = lower(graph, shapes, lanes=lanes, vector=library.lanes, dense=frozenset(dense))
+    return _planned(program, [layer.task.name for layer in trial.layers], chosen | dense)
+
+
+def plan_untried(graph: Graph, shapes: Mapping[str, Shape], *, vector: int, most: int) -> Plan:
+    """A plan in layout planes that is the same everywhere: the largest tiles, no blocks.
+
+    Parameters
+    ----------
+    graph, shapes
+        The network and the shapes of its values.
+    vector
+        Floats of a vector.
+    most
+        Vectors that registers can hold as sums.
+    """
+    program = lower(graph, shapes, lanes=1, vector=vector)
+    choices = {}
     for layer in program.layers:
-        _apply(layer, chosen[layer.task.name], program.weights)
-    names = [layer.task.name for layer in trial.layers]
-    choices = tuple(dense.get(name, chosen[name]) for name in names)
-    return Plan(program, choices, _arena(program), program.weights.array())
+        tile = (1, 1)
+        if layer.step.kind == Kind.CONVOLUTION:
+            *_, tile = _tiles(layer.step.output, 1, vector, most)
+        choices[layer.task.name] = Choice(layer.task.layer, _density(layer), "sparse", tile, 1, 0.0)
+    return _planned(program, list(choices), choices)
+
+
+def _planned(program: Program, names: list[str], choices: Mapping[str, Choice]) -> Plan:
+    for layer in program.layers:
+        _apply(layer, choices[layer.task.name], program.weights)
+    made = tuple(choices[name] for name in names)
+    return Plan(program, made, _arena(program), program.weights.array())
+
+
+def _density(layer: Layer) -> float:
+    return len(layer.kept.row) / max(layer.task.operation.tensors()["weight"].numel(), 1)
 
 
 def _try_all(program: Program, library: Library) -> dict[str, Choice]:
@@ -119,8 +152,7 @@ def _try_all(program: Program, library: Library) -> dict[str, Choice]:
     arena[:] = 0.5  # as fast as any other numbers, unless they are denormal
     found: dict[str, Choice] = {}
     for layer in program.layers:
-        weight = layer.task.operation.tensors()["weight"]
-        density = len(layer.kept.row) / max(weight.numel(), 1)
+        density = _density(layer)
         best: Choice | None = None
         for rows, columns, blocks in _candidates(layer, library):
             choice = Choice(layer.task.layer, density, "sparse", (rows, columns), blocks, 0.0)
@@ -152,7 +184,7 @@ def _candidates(layer: Layer, library: Library) -> Iterator[tuple[int, int, int]
         yield 1, 1, 1
         return
     rows_kept = len(layer.kept.row) / max(len(layer.kept.bias), 1)
-    for rows, columns in _tiles(step.output, step.lanes, library):
+    for rows, columns in _tiles(step.output, step.lanes, library.lanes, library.most):
         yield rows, columns, 1
         span = columns * library.lanes * 4 * (1 if step.lanes == 1 else step.stride_x)
         if step.lanes == 1:
@@ -167,18 +199,18 @@ def _candidates(layer: Layer, library: Library) -> Iterator[tuple[int, int, int]
                 yield rows, columns, blocks
 
 
-def _tiles(view: View, lanes: int, library: Library) -> Iterator[tuple[int, int]]:
+def _tiles(view: View, lanes: int, vector: int, most: int) -> Iterator[tuple[int, int]]:
     """Sizes of tiles that fill the registers and divide the image well."""
     height, width, pitch = int(view.height), int(view.width), int(view.pitch)
-    widest = 16 if library.most >= 28 else 12
+    widest = 16 if most >= 28 else 12
     if lanes == 1:
-        vectors = -(-height * pitch // library.lanes)
-        for most in sorted({4, 6, 8, widest}):
-            tiles = -(-vectors // most)
+        vectors = -(-height * pitch // vector)
+        for size in sorted({4, 6, 8, widest}):
+            tiles = -(-vectors // size)
             yield 1, -(-vectors // tiles)
         return
     shapes = [(r, c) for r in range(1, 5) for c in range(1, widest + 1)
-              if (r == 1 or c >= 2) and r * c <= library.most]  # fmt: skip
+              if (r == 1 or c >= 2) and r * c <= most]  # fmt: skip
 
     def waste(shape: tuple[int, int]) -> float:
         """Sums for every position: more where a tile ends beyond the image, or is small."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sparsemend.errors import SparsemendError, did_you_mean
+from sparsemend.exports.formats.c import C
 from sparsemend.exports.formats.format import Format
 from sparsemend.exports.formats.packed import PACKED
 
-FORMATS: Mapping[str, Format] = {each.name: each for each in (PACKED,)}
+FORMATS: Mapping[str, Format] = {each.name: each for each in (PACKED, C)}
 
 
 def format_named(name: str) -> Format:

@@ -3,6 +3,7 @@
  *   NAME(x)    name of a function for this instruction set
  *   TARGET     attribute of such functions
  *   MOST       accumulators that registers can hold
+ *   PLANES     if defined, layout planes alone: fewer kernels to compile
  * Vectors are those of the compiler (GCC and Clang), so that this is plain C for any machine. */
 
 /* Aligned like a float: vectors are read from anywhere. */
@@ -159,17 +160,26 @@ typedef void (*NAME(kernel))(const char *, ptrdiff_t, const struct nonzero *, in
         const struct NAME(ending) *end) {                                                        \
         NAME(tile)(R, T, S, CHAINS((R) * (T)), in, in_row, w, count, end);                       \
     }
+#ifdef PLANES
+#define KERNELS(R, T) KERNEL(R, T, 1)
+#define PAIR(R, T) {NAME(tile_##R##_##T##_1), 0}
+#else
 #define KERNELS(R, T) KERNEL(R, T, 1) KERNEL(R, T, 2)
+#define PAIR(R, T) {NAME(tile_##R##_##T##_1), NAME(tile_##R##_##T##_2)}
+#endif
 /* clang-format off */
 KERNELS(1, 1) KERNELS(1, 2) KERNELS(1, 3) KERNELS(1, 4) KERNELS(1, 5) KERNELS(1, 6) KERNELS(1, 7)
 KERNELS(1, 8) KERNELS(1, 9) KERNELS(1, 10) KERNELS(1, 11) KERNELS(1, 12)
+#ifndef PLANES
 KERNELS(2, 2) KERNELS(2, 3) KERNELS(2, 4) KERNELS(2, 5) KERNELS(2, 6)
 KERNELS(3, 2) KERNELS(3, 3) KERNELS(3, 4) KERNELS(4, 2) KERNELS(4, 3)
+#endif
 #if MOST >= 28
 KERNELS(1, 13) KERNELS(1, 14) KERNELS(1, 15) KERNELS(1, 16)
+#endif
+#if MOST >= 28 && !defined(PLANES)
 KERNELS(2, 7) KERNELS(2, 8) KERNELS(2, 14) KERNELS(3, 7) KERNELS(3, 8) KERNELS(4, 4) KERNELS(4, 7)
 #endif
-#define PAIR(R, T) {NAME(tile_##R##_##T##_1), NAME(tile_##R##_##T##_2)}
 static const NAME(kernel) NAME(kernels)[5][17][2] = {
     [1] = {[1] = PAIR(1, 1), [2] = PAIR(1, 2), [3] = PAIR(1, 3), [4] = PAIR(1, 4),
            [5] = PAIR(1, 5), [6] = PAIR(1, 6), [7] = PAIR(1, 7), [8] = PAIR(1, 8),
@@ -178,6 +188,7 @@ static const NAME(kernel) NAME(kernels)[5][17][2] = {
            [13] = PAIR(1, 13), [14] = PAIR(1, 14), [15] = PAIR(1, 15), [16] = PAIR(1, 16),
 #endif
     },
+#ifndef PLANES
     [2] = {[2] = PAIR(2, 2), [3] = PAIR(2, 3), [4] = PAIR(2, 4), [5] = PAIR(2, 5), [6] = PAIR(2, 6),
 #if MOST >= 28
            [7] = PAIR(2, 7), [8] = PAIR(2, 8), [14] = PAIR(2, 14),
@@ -193,6 +204,7 @@ static const NAME(kernel) NAME(kernels)[5][17][2] = {
            [4] = PAIR(4, 4), [7] = PAIR(4, 7),
 #endif
     },
+#endif
 };
 /* clang-format on */
 
