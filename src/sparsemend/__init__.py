@@ -22,6 +22,7 @@ from sparsemend.reports import Report, report
 from sparsemend.search import AllocationSearch
 from sparsemend.sweeps import AblationResult, SweepResult
 from sparsemend.sweeps.ablate import ablate
+from sparsemend.timing import Timing, bench
 from sparsemend.verbs.allocate import allocate
 from sparsemend.verbs.compress import compress
 from sparsemend.verbs.compression import CompressionResult
@@ -48,10 +49,12 @@ __all__ = [
     "SparsemendError",
     "SparsemendWarning",
     "SweepResult",
+    "Timing",
     "__version__",
     "ablate",
     "agreement",
     "allocate",
+    "bench",
     "calibrate",
     "compress",
     "data",

@@ -20,6 +20,8 @@ def test_commands():
         "diagnose",
         "allocate",
         "compress",
+        "export",
+        "bench",
         "sweep",
         "ablate",
         "report",

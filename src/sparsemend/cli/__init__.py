@@ -10,10 +10,12 @@ import sparsemend
 from sparsemend.cli import (
     ablate,
     allocate,
+    bench,
     compress,
     demo,
     diagnose,
     evaluate,
+    export,
     report,
     sweep,
 )
@@ -23,6 +25,8 @@ _COMMANDS = (
     diagnose.diagnose,
     allocate.allocate,
     compress.compress,
+    export.export,
+    bench.bench,
     sweep.sweep,
     ablate.ablate,
     report.report,
