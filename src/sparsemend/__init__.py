@@ -26,6 +26,7 @@ from sparsemend.timing import Timing, bench
 from sparsemend.verbs.allocate import allocate
 from sparsemend.verbs.compress import compress
 from sparsemend.verbs.compression import CompressionResult
+from sparsemend.verbs.plan import Plan
 
 # Last: importing the packages of the same names set these names to the packages.
 from sparsemend.verbs.repair import repair  # isort: skip
@@ -45,6 +46,7 @@ __all__ = [
     "Export",
     "Layer",
     "LayerSet",
+    "Plan",
     "Report",
     "SparsemendError",
     "SparsemendWarning",

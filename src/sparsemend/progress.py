@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 
@@ -34,12 +36,40 @@ class Advance(Protocol):
 # rich allows one live display at a time, so an inner bar joins the outer one's display.
 _display: ContextVar[Progress | None] = ContextVar("display", default=None)
 _shown: ContextVar[bool | None] = ContextVar("shown", default=None)
+_announced: ContextVar[bool] = ContextVar("announced", default=False)
+
+
+class _Steps(MofNCompleteColumn):
+    """How many steps are done; of a time, there are none."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if _seconds(task) is not None else super().render(task)
+
+
+class _Bar(BarColumn):
+    """How much is done; of a time, how much has passed."""
+
+    def render(self, task: Task) -> ProgressBar:
+        seconds = _seconds(task)
+        if seconds is None:
+            return super().render(task)
+        passed = min(task.elapsed or 0.0, seconds)
+        return ProgressBar(total=seconds, completed=passed, width=self.bar_width)
+
+
+def _seconds(task: Task) -> float | None:
+    seconds: float | None = task.fields.get("seconds")
+    return seconds
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """How long it will take, where the number of steps is known."""
+    """How long it will take, where the number of steps or the time is known."""
 
     def render(self, task: Task) -> Text:
+        seconds = _seconds(task)
+        if seconds is not None:
+            left = timedelta(seconds=max(0, round(seconds - (task.elapsed or 0.0))))
+            return Text(f"{left} left", style="progress.remaining")
         return Text() if task.total is None else Text.assemble(super().render(task), " left")
 
 
@@ -63,6 +93,28 @@ def progress_shown(show: bool | None) -> Iterator[None]:
         _shown.reset(token)
 
 
+@contextmanager
+def announcing() -> Iterator[None]:
+    """Say what is done within also where no bars are shown, on standard error."""
+    token = _announced.set(True)
+    try:
+        yield
+    finally:
+        _announced.reset(token)
+
+
+def announce(text: str) -> None:
+    """Say something about the work that is beginning, where bars or announcements are shown."""
+    show = _shown.get()
+    if not (_announced.get() or (sys.stderr.isatty() if show is None else show)):
+        return
+    display = _display.get()
+    if display is None:
+        print(text, file=sys.stderr, flush=True)
+    else:
+        display.console.print(text, markup=False, highlight=False)
+
+
 def _nothing(description: str | None = None, done: float | None = None) -> None:
     """There is no bar."""
 
@@ -80,7 +132,24 @@ def _advancing(display: Progress, task: TaskID) -> Advance:
 
 
 @contextmanager
-def progress_bar(description: str, total: float | None) -> Iterator[Advance]:
+def timed_bar(description: str, seconds: float) -> Iterator[None]:
+    """A bar of time, over those of what is done within.
+
+    Parameters
+    ----------
+    description
+        What is going on.
+    seconds
+        How long it is thought to take.
+    """
+    with progress_bar(description, None, seconds=seconds):
+        yield
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: float | None, *, seconds: float | None = None
+) -> Iterator[Advance]:
     """Yield a function that advances a bar by one step.
 
     Parameters
@@ -89,6 +158,8 @@ def progress_bar(description: str, total: float | None) -> Iterator[Advance]:
         What is going on, shown before the bar.
     total
         Number of steps; None where it is not known.
+    seconds
+        How long it will take, where that is known instead.
     """
     show = _shown.get()
     if not (sys.stderr.isatty() if show is None else show):
@@ -96,7 +167,7 @@ def progress_bar(description: str, total: float | None) -> Iterator[Advance]:
         return
     outer = _display.get()
     if outer is not None:
-        task = outer.add_task(description, total=total)
+        task = outer.add_task(description, total=total, seconds=seconds)
         try:
             yield _advancing(outer, task)
         finally:
@@ -104,8 +175,8 @@ def progress_bar(description: str, total: float | None) -> Iterator[Advance]:
         return
     columns = (
         TextColumn("{task.description:<28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        _Bar(),
+        _Steps(),
         TimeElapsedColumn(),
         TextColumn("elapsed"),
         _TimeLeft(),
@@ -113,7 +184,7 @@ def progress_bar(description: str, total: float | None) -> Iterator[Advance]:
     console = Console(stderr=True, force_terminal=True if show else None)
     with Progress(*columns, console=console, transient=True) as display:
         token = _display.set(display)
-        task = display.add_task(description, total=total)
+        task = display.add_task(description, total=total, seconds=seconds)
         try:
             yield _advancing(display, task)
         finally:

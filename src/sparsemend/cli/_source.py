@@ -64,6 +64,15 @@ class Source:
             found = max(1, min(wanted[0], self.data.train_size - heldout_size)), heldout_size
         return found
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether accuracy can be measured."""
+        return self.data.has_labels and self.data.test_size > 0
+
+    def tested(self, limit: int | None) -> int:
+        """On how many inputs accuracy is measured."""
+        return self.data.test_size if limit is None else min(limit, self.data.test_size)
+
     def describe_shares(self, calibration_size: int, heldout_size: int) -> str:
         """Which inputs serve for what, as a line."""
         held = f"{heldout_size:,} others to judge on" if heldout_size else "none held out"

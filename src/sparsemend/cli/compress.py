@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
+import shlex
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -20,10 +25,11 @@ from sparsemend.cli._options import (
     REPORT,
     WEIGHTS,
 )
-from sparsemend.cli._output import check_out, percent, print_json, report_path
+from sparsemend.cli._output import check_out, print_json, report_path
 from sparsemend.cli._source import Source, load_source
 from sparsemend.masks import apply_masks
 from sparsemend.models.weights import added_biases
+from sparsemend.progress import announcing
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.options import (
     BUDGET,
@@ -43,6 +49,10 @@ from sparsemend.recipe.options import (
     Option,
 )
 from sparsemend.reports import Compression, other_rules
+from sparsemend.verbs.screen import as_text, first_screen
+
+# Part of the time for all that measuring accuracy may take, for three networks.
+_TESTING, _EVALUATIONS = 0.15, 3
 
 
 @command(
@@ -64,6 +74,7 @@ from sparsemend.reports import Compression, other_rules
     HELDOUT,
     Option("flip", bool, "Add mirrored copies of the calibration images.", False),
     SEED,
+    Option("plan", Path, "Do again what an earlier compress --json, in this file, has planned."),
     Option("out", Path, "Write the sparse network here."),
     REPORT,
     NO_REPORT,
@@ -80,21 +91,31 @@ def compress(given: Given) -> None:
     beside = None if out is None else out.with_suffix(".html")
     page = report_path(given.report, given.no_report, beside)
     recipe = {**given.only(RECIPE), "rule": _rule(given.rule)}
-    Recipe(**recipe)  # a bad one is refused before any work
+    checked = Recipe(**recipe)  # a bad one is refused before any work
+    plan = None if given.plan is None else sm.Plan.load(given.plan)
     source = load_source(given)
     seed = given.seed
     size, heldout_size = source.shares(given.calibration_size, given.heldout_size)
     unseen = source.heldout(heldout_size, size, seed)
-    dense = _top1(source, source.model, given)  # first, so that a bad --limit costs no work
+    timed = checked.planned and plan is None
+    clock = Clock(checked.limit.seconds if timed else math.inf)
+    # First, so that a bad --limit costs no work.
+    dense, limit = _dense_top1(source, given.limit, clock)
     seen = source.calibration(size, seed, flip=given.flip)
-    result = sm.compress(source.model, seen, heldout=unseen, **recipe)
+    if timed:
+        recipe["budget"] = f"{max(1, clock.left_for_work()):.0f}s"
+    with announcing():
+        result = sm.compress(source.model, seen, heldout=unseen, plan=plan, **recipe)
     pruned = copy.deepcopy(source.model)
     apply_masks(pruned, result.masks, result.layers)
     top1 = {
         "top1_dense": dense,
-        "top1_pruned": _top1(source, pruned, given),
-        "top1_repaired": _top1(source, result.model, given),
+        "top1_pruned": _top1(source, pruned, limit),
+        "top1_repaired": _top1(source, result.model, limit),
     }
+    facts: dict[str, Any] = {**top1, "model": given.weights.stem if given.weights else given.model}
+    if dense is not None:
+        facts["tested"] = source.tested(limit)
     if out is not None:
         _save(result, source, given, size)
     if page is not None:
@@ -103,33 +124,77 @@ def compress(given: Given) -> None:
         )
         diagnoses = [] if result.diagnosis is None else [result.diagnosis]
         sm.report(Compression.of(result, **top1), *others, *diagnoses).save(page)
+    values = result.to_dict() | facts | {"seed": seed, "calibration_size": size}
+    for key, path in (("out", out), ("report", page)):
+        values[key] = None if path is None else str(path)
+    values["bytes"] = None if out is None else out.stat().st_size
+    values["next"] = _next(given)
     if given.json:
-        values = result.to_dict() | top1 | {"seed": seed, "calibration_size": size}
-        for key, path in (("out", out), ("report", page)):
-            values[key] = None if path is None else str(path)
         print_json(values)
         return
     print(result)
     if result.search is not None:
         print(result.search)
     print(source.describe_shares(size, heldout_size))
-    for stage in ("dense", "pruned", "repaired"):
-        print(f"top-1 {stage:<9} {percent(top1[f'top1_{stage}']):>9}")
-    for path in (out, page):
-        if path is not None:
-            print(f"wrote {path}")
+    print(f"\n{as_text(first_screen(values))}")
 
 
-def _rule(text: str) -> str | sm.Allocation:
+def _rule(text: str | None) -> str | sm.Allocation | None:
     """The name of a rule, or an allocation from its file."""
-    return sm.Allocation.load(text) if text.endswith(".json") else text
+    return sm.Allocation.load(text) if text is not None and text.endswith(".json") else text
 
 
-def _top1(source: Source, network: nn.Module, given: Given) -> float | None:
+def _top1(source: Source, network: nn.Module, limit: int | None) -> float | None:
     """Accuracy on the test split; None where there are no labels."""
-    if not (source.data.has_labels and source.data.test_size):
+    if not source.is_labelled:
         return None
-    return sm.evaluate(network, source.test(given.limit)).top1
+    return sm.evaluate(network, source.test(limit)).top1
+
+
+def _dense_top1(source: Source, limit: int | None, clock: Clock) -> tuple[float | None, int | None]:
+    """Accuracy of the dense network, and on how many test inputs there is time to measure."""
+    if source.is_labelled and limit is None and math.isfinite(clock.seconds):
+        some = min(source.batch_size, source.data.test_size)
+        start = time.perf_counter()
+        _top1(source, source.model, some)
+        each = (time.perf_counter() - start) / some
+        affordable = int(_TESTING * clock.seconds / _EVALUATIONS / each)
+        if affordable < source.data.test_size:
+            limit = max(some, round(affordable, 1 - len(str(affordable))))
+    return clock.timed(lambda: _top1(source, source.model, limit)), limit
+
+
+class Clock:
+    """What is left of the time for all.
+
+    Parameters
+    ----------
+    seconds
+        The time; it runs from now.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._start, self._evaluation = seconds, time.perf_counter(), 0.0
+
+    def timed(self, evaluate: Callable[[], float | None]) -> float | None:
+        """Evaluate once, and so learn how long the others will take."""
+        start = time.perf_counter()
+        found = evaluate()
+        self._evaluation = time.perf_counter() - start
+        return found
+
+    def left_for_work(self) -> float:
+        """Seconds, less what the evaluations to come will take."""
+        spent = time.perf_counter() - self._start
+        return self.seconds - spent - (_EVALUATIONS - 1) * self._evaluation
+
+
+def _next(given: Given) -> str:
+    """One command to go on with."""
+    if given.out is None:
+        return "the same with --out sparse.safetensors, to keep the network"
+    source = f"--model {shlex.quote(given.model)} --weights {shlex.quote(str(given.out))}"
+    return f"sparsemend evaluate {source} --data {shlex.quote(given.data)}"
 
 
 def _save(result: sm.CompressionResult, source: Source, given: Given, size: int) -> None:

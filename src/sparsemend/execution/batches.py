@@ -80,7 +80,7 @@ def check_unlabelled(batch: Batch, where: str) -> None:
     SparsemendError
         Naming ``where``.
     """
-    if isinstance(batch, Sequence) and not isinstance(batch, str) and _looks_labelled(batch):
+    if is_labelled(batch):
         shapes = " and ".join(f"{t.dtype} {list(t.shape)}" for t in batch)
         raise SparsemendError(
             f"{where} carries labels: a pair of {shapes}",
@@ -104,7 +104,10 @@ def check_unlabelled(batch: Batch, where: str) -> None:
             )
 
 
-def _looks_labelled(batch: Sequence[Any]) -> bool:
+def is_labelled(batch: Batch) -> bool:
+    """Whether a batch is a pair of inputs and as many integer labels."""
+    if not isinstance(batch, Sequence) or isinstance(batch, str):
+        return False
     if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
         return False
     inputs, labels = batch

@@ -29,6 +29,7 @@ from sparsemend.layers.matrices import (
     unfold,
     weight_matrix,
 )
+from sparsemend.layers.multiplications import count_multiplications
 from sparsemend.layers.selection import CLASSES, EMBEDDING, LayerFilter, discover, select_layers
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "batched",
     "channel_last",
     "channel_shape",
+    "count_multiplications",
     "count_positions",
     "discover",
     "kind_named",

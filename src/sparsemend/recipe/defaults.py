@@ -3,12 +3,15 @@
 # Rule ``auto`` is no rule of weights or shapes alone, but a search that repairs.
 AUTO = "auto"
 
-RULE = AUTO
+# Without a rule and a repair of the user's, both are planned for a time; with one of the two, the
+# other is this.
+SEARCHED_RULE = AUTO
+REPAIR = "best"
+PLANNED_SECONDS = 600.0
 # Of allocations and sweeps, which search only where that is asked for.
 PLAIN_RULE = "global"
 # Of an ablation: the rule in which layers are forced.
 BASE_RULE = "erk"
-REPAIR = "best"
 SCOPE = "sequential"
 JUDGE = "auto"
 # The result has the parameters of the original.

@@ -157,8 +157,8 @@ _MASK = (
 RULE = Option(
     "rule",
     str,
-    "One of {choices}; or auto: search for the best; or the file of an allocate --json.",
-    defaults.RULE,
+    "One of {choices}; or auto: search for the best; or the file of an allocate --json. Without "
+    "a rule and a repair, both are planned for the time of --budget.",
     choices=rule_names,
     many="rules",
     sweep_help="One of {choices}, auto; repeat for several.",
@@ -175,10 +175,10 @@ MASK = Option(
 REPAIR = Option(
     "repair",
     str,
-    "Of {choices}; or as in variance+batchnorm.",
-    defaults.REPAIR,
+    f"Of {{choices}}; or as in variance+batchnorm. With a rule: default {defaults.REPAIR}.",
     choices=repair_names,
     many="repairs",
+    sweep_default=defaults.REPAIR,
     sweep_help="Of {choices}; or as in variance+batchnorm; repeat for several.",
 )
 SPARSITY = Option(
@@ -193,8 +193,8 @@ SCOPE = Option("scope", str, "One of {choices}.", defaults.SCOPE, choices=lambda
 BUDGET = Option(
     "budget",
     str,
-    f"How long rule auto may search: a number of repairs (default {DEFAULT_REPAIRS:g}), or 20min. "
-    "Ctrl-C ends the search with the best so far.",
+    f"Time for all, as in 10min (the default) or 1h; with rule auto, for its search, or a number "
+    f"of repairs (default {DEFAULT_REPAIRS:g}). Ctrl-C ends it with the best so far.",
     read=read_number,
     sweep_help=f"For rule auto, per cell: repairs (default {DEFAULT_REPAIRS:g}) or a time, as in "
     "20min.",

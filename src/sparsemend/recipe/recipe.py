@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,18 @@ from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.layers import LayerFilter
 from sparsemend.masks import MaskRule, default_mask, get_mask_rule
 from sparsemend.recipe.budget import Budget, parse_budget
-from sparsemend.recipe.defaults import AUTO, JUDGE, NEW_BIASES, REPAIR, RULE, SCOPE
+from sparsemend.recipe.defaults import (
+    AUTO,
+    JUDGE,
+    NEW_BIASES,
+    PLANNED_SECONDS,
+    REPAIR,
+    SCOPE,
+    SEARCHED_RULE,
+)
 from sparsemend.repairs import SCOPES, Formula, parse_repair
+
+PLANNED_TIME = f"{PLANNED_SECONDS:g}s"
 
 
 @dataclass(frozen=True)
@@ -28,14 +39,18 @@ class Recipe:
         Fraction of all prunable weights to remove, in [0, 1).
     rule
         Name of an allocation rule, ``"auto"`` for a search, or an allocation of that sparsity.
+        Where neither a rule nor a repair is given, both are planned for the time that the budget
+        says, and stay None; where only a repair is given, ``"auto"``.
     mask
         Name of a mask rule; empty or None for the default of the repair, which it then becomes.
     repair
-        Formula of a repair; other spellings become the canonical one.
+        Formula of a repair; other spellings become the canonical one. Where only a rule is
+        given, ``"best"``.
     scope
         ``"sequential"`` or ``"one-shot"``.
     budget
-        Of rule ``auto``: a number of repairs or a time, as text; None for all other rules.
+        Of rule ``auto``: a number of repairs or a time, as text; of a plan: a time, or a number
+        of repairs, which means rule ``auto``. None for all other rules.
     judge, output
         How closeness to the dense network is judged, and on which part of the output, as in
         :func:`sparsemend.agreement`.
@@ -58,9 +73,9 @@ class Recipe:
     """
 
     sparsity: float
-    rule: str | Allocation = RULE
+    rule: str | Allocation | None = None
     mask: str | None = None
-    repair: str = REPAIR
+    repair: str | None = None
     scope: str = SCOPE
     budget: float | str | None = None
     judge: str | LossFunction = JUDGE
@@ -70,17 +85,22 @@ class Recipe:
     exclude: str | Iterable[str] = ()
 
     def __post_init__(self) -> None:
-        formula = parse_repair(self.repair)
+        given = self.rule is not None or self.repair is not None
+        if given or not math.isfinite(parse_budget(self.budget or PLANNED_TIME).seconds):
+            object.__setattr__(self, "rule", SEARCHED_RULE if self.rule is None else self.rule)
+            object.__setattr__(self, "repair", REPAIR if self.repair is None else self.repair)
+        formula = self.formula
         if isinstance(self.rule, str) and self.rule != AUTO:
             check_rule(self.rule)
         kept_total(self.sparsity, 1)
         self._check_allocation()
         rule, chosen = _read_mask(self.mask or None, formula), self.chosen
+        mask = (self.mask or None) if self.planned else rule.name
         if self.scope not in SCOPES:
             raise SparsemendError("unknown repair scope", self.scope, ", ".join(SCOPES))
         for name, value in (
-            ("repair", str(formula)),
-            ("mask", rule.name),
+            ("repair", None if self.planned else str(formula)),
+            ("mask", mask),
             ("budget", self._read_budget()),
             ("output", self.criterion.output or None),
             ("include", chosen.include),
@@ -88,16 +108,20 @@ class Recipe:
         ):
             object.__setattr__(self, name, value)
 
+    @property
+    def planned(self) -> bool:
+        """Whether rule and repair are planned for a time."""
+        return self.rule is None
+
     @cached_property
     def formula(self) -> Formula:
-        """The repair."""
-        return parse_repair(self.repair)
+        """The repair; of a plan, the one that there would be with more time."""
+        return parse_repair(REPAIR if self.repair is None else self.repair)
 
     @property
     def mask_rule(self) -> MaskRule:
         """The mask rule."""
-        assert self.mask is not None, "spelled out when the recipe was made"
-        return get_mask_rule(self.mask)
+        return _read_mask(self.mask, self.formula)
 
     @property
     def limit(self) -> Budget:
@@ -122,12 +146,12 @@ class Recipe:
     @property
     def judges(self) -> bool:
         """Whether something is chosen by closeness on inputs that no repair sees."""
-        return self.searches or self.formula.judges
+        return self.planned or self.searches or self.formula.judges
 
     @property
     def rule_name(self) -> str:
         """Name of the rule, also of that which made a given allocation."""
-        return self.rule.rule if isinstance(self.rule, Allocation) else self.rule
+        return self.rule.rule if isinstance(self.rule, Allocation) else str(self.rule)
 
     @property
     def needs_diagnosis(self) -> bool:
@@ -136,7 +160,8 @@ class Recipe:
 
     def check(self, model: nn.Module) -> None:
         """Refuse what a network cannot have, before any work."""
-        self.formula.check(model, self.scope)
+        if not self.planned:
+            self.formula.check(model, self.scope)
 
     def _check_allocation(self) -> None:
         if not isinstance(self.rule, Allocation):
@@ -151,6 +176,8 @@ class Recipe:
             )
 
     def _read_budget(self) -> str | None:
+        if self.planned:
+            return str(parse_budget(self.budget or PLANNED_TIME))
         limit = parse_budget(self.budget)
         if self.budget is not None and not self.searches:
             raise SparsemendError(

@@ -6,13 +6,14 @@ What a repair is, says ``repair.py``; which there are, ``registry.py``; how they
 
 from sparsemend.repairs.adoption import adopt
 from sparsemend.repairs.batchnorm import has_running_norms, recalibrate, running_norms
-from sparsemend.repairs.fit import FitSettings
+from sparsemend.repairs.fit import EFFORTS, FitSettings
 from sparsemend.repairs.fold import unshiftable
 from sparsemend.repairs.formula import Formula, parse_repair
 from sparsemend.repairs.registry import REPAIRS, get_repair, repair_names, repairs
 from sparsemend.repairs.repair import SCOPES, Outcome, Repair, Restored, Support, Terms
 
 __all__ = [
+    "EFFORTS",
     "REPAIRS",
     "SCOPES",
     "FitSettings",

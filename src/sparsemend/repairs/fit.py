@@ -67,6 +67,16 @@ class FitSettings:
     schedule: Schedule = field(default_factory=Schedule)
 
 
+# How much work a reconstruction may be. The quick one chooses the support once, in fewer sweeps,
+# which leaves most of the closeness at a fraction of the time.
+EFFORTS: dict[str, FitSettings] = {
+    "full": FitSettings(),
+    "quick": FitSettings(
+        reselections=0, schedule=Schedule(iterations=24, shrink=16, every=4, growth=1.69)
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Fit:
     """A fitted layer: weight matrix [groups, rows, d], shift [C], and its mask."""

@@ -16,8 +16,9 @@ from sparsemend.reports.contents import Compression, Contents
 from sparsemend.reports.drawing.figure import Figure
 from sparsemend.reports.drawing.images import write_images
 from sparsemend.reports.drawing.page import page
+from sparsemend.reports.drawing.text import escape
 from sparsemend.reports.figures.registry import FIGURES
-from sparsemend.reports.words import sentences
+from sparsemend.reports.words import facts_of, sentences
 from sparsemend.sweeps import AblationResult, Record, SweepResult
 from sparsemend.verbs.compression import CompressionResult
 
@@ -36,16 +37,26 @@ class Report:
         Plain sentences, the first of them the headline.
     figures
         In the order of the page.
+    facts
+        Labelled lines on top.
     """
 
     title: str
     subtitle: str
     summary: tuple[str, ...]
     figures: tuple[Figure, ...]
+    facts: tuple[tuple[str, str], ...] = ()
 
     def html(self) -> str:
         """One page that needs no network and no other file."""
-        return page(self.title, self.subtitle, self.summary, self.figures)
+        return page(self.title, self.subtitle, self.summary, self.figures, self.facts)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the page, in a frame of its own."""
+        return (
+            f'<iframe srcdoc="{escape(self.html())}" width="100%" height="640" '
+            f'style="border:0" title="{escape(self.title)}"></iframe>'
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page; the file appears whole or not at all."""
@@ -120,6 +131,7 @@ def report(
         subtitle=_subtitle(contents),
         summary=tuple(sentences(contents)) or (figures[0].title,),
         figures=figures,
+        facts=facts_of(contents),
     )
 
 

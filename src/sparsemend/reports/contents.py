@@ -47,6 +47,13 @@ class Compression:
         Closeness to the dense network in words, also where outputs are no class scores.
     unshifted
         Layers that were repaired without a shift, for want of a bias.
+    coverage
+        How much of all weights that multiply, of all parameters, the pruned layers are; as
+        ``Coverage.to_dict`` gives it, None where it is not known.
+    multiplications
+        Layer → multiplications for one input of the dense network.
+    note
+        What was planned for a time, in words.
     """
 
     allocation: Allocation
@@ -65,6 +72,9 @@ class Compression:
     added_biases: tuple[str, ...] = ()
     judged: str = ""
     unshifted: tuple[str, ...] = ()
+    coverage: Mapping[str, Any] | None = None
+    multiplications: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
 
     @classmethod
     def of(cls, result: CompressionResult, **top1: float | None) -> Compression:
@@ -90,6 +100,9 @@ class Compression:
                 added_biases=tuple(values["added_biases"]),
                 judged=values.get("judged", ""),
                 unshifted=tuple(values.get("unshifted", ())),  # what earlier versions did not say
+                coverage=values.get("coverage"),
+                multiplications=values.get("multiplications") or {},
+                note=(values.get("plan") or {}).get("note", ""),
                 **{key: values[key] for key in plain},
                 **top1,
             )

@@ -177,4 +177,6 @@ class Session:
         other.__dict__["layers"] = self.layers
         if "jury" in self.__dict__:
             other.__dict__["jury"] = self.jury
+        if "reference" in self.__dict__ and judged is self.unseen:
+            other.__dict__["reference"] = self.reference
         return other

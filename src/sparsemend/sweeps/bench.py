@@ -24,8 +24,8 @@ from sparsemend.progress import progress_shown
 from sparsemend.sweeps.fingerprint import inputs_fingerprint, mask_fingerprint
 from sparsemend.sweeps.inputs import Network
 from sparsemend.sweeps.records import Failure, Record, Settings, Task
-from sparsemend.verbs.compress import run_recipe
 from sparsemend.verbs.compression import CompressionResult
+from sparsemend.verbs.running import run_recipe
 
 Outcomes = Generator[Record | Failure, None, None]
 # Computes tasks somewhere and in any order; yields what each gave as soon as it is there.

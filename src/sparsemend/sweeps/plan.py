@@ -78,7 +78,9 @@ def check_cells(model: nn.Module, cells: Iterable[Cell], scope: str) -> list[Cel
     for cell in cells:
         recipe = Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, scope)
         recipe.check(model)
-        checked.append(dataclasses.replace(cell, mask=recipe.mask_rule.name, repair=recipe.repair))
+        checked.append(
+            dataclasses.replace(cell, mask=recipe.mask_rule.name, repair=str(recipe.formula))
+        )
     return list(dict.fromkeys(checked))
 
 

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+import dataclasses
+from collections.abc import Iterable
+from contextlib import nullcontext
 
 from torch import nn
 
 from sparsemend.allocation import Allocation
 from sparsemend.calibration import Calibration
-from sparsemend.diagnosis import Diagnosis, session_diagnosis
-from sparsemend.errors import SparsemendError
+from sparsemend.diagnosis import Diagnosis
 from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
 from sparsemend.execution.restoring import restored_on_error
-from sparsemend.layers.refusals import check_alone, check_apart, check_copy, refuse_unsupported
+from sparsemend.execution.rows import as_batches
+from sparsemend.layers import count_multiplications
+from sparsemend.layers.refusals import check_copy, refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
-from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, REPAIR, RULE, SCOPE
-from sparsemend.repairs import Terms
-from sparsemend.search import damage_curves, find_allocation, start_support
+from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, SCOPE
 from sparsemend.session import Session
-from sparsemend.verbs.allocate import allocate
 from sparsemend.verbs.compression import CompressionResult
-from sparsemend.verbs.verification import shapes_of, verify_result
+from sparsemend.verbs.plan import Plan
+from sparsemend.verbs.planning import rerun, run_planned
+from sparsemend.verbs.running import run_recipe
 
 
 def compress(
     model: nn.Module,
     batches: Batches,
     sparsity: float,
-    rule: str | Allocation = RULE,
+    rule: str | Allocation | None = None,
     mask: str | None = None,
-    repair: str = REPAIR,
+    repair: str | None = None,
     *,
     scope: str = SCOPE,
     heldout: Batches | None = None,
     budget: float | str | None = None,
+    plan: Plan | None = None,
     judge: str | LossFunction = JUDGE,
     output: str | int | None = None,
     new_biases: bool = NEW_BIASES,
@@ -56,11 +57,14 @@ def compress(
     model
         The dense network; unchanged unless ``inplace``.
     batches
-        Unlabelled calibration batches, or one tensor [N, ...]; held in memory.
+        Unlabelled calibration batches, or one tensor [N, ...]; held in memory. Or a
+        ``DataLoader``, whose labels are left out, a ``datasets.Dataset`` or a list of dictionaries,
+        one an input, whose columns have the names of the network's arguments.
     sparsity
         Fraction of all prunable weights to remove, in [0, 1).
     rule
-        Allocation rule, see :func:`sparsemend.allocate`; or ``"auto"``: a search, started from
+        Without a rule and a repair, both are planned for the time of ``budget``. Else an
+        allocation rule, see :func:`sparsemend.allocate`; or ``"auto"``: a search, started from
         all of these, for the allocation whose repaired network is closest to the dense one; or
         an allocation of this sparsity.
     mask
@@ -68,8 +72,8 @@ def compress(
         chosen jointly with the reconstruction. Default: gradual with a repair that
         reconstructs, else magnitude.
     repair
-        Repair formula, see :func:`sparsemend.repairs`. Default ``"best"``: the ending that is
-        closest to the dense network on ``heldout``.
+        Repair formula, see :func:`sparsemend.repair`. With a rule, by default ``"best"``: the
+        ending that is closest to the dense network on ``heldout``.
     scope
         ``"sequential"`` or ``"one-shot"``.
     heldout
@@ -77,8 +81,12 @@ def compress(
         them rule ``auto`` and repair ``best`` set the last fifth of the batches aside, and
         others are measured on the calibration inputs.
     budget
-        How long rule ``auto`` may search: a number of repairs (default 40), or a time such as
-        ``"20min"``. An interrupt (Ctrl-C) ends the search with the best so far.
+        How long all may take, ``"10min"`` by default: the first steps are measured, what fits is
+        said at once and done. For rule ``auto``, how long it may search: a number of repairs
+        (default 40), or a time. An interrupt (Ctrl-C) ends either with the best so far.
+    plan
+        What was done before, from the ``plan`` of a result: the same is done again, to the bit, in
+        the place of rule, mask, repair, scope and budget.
     judge, output
         How closeness to the dense network is judged, and on which part of the network's output
         alone, as in :func:`sparsemend.agreement`. By default every floating-point tensor of the
@@ -123,6 +131,8 @@ def compress(
     )
     refuse_unsupported(model)
     recipe.check(model)
+    batches = as_batches(model, batches)
+    heldout = None if heldout is None else as_batches(model, heldout)
     if inplace:  # the session sees a copy, which cannot show what is wrong with copies
         batches = materialise(batches)
         check_copy(model, batches[0])
@@ -138,111 +148,12 @@ def compress(
             judging=recipe.judges,
         )
         with restored_on_error(model) if inplace else nullcontext():
-            return run_recipe(session, recipe, diagnosis=diagnosis, into=model if inplace else None)
-
-
-def run_recipe(
-    session: Session,
-    recipe: Recipe,
-    *,
-    diagnosis: Diagnosis | None = None,
-    into: nn.Module | None = None,
-) -> CompressionResult:
-    """Make a network sparse as a recipe says.
-
-    Parameters
-    ----------
-    session
-        The dense network and its inputs, with the recipe's criterion.
-    recipe
-        What to do.
-    diagnosis
-        Of the session's network, for rules that read one; default one for the repair.
-    into
-        A network equal to the dense one, to be changed in place; default a copy.
-    """
-    seconds: dict[str, float] = {}
-    session.check_outputs()
-    diagnosing = recipe.needs_diagnosis and diagnosis is None
-    reads_moments = recipe.searches or diagnosing or recipe.mask_rule.needs == "moments"
-    if reads_moments and not session.calibrated:
-        with _timed(seconds, "calibrate"):
-            _ = session.calibration
-    search = None
-    if recipe.searches:
-        if diagnosis is None:
-            with _timed(seconds, "diagnose"):
-                diagnosis = damage_curves(session, recipe)
-        with _timed(seconds, "search"):
-            search = find_allocation(session, recipe, diagnosis)
-        allocation = search.allocation
-    else:
-        if diagnosing:
-            with _timed(seconds, "diagnose"):
-                repair, mask = recipe.formula.diagnosis, recipe.mask_rule.name
-                diagnosis = session_diagnosis(session, repair, mask)
-        with _timed(seconds, "allocate"):
-            allocation = _allocation(session, recipe, diagnosis)
-    network = copy.deepcopy(session.model) if into is None else into
-    check_apart(network, session.model)
-    copied, original = (network, session.model) if into is None else (session.model, network)
-    check_alone(copied, [original], session.seen[0])
-    with _timed(seconds, "prune"):
-        support = start_support(session, network, allocation, recipe.mask_rule)
-    with _timed(seconds, "repair"):
-        terms = Terms(support, recipe.scope, new_biases=recipe.new_biases)
-        outcome = recipe.formula.run(session, network, terms)
-        parameters = shapes_of(session.model)
-        verify_result(
-            network,
-            parameters,
-            outcome.masks,
-            allocation,
-            session.layers,
-            outcome.added_biases,
-        )
-        check_apart(network, session.model)
-    with _timed(seconds, "compare"):
-        closeness = session.reference.agreement(network)
-    return CompressionResult(
-        model=network,
-        masks=outcome.masks,
-        allocation=allocation,
-        rule=recipe.rule_name,
-        mask=recipe.mask_rule.name,
-        repair=outcome.repair or str(recipe.formula),
-        scope=recipe.scope,
-        agreement=closeness,
-        heldout=session.heldout,
-        diagnosis=diagnosis if recipe.searches or recipe.needs_diagnosis else None,
-        search=search,
-        layers=session.layers,
-        added_biases=outcome.added_biases,
-        unshifted=outcome.unshifted,
-        tried=outcome.tried,
-        seconds=seconds,
-    )
-
-
-def _allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis | None) -> Allocation:
-    """The recipe's own, or that of its rule."""
-    if isinstance(recipe.rule, Allocation):
-        sizes = recipe.rule.sizes
-        strange = [layer.name for layer in session.layers if sizes.get(layer.name) != layer.size]
-        if strange:
-            raise SparsemendError(
-                "the allocation lacks layers of the network, or has them in another size",
-                strange[:5],
-                fix="allocate for the network that is compressed",
-            )
-        return recipe.rule
-    return allocate(
-        session.model, recipe.sparsity, recipe.rule, diagnosis=diagnosis, layers=session.layers
-    )
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
+            into = model if inplace else None
+            if plan is not None:
+                result = rerun(session, recipe, plan, into=into)
+            elif recipe.planned:
+                result = run_planned(session, recipe, into=into)
+            else:
+                result = run_recipe(session, recipe, diagnosis=diagnosis, into=into)
+            counted = count_multiplications(session.model, session.layers, session.seen[0])
+            return dataclasses.replace(result, multiplications=counted)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.errors import printable
+from sparsemend.errors import SparsemendError, printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
+from sparsemend.files import atomic_write, make_folder
 from sparsemend.layers import Coverage, LayerSet
 from sparsemend.search import AllocationSearch
+from sparsemend.verbs.plan import Plan
+from sparsemend.verbs.screen import as_html, first_screen
 
 # So many layers are named in the text of a result.
 _NAMED = 8
@@ -59,6 +64,11 @@ class CompressionResult:
         ``repair`` names the winner.
     seconds
         Stage → wall-clock seconds.
+    multiplications
+        Layer → multiplications of its weights for one input of the dense network; empty where they
+        were not counted.
+    plan
+        Where rule and repair were planned for a time: what was done, to do it again exactly.
     """
 
     model: nn.Module
@@ -77,6 +87,8 @@ class CompressionResult:
     unshifted: tuple[str, ...] = ()
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    multiplications: Mapping[str, int] = field(default_factory=dict)
+    plan: Plan | None = None
 
     @property
     def sparsity(self) -> float:
@@ -112,6 +124,8 @@ class CompressionResult:
             "unshifted": list(self.unshifted),
             "coverage": None if self.coverage is None else self.coverage.to_dict(),
             "seconds": dict(self.seconds),
+            "multiplications": dict(self.multiplications),
+            "plan": None if self.plan is None else self.plan.to_dict(),
             "version": importlib.metadata.version("sparsemend"),
         }
 
@@ -127,6 +141,44 @@ class CompressionResult:
             {**(metadata or {}), **facts},
             added_biases=self.added_biases,
         )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write a network of transformers so that ``from_pretrained`` reads it, and the plan.
+
+        Parameters
+        ----------
+        folder
+            Where to; made if missing. The network's configuration and weights go there under their
+            own keys, and ``sparsemend.json`` with what was done.
+
+        Raises
+        ------
+        SparsemendError
+            If the network has no ``save_pretrained``, or got biases that it does not read back.
+        """
+        save = getattr(self.model, "save_pretrained", None)
+        if not callable(save):
+            raise SparsemendError(
+                "the network has no save_pretrained",
+                type(self.model).__name__,
+                "a network of transformers",
+                "use result.save('sparse.safetensors')",
+            )
+        if self.added_biases:
+            raise SparsemendError(
+                "from_pretrained would not read the biases that were added",
+                list(self.added_biases)[:_NAMED],
+                fix="compress without new_biases, or use result.save('sparse.safetensors')",
+            )
+        target = Path(folder)
+        make_folder(target, "the folder of the network")
+        save(target)
+        facts = json.dumps(self.to_dict(), indent=1).encode()
+        atomic_write(target / "sparsemend.json", lambda file: file.write(facts))
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return as_html(first_screen(self.to_dict()), self.allocation.densities)
 
     def __str__(self) -> str:
         where = "held-out" if self.heldout else "calibration"
@@ -147,6 +199,9 @@ class CompressionResult:
         if inside:
             more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""
             lines.append(f"pruned inside of larger modules: {', '.join(inside[:4])}{more}")
+        if self.plan is not None and self.plan.trials:
+            losses = ", ".join(f"{rule} {loss:.4f}" for rule, loss in self.plan.trials.items())
+            lines.append(f"tried ({self.agreement.label}): {losses}")
         if len(self.tried) > 1:
             losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self.tried.items())
             lines.append(f"tried ({self.agreement.label}): {losses}")

@@ -15,10 +15,18 @@ from sparsemend.reports.drawing.text import escape, plural
 
 # Drawings that are wider scroll on a phone instead of shrinking beyond legibility.
 _WIDE = 600
+# Those that are narrower keep their size: their text would grow with them.
+_NARROW = 320
 _LEAD = 4  # Sentences of the summary that are always shown.
 
 
-def page(title: str, subtitle: str, summary: Sequence[str], figures: Sequence[Figure]) -> str:
+def page(
+    title: str,
+    subtitle: str,
+    summary: Sequence[str],
+    figures: Sequence[Figure],
+    facts: Sequence[tuple[str, str]] = (),
+) -> str:
     """HTML that loads nothing: style and script are inside, and no other may run.
 
     Parameters
@@ -29,6 +37,8 @@ def page(title: str, subtitle: str, summary: Sequence[str], figures: Sequence[Fi
         Plain sentences, the first of them the headline.
     figures
         In the order in which they are shown.
+    facts
+        Label and text of the lines on top.
     """
     static = files("sparsemend.reports.drawing") / "static"
     style = css_variables() + (static / "report.css").read_text(encoding="utf-8")
@@ -52,6 +62,7 @@ def page(title: str, subtitle: str, summary: Sequence[str], figures: Sequence[Fi
 <body>
 <header>
 <p class="kicker"><b>{escape(title)}</b> {escape(subtitle)}</p>
+{_facts(facts)}
 {"".join(_summary(summary))}
 {_contents(figures)}
 </header>
@@ -68,6 +79,11 @@ def page(title: str, subtitle: str, summary: Sequence[str], figures: Sequence[Fi
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
+    return f'<dl class="facts">{rows}</dl>' if rows else ""
 
 
 def _summary(summary: Sequence[str]) -> Iterator[str]:
@@ -99,8 +115,10 @@ def _section(figure: Figure) -> str:
     plates = "".join(svg(plate) for plate in figure.plates)
     csv, rows = figure.table.csv(), plural(len(figure.table.rows), "row")
     many = " many" if figure.columns > 3 else ""
-    wide = " wide" if any(layout(plate).width > _WIDE for plate in figure.plates) else ""
-    return f"""<section id="{key}" class="figure{" compact" if figure.compact else ""}">
+    widths = [layout(plate).width for plate in figure.plates]
+    wide = " wide" if max(widths) > _WIDE else ""
+    compact = " compact" if figure.compact or max(widths) < _NARROW else ""
+    return f"""<section id="{key}" class="figure{compact}">
 <h2 id="{key}-title">{title}</h2>
 <p class="caption">{escape(figure.caption)}</p>
 <div class="plates{many}{wide}">{plates}</div>

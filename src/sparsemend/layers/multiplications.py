@@ -1,0 +1,37 @@
+"""How often every layer multiplies: what a forward pass costs, and what zeros save of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsemend.execution.batches import batch_size, call, evaluation_mode
+from sparsemend.layers.calls import LayerCalls
+from sparsemend.layers.kinds import Call
+from sparsemend.layers.layer import Layer
+
+
+def count_multiplications(model: nn.Module, layers: Iterable[Layer], batch: Any) -> dict[str, int]:
+    """Layer name → multiplications of its weights for one input, by one forward pass.
+
+    Parameters
+    ----------
+    model
+        The dense network; unchanged.
+    layers
+        Its layers.
+    batch
+        Inputs, all alike.
+    """
+    layers = tuple(layers)
+    found = dict.fromkeys((layer.name for layer in layers), 0)
+
+    def count(layer: Layer, _: Call, output: Tensor) -> Tensor:
+        found[layer.name] += output.numel() * layer.fan_in
+        return output
+
+    with evaluation_mode(model), LayerCalls(model, layers, after=count):
+        call(model, batch)
+    return {name: count // batch_size(batch) for name, count in found.items()}

@@ -1,0 +1,102 @@
+"""What a compression did, as far as it has to be known to do exactly the same again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsemend.allocation import Allocation
+from sparsemend.errors import SparsemendError
+from sparsemend.files import parse_json
+from sparsemend.repairs import EFFORTS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices of a compression that was planned for a time.
+
+    ``sm.compress(model, batches, sparsity, plan=result.plan)`` with the same inputs gives the same
+    network, whatever the machine and however busy it is.
+
+    Attributes
+    ----------
+    allocation
+        Exact kept counts.
+    mask, repair, scope
+        As of :func:`sparsemend.compress`; the repair is the ending that was kept.
+    effort
+        How much work a reconstruction was: ``"full"`` or ``"quick"``.
+    inputs
+        How many of the calibration inputs the repair saw, the first ones.
+    trials
+        Rule → loss on the held-out inputs of the quick repairs that chose the rule; empty where
+        there was none.
+    note
+        What was intended, in words, and what more time would bring.
+    """
+
+    allocation: Allocation
+    mask: str
+    repair: str
+    scope: str
+    effort: str
+    inputs: int
+    trials: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.effort not in EFFORTS:
+            raise SparsemendError("unknown effort", self.effort, ", ".join(EFFORTS))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "allocation": self.allocation.to_dict(),
+            "mask": self.mask,
+            "repair": self.repair,
+            "scope": self.scope,
+            "effort": self.effort,
+            "inputs": self.inputs,
+            "trials": dict(self.trials),
+            "note": self.note,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """From what :meth:`to_dict` gave.
+
+        Raises
+        ------
+        SparsemendError
+            If it is no plan.
+        """
+        try:
+            allocation = Allocation.from_dict(values["allocation"])
+            return cls(**{**values, "allocation": allocation})
+        except (KeyError, TypeError) as error:
+            raise SparsemendError(
+                "this is no plan", str(error), "the 'plan' of what compress --json printed"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """From a file of a plan, or of what ``sparsemend compress --json`` printed."""
+        try:
+            content = parse_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SparsemendError(f"plan {str(path)!r} cannot be read ({error})") from error
+        found = content.get("plan", content) if isinstance(content, dict) else None
+        if not isinstance(found, dict):
+            raise SparsemendError(
+                f"file {str(path)!r} has no plan", allowed="what compress --json printed"
+            )
+        return cls.from_dict(found)
+
+    def __str__(self) -> str:
+        effort = "" if self.effort == "full" else f"{self.effort} "
+        return (
+            f"rule {self.allocation.rule}, {effort}repair {self.repair} on {self.inputs:,} inputs"
+        )

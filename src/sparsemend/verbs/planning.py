@@ -1,0 +1,303 @@
+"""The default of a compression: as much as fits into a time, said beforehand.
+
+The first steps are measured (``costs.py``), the rest is planned. Where there is the time, rule
+``auto`` searches and repair ``best`` tries every ending. Else a quick repair with the most
+promising rule comes first, then with others, then a full one with the best of them, then every
+ending: as far as the time lasts, which measured steps tell better than the first estimate. Where
+not even one quick repair fits, it gets fewer inputs, or variances are matched instead. What was
+done is a :class:`.plan.Plan`, with which it can be done again exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsemend.allocation import RULES, Allocation
+from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.finite import NotFiniteError, check_network
+from sparsemend.progress import announce, timed_bar
+from sparsemend.recipe import AUTO, Recipe
+from sparsemend.recipe.defaults import REPAIR
+from sparsemend.repairs import EFFORTS, Support, Terms, adopt, repairs
+from sparsemend.repairs.repair import Situation
+from sparsemend.session import Session
+from sparsemend.verbs.compression import CompressionResult
+from sparsemend.verbs.costs import Costs, count_inputs, first_inputs
+from sparsemend.verbs.plan import Plan
+from sparsemend.verbs.running import run_recipe
+from sparsemend.verbs.screen import span
+
+# How many rules are tried, the most promising.
+_RULES = 3
+# Repairs that a search makes where it has the time, and what the endings of repair best cost.
+_SEARCH, _SHORTEST_SEARCH, _ENDINGS = 40.0, 12.0, 6.0
+# Fewer inputs are no calibration.
+_FEWEST = 32
+# Part of the time that is planned for: estimates are no more than that.
+_PLANNED_SHARE = 0.9
+_RECONSTRUCT, _MATCH = "reconstruct", "variance"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do.
+
+    Attributes
+    ----------
+    repair, effort, inputs
+        The repair, how much work it may be, and how many inputs it sees.
+    seconds
+        How long it may take.
+    rule
+        Whose allocation it gets; empty for that of the best before it.
+    budget
+        Of rule ``auto``: how long it may search; None for its own limit.
+    """
+
+    repair: str
+    effort: str
+    inputs: int
+    seconds: float
+    rule: str = ""
+    budget: str | None = None
+
+    def __str__(self) -> str:
+        effort = f"{self.effort} " if self.effort != "full" else ""
+        rule = f"rule {self.rule}" if self.rule else "the best rule"
+        return f"{rule} with {effort}{self.repair} on {self.inputs:,} inputs"
+
+
+def steps(session: Session, costs: Costs, recipe: Recipe, seconds: float = math.inf) -> list[Step]:
+    """What is worth doing, one after the other; the first fits into the time if anything does.
+
+    Parameters
+    ----------
+    session
+        The network and its inputs.
+    costs
+        Of the network on this machine.
+    recipe
+        What is asked for; steps that it rules out are left out.
+    seconds
+        How long there is.
+    """
+    layers, inputs = list(session.layers), count_inputs(session.seen)
+    judging = costs.judging(count_inputs(session.unseen))
+    known = sorted(RULES.values(), key=lambda rule: rule.rank)
+    rules = [rule.name for rule in known if rule.needs != "diagnosis"][:_RULES]
+
+    def reconstruction(effort: str, count: int) -> float:
+        settings = EFFORTS[effort]
+        return costs.reconstruction(layers, recipe.sparsity, count, settings) + judging
+
+    def matching(count: int) -> list[Step]:
+        one = costs.matching(count) + judging
+        return [Step(_MATCH, "full", count, one, rule) for rule in rules]
+
+    if not _suits(recipe, _RECONSTRUCT, session.model):
+        return matching(inputs)
+    full = reconstruction("full", inputs)
+    endings = _ENDINGS * full
+    if (_SEARCH + _ENDINGS) * full <= seconds:
+        return [Step(REPAIR, "full", inputs, (_SEARCH + _ENDINGS) * full, AUTO)]
+    if _SHORTEST_SEARCH * full + endings <= seconds:
+        return [Step(REPAIR, "full", inputs, seconds, AUTO, f"{seconds - endings:.0f}s")]
+    count = inputs
+    while reconstruction("quick", count) > seconds:
+        count //= 2
+        if count < _FEWEST or not costs.cuts:
+            fewer = inputs
+            while costs.cuts and costs.matching(fewer) > seconds and fewer >= 2 * _FEWEST:
+                fewer //= 2
+            return matching(fewer)
+    quick = reconstruction("quick", count)
+    return [
+        *(Step(_RECONSTRUCT, "quick", count, quick, rule) for rule in rules),
+        Step(_RECONSTRUCT, "full", inputs, full),
+        Step(REPAIR, "full", inputs, endings),
+    ]
+
+
+def fitting(wanted: Sequence[Step], seconds: float) -> int:
+    """How many of the steps the time is thought to be long enough for, one at least."""
+    count, total = 1, wanted[0].seconds
+    for step in wanted[1:]:
+        total += step.seconds
+        if total > seconds:
+            break
+        count += 1
+    return count
+
+
+def run_planned(
+    session: Session, recipe: Recipe, *, into: nn.Module | None = None
+) -> CompressionResult:
+    """Do what fits into the recipe's time.
+
+    Parameters
+    ----------
+    session
+        The dense network and its inputs, some of them held out.
+    recipe
+        A planned one.
+    into
+        A network equal to the dense one, to be changed in place; default a copy.
+    """
+    start = time.perf_counter()
+    session.check_outputs()
+    limit = _PLANNED_SHARE * recipe.limit.seconds
+    costs = Costs.measure(session)
+    left = limit - (time.perf_counter() - start)
+    wanted = steps(session, costs, recipe, left)
+    count = fitting(wanted, left)
+    note = _described(wanted, count, recipe.limit.seconds)
+    announce(note)
+    with timed_bar("all of it", sum(step.seconds for step in wanted[:count])):
+        result = carry_out(session, recipe, wanted, start + limit)
+    assert result.plan is not None
+    plan = dataclasses.replace(result.plan, note=note)
+    spent = time.perf_counter() - start - sum(result.seconds.values())
+    seconds = {"plan and try": spent, **result.seconds}
+    result = dataclasses.replace(result, plan=plan, seconds=seconds)
+    return result if into is None else _placed(result, into)
+
+
+def carry_out(
+    session: Session, recipe: Recipe, wanted: Sequence[Step], deadline: float = math.inf
+) -> CompressionResult:
+    """The closest result of the steps that there was time for; of the first in any case.
+
+    Parameters
+    ----------
+    session
+        The dense network and its inputs.
+    recipe
+        What is asked for.
+    wanted
+        The steps, in order. An interrupt ends them with the best so far.
+    deadline
+        On the clock ``time.perf_counter``: no step begins that would end later, by its estimate
+        and by how long those before it took.
+    """
+    best: CompressionResult | None = None
+    tried: dict[str, float] = {}
+    spent = thought = 0.0
+    for step in wanted:
+        begun = time.perf_counter()
+        pace = spent / thought if thought else 1.0
+        if best is not None and begun + pace * step.seconds > deadline:
+            break
+        try:
+            result = _done(session, recipe, step, best)
+        except NotFiniteError:
+            if step is wanted[-1] and best is None:
+                raise
+            continue
+        except KeyboardInterrupt:
+            if best is None:
+                raise
+            announce("interrupted: the best so far is kept")
+            break
+        spent, thought = spent + time.perf_counter() - begun, thought + step.seconds
+        name = step.rule or f"{result.rule}, {step.effort} {result.repair}"
+        tried[name] = result.agreement.loss
+        if best is None or result.agreement.loss < best.agreement.loss:
+            best = result
+    assert best is not None, "the first step is always taken"
+    assert best.plan is not None
+    return dataclasses.replace(best, plan=dataclasses.replace(best.plan, trials=tried))
+
+
+def _done(
+    session: Session, recipe: Recipe, step: Step, best: CompressionResult | None
+) -> CompressionResult:
+    """The result of one step."""
+    rule: str | Allocation = step.rule or (AUTO if best is None else best.allocation)
+    own = dataclasses.replace(recipe, rule=rule, repair=step.repair, budget=step.budget)
+    fewer = session.on(first_inputs(session.seen, step.inputs))
+    with warnings.catch_warnings():
+        if best is not None:  # the first has said what there is to say
+            warnings.simplefilter("ignore", SparsemendWarning)
+        result = _finished(run_recipe(fewer, own, effort=step.effort), fewer)
+    plan = Plan(
+        result.allocation,
+        result.mask,
+        result.repair,
+        result.scope,
+        step.effort,
+        count_inputs(fewer.seen),
+    )
+    return dataclasses.replace(result, plan=plan)
+
+
+def rerun(
+    session: Session, recipe: Recipe, plan: Plan, *, into: nn.Module | None = None
+) -> CompressionResult:
+    """Do what a plan says."""
+    recipe = dataclasses.replace(
+        recipe, rule=plan.allocation, mask=plan.mask, repair=plan.repair, scope=plan.scope,
+        budget=None,
+    )  # fmt: skip
+    recipe.check(session.model)
+    fewer = session.on(first_inputs(session.seen, plan.inputs))
+    result = run_recipe(fewer, recipe, into=into, effort=plan.effort)
+    return dataclasses.replace(result, plan=plan)
+
+
+def _finished(result: CompressionResult, session: Session) -> CompressionResult:
+    """With what finishes a refitted network, where that is closer."""
+    if result.tried or not any(r.name == result.repair and r.refits for r in repairs().values()):
+        return result
+    tried = {result.repair: result.agreement.loss}
+    best = result
+    support = Support(dict(result.allocation), dict(result.masks))
+    for repair in repairs().values():
+        situation = Situation(session, support, tried)
+        if not repair.finishes or (repair.ending is not None and not repair.ending(situation)):
+            continue
+        network = copy.deepcopy(result.model)
+        formula = f"{result.repair}+{repair.name}"
+        try:
+            outcome = repair.run(session, network, Terms(support, result.scope))
+            check_network(network, f"the network after repair {formula!r}")
+        except NotFiniteError:
+            continue
+        found = session.reference.agreement(network)
+        tried[formula] = found.loss
+        if found.loss < best.agreement.loss:
+            best = dataclasses.replace(
+                result, model=network, repair=formula, agreement=found,
+                added_biases=(*result.added_biases, *outcome.added_biases),
+            )  # fmt: skip
+    return dataclasses.replace(best, tried=tried)
+
+
+def _placed(result: CompressionResult, into: nn.Module) -> CompressionResult:
+    """The same with the user's network in the place of the copy."""
+    adopt(into, result.model)
+    return dataclasses.replace(result, model=into)
+
+
+def _suits(recipe: Recipe, repair: str, model: nn.Module) -> bool:
+    try:
+        dataclasses.replace(recipe, rule=AUTO, repair=repair, budget=None).check(model)
+    except SparsemendError:
+        return False
+    return True
+
+
+def _described(wanted: Sequence[Step], count: int, limit: float) -> str:
+    done = "; ".join(map(str, wanted[:count]))
+    text = f"plan for {span(limit)}: {done}; about {span(sum(s.seconds for s in wanted[:count]))}"
+    if count == len(wanted):
+        return text
+    more = sum(step.seconds for step in wanted[: count + 1]) / _PLANNED_SHARE
+    return f"{text}; with {span(more)} also {wanted[count]}"

@@ -1,0 +1,133 @@
+"""One recipe, carried out: calibrate, diagnose, allocate, prune, repair, compare."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from sparsemend.allocation import Allocation
+from sparsemend.diagnosis import Diagnosis, session_diagnosis
+from sparsemend.errors import SparsemendError
+from sparsemend.layers.refusals import check_alone, check_apart
+from sparsemend.recipe import Recipe
+from sparsemend.repairs import EFFORTS, Terms
+from sparsemend.search import damage_curves, find_allocation, start_support
+from sparsemend.session import Session
+from sparsemend.verbs.allocate import allocate
+from sparsemend.verbs.compression import CompressionResult
+from sparsemend.verbs.verification import shapes_of, verify_result
+
+
+def run_recipe(
+    session: Session,
+    recipe: Recipe,
+    *,
+    diagnosis: Diagnosis | None = None,
+    into: nn.Module | None = None,
+    effort: str = "full",
+) -> CompressionResult:
+    """Make a network sparse as a recipe says.
+
+    Parameters
+    ----------
+    session
+        The dense network and its inputs, with the recipe's criterion.
+    recipe
+        What to do.
+    diagnosis
+        Of the session's network, for rules that read one; default one for the repair.
+    into
+        A network equal to the dense one, to be changed in place; default a copy.
+    effort
+        How much work a reconstruction may be, one of :data:`sparsemend.repairs.EFFORTS`.
+    """
+    seconds: dict[str, float] = {}
+    session.check_outputs()
+    diagnosing = recipe.needs_diagnosis and diagnosis is None
+    reads_moments = recipe.searches or diagnosing or recipe.mask_rule.needs == "moments"
+    if reads_moments and not session.calibrated:
+        with _timed(seconds, "calibrate"):
+            _ = session.calibration
+    search = None
+    if recipe.searches:
+        if diagnosis is None:
+            with _timed(seconds, "diagnose"):
+                diagnosis = damage_curves(session, recipe)
+        with _timed(seconds, "search"):
+            search = find_allocation(session, recipe, diagnosis)
+        allocation = search.allocation
+    else:
+        if diagnosing:
+            with _timed(seconds, "diagnose"):
+                repair, mask = recipe.formula.diagnosis, recipe.mask_rule.name
+                diagnosis = session_diagnosis(session, repair, mask)
+        with _timed(seconds, "allocate"):
+            allocation = _allocation(session, recipe, diagnosis)
+    network = copy.deepcopy(session.model) if into is None else into
+    check_apart(network, session.model)
+    copied, original = (network, session.model) if into is None else (session.model, network)
+    check_alone(copied, [original], session.seen[0])
+    with _timed(seconds, "prune"):
+        support = start_support(session, network, allocation, recipe.mask_rule)
+    with _timed(seconds, "repair"):
+        settings = None if effort == "full" else EFFORTS[effort]
+        terms = Terms(support, recipe.scope, settings, recipe.new_biases)
+        outcome = recipe.formula.run(session, network, terms)
+        parameters = shapes_of(session.model)
+        verify_result(
+            network,
+            parameters,
+            outcome.masks,
+            allocation,
+            session.layers,
+            outcome.added_biases,
+        )
+        check_apart(network, session.model)
+    with _timed(seconds, "compare"):
+        closeness = session.reference.agreement(network)
+    return CompressionResult(
+        model=network,
+        masks=outcome.masks,
+        allocation=allocation,
+        rule=recipe.rule_name,
+        mask=recipe.mask_rule.name,
+        repair=outcome.repair or str(recipe.formula),
+        scope=recipe.scope,
+        agreement=closeness,
+        heldout=session.heldout,
+        diagnosis=diagnosis if recipe.searches or recipe.needs_diagnosis else None,
+        search=search,
+        layers=session.layers,
+        added_biases=outcome.added_biases,
+        unshifted=outcome.unshifted,
+        tried=outcome.tried,
+        seconds=seconds,
+    )
+
+
+def _allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis | None) -> Allocation:
+    """The recipe's own, or that of its rule."""
+    if isinstance(recipe.rule, Allocation):
+        sizes = recipe.rule.sizes
+        strange = [layer.name for layer in session.layers if sizes.get(layer.name) != layer.size]
+        if strange:
+            raise SparsemendError(
+                "the allocation lacks layers of the network, or has them in another size",
+                strange[:5],
+                fix="allocate for the network that is compressed",
+            )
+        return recipe.rule
+    return allocate(
+        session.model, recipe.sparsity, recipe.rule_name, diagnosis=diagnosis, layers=session.layers
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start

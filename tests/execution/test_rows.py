@@ -1,0 +1,87 @@
+"""Data loaders, data sets of rows and lists of rows become unlabelled batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import sparsemend as sm
+from sparsemend.execution.batches import call
+from sparsemend.execution.rows import as_batches
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(9, 6)
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        x = self.embedding(input_ids)
+        if attention_mask is not None:
+            x = x * attention_mask.unsqueeze(2)
+        scores: Tensor = self.last(self.first(x.sum(dim=1)).relu())
+        return scores
+
+
+def test_a_loader_gives_its_inputs_without_labels() -> None:
+    x, y = torch.randn(10, 4), torch.arange(10)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    labelled = DataLoader(TensorDataset(x, y), batch_size=4)
+    assert torch.equal(torch.cat(list(as_batches(model, labelled))), x)
+    one, other = (
+        sm.compress(model, data, 0.5, "erk", repair="variance")
+        for data in (labelled, list(x.split(4)))
+    )
+    assert torch.equal(one.model[0].weight, other.model[0].weight)
+
+
+def test_a_loader_of_dictionaries() -> None:
+    rows = [{"input_ids": torch.arange(3), "labels": torch.tensor(1)} for _ in range(5)]
+    loader: DataLoader[Any] = DataLoader(rows, batch_size=2)  # type: ignore[arg-type]
+    assert [sorted(batch) for batch in as_batches(Tagger(), loader)] == [["input_ids"]] * 3
+
+
+class Columns:
+    """What of a ``datasets.Dataset`` is used."""
+
+    column_names = ("text", "input_ids", "label")
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+
+@pytest.mark.parametrize("make", [list, Columns])
+def test_rows_are_padded_and_masked(make: Any) -> None:
+    texts = [[1 + n % 8] * (1 + n % 4) for n in range(40)]
+    rows = [{"text": "a", "input_ids": ids, "label": 1} for ids in texts]
+    model = Tagger()
+    batches = list(as_batches(model, make(rows)))
+    assert [len(batch["input_ids"]) for batch in batches] == [32, 8]
+    assert set(batches[0]) == {"input_ids", "attention_mask"}
+    # What was padded is judged as if it had been alone.
+    alone = torch.cat([model(torch.tensor([ids])) for ids in texts])
+    torch.testing.assert_close(torch.cat([call(model, batch) for batch in batches]), alone)
+    result = sm.compress(model, make(rows), 0.5, "erk", repair="variance")
+    assert result.sparsity == pytest.approx(0.5, abs=0.01)
+
+
+def test_rows_without_an_argument_of_the_network() -> None:
+    with pytest.raises(sm.SparsemendError, match=r"no column .*got \['text'\].*input_ids"):
+        as_batches(Tagger(), [{"text": "a"}])
+
+
+def test_what_is_batches_already_stays() -> None:
+    for data in ([torch.zeros(2, 3)], [{"input_ids": torch.zeros(2, 3)}], torch.zeros(4, 3)):
+        assert as_batches(Tagger(), data) is data
