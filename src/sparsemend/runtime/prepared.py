@@ -29,6 +29,9 @@ _NO_LIBRARY = (
 _REPEATS = 5
 
 
+_PLAIN = (tree_flatten(((torch.zeros(()),), {}))[1], tree_flatten(torch.zeros(()))[1])
+
+
 class Prepared:
     """A network that runs on inputs of the shapes it was prepared for.
 
@@ -60,8 +63,13 @@ class Prepared:
         self._traced = traced
         self._run = run
         self._inputs = {name: shapes[name] for name in traced.graph.inputs}
+        # One tensor in and one out need no trees, which take longer than a small network.
+        self._is_plain = (traced.inputs, traced.outputs) == _PLAIN
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._is_plain and len(args) == 1 and not kwargs:
+            (expected,) = self._inputs.items()
+            return self._run([self._checked(args[0], expected)])[0]
         leaves, spec = tree_flatten((args, kwargs))
         if spec != self._traced.inputs:
             raise SparsemendError(
@@ -80,6 +88,8 @@ class Prepared:
                 f"{name} has another shape", given, str(shape),
                 "prepare the network for an example of that shape",
             )  # fmt: skip
+        if value.dtype == torch.float32 and value.device.type == "cpu" and not value.requires_grad:
+            return value.contiguous()
         plain = value.detach().cpu()
         return (plain.float() if plain.is_floating_point() else plain).contiguous()
 
@@ -250,7 +260,7 @@ class _Kernels(_Run):
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Any]:
         values = {**self._graph.constants, **dict(zip(self._graph.inputs, inputs, strict=True))}
-        with torch.no_grad(), self._lock:
+        with self._lock:
             for stage in self._stages:
                 stage(values)
         return [values[name] for name in self._graph.outputs]
@@ -264,7 +274,8 @@ class _Foreign:
 
     def __call__(self, values: dict[str, Any]) -> None:
         task = self._task
-        values[task.name] = task.run(*(values[name] for name in task.sources))
+        with torch.no_grad():
+            values[task.name] = task.run(*(values[name] for name in task.sources))
 
 
 __all__ = ["Prepared", "instruction_sets", "prepare", "prepare_traced"]

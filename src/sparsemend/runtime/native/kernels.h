@@ -60,6 +60,15 @@ INLINE VEC NAME(one_plus_erf)(VEC x) {
              0.254829592f) * t * NAME(exp)(-a * a);
     return NAME(choose)(z < 0, p, 2.0f - p);
 }
+/* Every other float, from p. */
+INLINE VEC NAME(even)(const float *p) {
+    const VEC a = NAME(load)(p), b = NAME(load)(p + LANES);
+#if LANES == 16
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#else
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#endif
+}
 INLINE VEC NAME(activate)(VEC v, int32_t activation) {
     switch (activation) {
     case ACT_RELU: return NAME(relu)(v);
@@ -76,15 +85,20 @@ INLINE VEC NAME(activate)(VEC v, int32_t activation) {
     }
 }
 
-/* What happens to the sums of a tile. */
-struct NAME(ending) {
-    float bias;
-    const char *added;   /* or NULL */
-    char *out;
-    ptrdiff_t out_row, added_row; /* bytes between rows of the tile */
-    const IVEC *mask;    /* or NULL */
-    int activation;      /* ACT_NONE, ACT_RELU or ACT_RELU6; others are steps of their own */
-    int first, last;     /* block of input channels: sums start at the bias, and are finished */
+/* A tile: some output positions of a range of output channels. */
+struct NAME(place) {
+    const char *in;               /* input of the first position */
+    const struct nonzero *kept;
+    const int32_t *begin;         /* of each channel's kept weights */
+    const float *bias;
+    char *out;                    /* of channel 0 */
+    const char *added;            /* of channel 0, or NULL */
+    const IVEC *mask;             /* or NULL */
+    ptrdiff_t in_row, out_row, added_row;     /* bytes between rows of the tile */
+    ptrdiff_t out_channel, added_channel;     /* bytes between channels */
+    int from, to;                 /* output channels */
+    int activation;               /* ACT_NONE, ACT_RELU or ACT_RELU6; others are steps of their own */
+    int first, last;              /* block of input channels: sums start at the bias, are finished */
 };
 
 /* The r-th row of a tile: one addition. Otherwise compilers keep an address for every vector of the
@@ -98,67 +112,66 @@ INLINE const char *NAME(row)(const char *p, int r, ptrdiff_t in_row) {
 /* R x T vectors of one output channel: they stay in registers while the kept weights pass. Several
  * sets of sums (`chains`) hide the latency where there are few vectors. S is the distance between
  * the inputs of neighbouring vectors, in vectors. */
-INLINE void NAME(tile)(const int R, const int T, const int S, const int chains, const char *in,
-                       ptrdiff_t in_row, const struct nonzero *w, int32_t count,
-                       const struct NAME(ending) *end) {
-    VEC sum[MOST];
+INLINE void NAME(tile)(const int R, const int T, const int S, const int chains,
+                       const struct NAME(place) *at) {
+    const struct NAME(place) p = *at;
     const int size = R * T;
-    const char *added = end->added;
-    char *out = end->out;
-    const ptrdiff_t out_row = end->out_row, added_row = end->added_row;
-    const IVEC *mask = end->mask;
-    const int activation = end->activation;
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
-        sum[r * T + t] = end->first ? NAME(all)(end->bias)
-                                    : NAME(load)(out + r * out_row + t * (LANES * 4));
-    UNROLL for (int i = size; i < chains * size; i++) sum[i] = (VEC){0};
-    int32_t n = 0;
-    if (chains > 1)
-        for (; n + chains <= count; n += chains) {
-            UNROLL for (int k = 0; k < chains; k++) {
-                const char *p = in + w[n + k].offset;
-                VEC weight = NAME(all)(w[n + k].weight);
-                UNROLL for (int r = 0; r < R; r++) {
-                    const char *row = NAME(row)(p, r, in_row);
-                    UNROLL for (int t = 0; t < T; t++)
-                        sum[k * size + r * T + t] += weight * NAME(load)(row + t * (S * LANES * 4));
+    char *out = p.out + p.from * p.out_channel;
+    const char *added = p.added ? p.added + p.from * p.added_channel : 0;
+    const struct nonzero *w = p.kept + p.begin[p.from];
+    for (int c = p.from; c < p.to; c++, out += p.out_channel, added += p.added_channel) {
+        const struct nonzero *end = p.kept + p.begin[c + 1];
+        VEC sum[MOST];
+        if (p.first) {
+            UNROLL for (int i = 0; i < size; i++) sum[i] = NAME(all)(p.bias[c]);
+        } else {
+            UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
+                sum[r * T + t] = NAME(load)(out + r * p.out_row + t * (LANES * 4));
+        }
+        UNROLL for (int i = size; i < chains * size; i++) sum[i] = (VEC){0};
+        if (chains > 1)
+            for (; end - w >= chains; w += chains)
+                UNROLL for (int k = 0; k < chains; k++) {
+                    const VEC weight = NAME(all)(w[k].weight);
+                    UNROLL for (int r = 0; r < R; r++) {
+                        const char *row = NAME(row)(p.in + w[k].offset, r, p.in_row);
+                        UNROLL for (int t = 0; t < T; t++)
+                            sum[k * size + r * T + t] +=
+                                weight * NAME(load)(row + t * (S * LANES * 4));
+                    }
                 }
+        for (; w < end; w++) {
+            const VEC weight = NAME(all)(w->weight);
+            UNROLL for (int r = 0; r < R; r++) {
+                const char *row = NAME(row)(p.in + w->offset, r, p.in_row);
+                UNROLL for (int t = 0; t < T; t++)
+                    sum[r * T + t] += weight * NAME(load)(row + t * (S * LANES * 4));
             }
         }
-    for (; n < count; n++) {
-        const char *p = in + w[n].offset;
-        VEC weight = NAME(all)(w[n].weight);
-        UNROLL for (int r = 0; r < R; r++) {
-            const char *row = NAME(row)(p, r, in_row);
-            UNROLL for (int t = 0; t < T; t++)
-                sum[r * T + t] += weight * NAME(load)(row + t * (S * LANES * 4));
+        UNROLL for (int k = 1; k < chains; k++) UNROLL for (int i = 0; i < size; i++)
+            sum[i] += sum[k * size + i];
+        if (p.last) {
+            if (p.added)
+                UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
+                    sum[r * T + t] += NAME(load)(added + r * p.added_row + t * (LANES * 4));
+            if (p.activation != ACT_NONE)
+                UNROLL for (int i = 0; i < size; i++) sum[i] = NAME(relu)(sum[i]);
+            if (p.activation == ACT_RELU6)
+                UNROLL for (int i = 0; i < size; i++) sum[i] = NAME(least)(sum[i], 6.0f);
+            if (p.mask)
+                UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
+                    sum[r * T + t] = (VEC)((IVEC)sum[r * T + t] & p.mask[t]);
         }
+        UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
+            NAME(store)(out + r * p.out_row + t * (LANES * 4), sum[r * T + t]);
     }
-    UNROLL for (int k = 1; k < chains; k++) UNROLL for (int i = 0; i < size; i++)
-        sum[i] += sum[k * size + i];
-    if (end->last) {
-        if (added)
-            UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
-                sum[r * T + t] += NAME(load)(added + r * added_row + t * (LANES * 4));
-        if (activation != ACT_NONE) UNROLL for (int i = 0; i < size; i++) sum[i] = NAME(relu)(sum[i]);
-        if (activation == ACT_RELU6)
-            UNROLL for (int i = 0; i < size; i++) sum[i] = NAME(least)(sum[i], 6.0f);
-        if (mask)
-            UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
-                sum[r * T + t] = (VEC)((IVEC)sum[r * T + t] & mask[t]);
-    }
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)
-        NAME(store)(out + r * out_row + t * (LANES * 4), sum[r * T + t]);
 }
 
-typedef void (*NAME(kernel))(const char *, ptrdiff_t, const struct nonzero *, int32_t,
-                             const struct NAME(ending) *);
+typedef void (*NAME(kernel))(const struct NAME(place) *);
 #define CHAINS(n) ((n) * 2 > MOST || (n) >= 8 ? 1 : (n) * 4 > MOST || (n) >= 4 ? 2 : 4)
 #define KERNEL(R, T, S)                                                                          \
-    TARGET static void NAME(tile_##R##_##T##_##S)(                                               \
-        const char *in, ptrdiff_t in_row, const struct nonzero *w, int32_t count,                \
-        const struct NAME(ending) *end) {                                                        \
-        NAME(tile)(R, T, S, CHAINS((R) * (T)), in, in_row, w, count, end);                       \
+    TARGET static void NAME(tile_##R##_##T##_##S)(const struct NAME(place) *at) {                \
+        NAME(tile)(R, T, S, CHAINS((R) * (T)), at);                                              \
     }
 #ifdef PLANES
 #define KERNELS(R, T) KERNEL(R, T, 1)
@@ -216,14 +229,11 @@ INLINE void NAME(part)(int64_t total, int thread, int threads, int64_t *from, in
     *to = total * (thread + 1) / threads;
 }
 
-/* One tile for output channels from..to. Rows that no kernel has are taken one at a time. */
+/* One tile, whose first input is at `in`. Rows that no kernel has are taken one at a time. */
 TARGET static void NAME(convolve)(const struct step *s, const char *weights, const float *in,
                                   float *out, const float *added, int rows, int columns,
                                   int first_vector, int from, int to) {
     const int apart = s->lanes == 1 ? 1 : s->stride_x;
-    const ptrdiff_t in_row = (ptrdiff_t)s->stride_y * s->in.pitch * s->lanes * 4;
-    const float *bias = (const float *)(weights + s->bias);
-    const struct nonzero *w = (const struct nonzero *)(weights + s->nonzeros);
     int step_rows = rows, step_columns = columns;
     NAME(kernel) kernel = apart <= 2 ? NAME(kernels)[rows][columns][apart - 1] : 0;
     if (!kernel) {
@@ -231,28 +241,30 @@ TARGET static void NAME(convolve)(const struct step *s, const char *weights, con
         step_columns = apart <= 2 ? columns : 1;
         kernel = NAME(kernels)[1][step_columns][apart <= 2 ? apart - 1 : 0];
     }
-    struct NAME(ending) end;
-    const ptrdiff_t out_row = (ptrdiff_t)s->out.pitch * s->lanes;
-    const ptrdiff_t added_row = (ptrdiff_t)s->other.pitch * s->lanes;
-    end.out_row = out_row * 4;
-    end.added_row = added_row * 4;
-    end.activation = s->activation;
+    struct NAME(place) at = {
+        .kept = (const struct nonzero *)(weights + s->nonzeros),
+        .bias = (const float *)(weights + s->bias),
+        .in_row = (ptrdiff_t)s->stride_y * s->in.pitch * s->lanes * 4,
+        .out_row = (ptrdiff_t)s->out.pitch * s->lanes * 4,
+        .added_row = (ptrdiff_t)s->other.pitch * s->lanes * 4,
+        .out_channel = s->out.channel * 4,
+        .added_channel = s->other.channel * 4,
+        .from = from,
+        .to = to,
+        .activation = s->activation,
+    };
     for (int b = 0; b < s->blocks; b++) {
-        const int32_t *begin = (const int32_t *)(weights + s->rows) + (int64_t)b * (s->out.channels + 1);
-        end.first = b == 0;
-        end.last = b == s->blocks - 1;
-        for (int c = from; c < to; c++)
-            for (int y = 0; y < rows; y += step_rows)
-                for (int x = 0; x < columns; x += step_columns) {
-                    end.bias = bias[c];
-                    end.out = (char *)(out + c * s->out.channel + y * out_row + x * LANES);
-                    end.added = added ? (const char *)(added + c * s->other.channel +
-                                                       y * added_row + x * LANES)
-                                      : 0;
-                    end.mask = s->mask < 0 ? 0 : (const IVEC *)(weights + s->mask) + first_vector + x;
-                    kernel((const char *)in + y * in_row + (ptrdiff_t)x * apart * LANES * 4, in_row,
-                           w + begin[c], begin[c + 1] - begin[c], &end);
-                }
+        at.begin = (const int32_t *)(weights + s->rows) + (int64_t)b * (s->out.channels + 1);
+        at.first = b == 0;
+        at.last = b == s->blocks - 1;
+        for (int y = 0; y < rows; y += step_rows)
+            for (int x = 0; x < columns; x += step_columns) {
+                at.in = (const char *)in + y * at.in_row + (ptrdiff_t)x * apart * LANES * 4;
+                at.out = (char *)out + y * at.out_row + x * LANES * 4;
+                at.added = added ? (const char *)added + y * at.added_row + x * LANES * 4 : 0;
+                at.mask = s->mask < 0 ? 0 : (const IVEC *)(weights + s->mask) + first_vector + x;
+                kernel(&at);
+            }
     }
 }
 
@@ -328,17 +340,20 @@ TARGET static void NAME(phases)(const struct step *s, float *arena, int thread, 
         if (!(s->phases >> (phase < 63 ? phase : 63) & 1)) continue;
         const float *in = arena + s->in.origin + image * s->in.image + c / (sy * sx) * s->in.channel;
         float *out = arena + s->out.origin + image * s->out.image + c * s->out.channel;
+        /* Kept in registers: what is written might, for all that compilers know, be the step. */
+        const int32_t height = s->out.height, whole = s->out.width, given = s->in.height;
         const int32_t width = (s->in.width - j + sx - 1) / sx;
-        for (int32_t y = 0; y < s->out.height; y++, out += s->out.pitch) {
+        const int64_t out_row = s->out.pitch, in_row = (int64_t)sy * s->in.pitch;
+        const float *row = in + (int64_t)i * s->in.pitch + j;
+        for (int32_t y = 0; y < height; y++, out += out_row, row += in_row) {
             int32_t x = 0;
-            if (i + y * sy < s->in.height) {
-                const float *row = in + (int64_t)(i + y * sy) * s->in.pitch + j;
+            if (i + y * sy < given) {
                 if (sx == 2)
-                    for (; x < width; x++) out[x] = row[2 * x];
-                else
-                    for (; x < width; x++) out[x] = row[sx * x];
+                    for (; x + LANES <= width; x += LANES)
+                        NAME(store)(out + x, NAME(even)(row + 2 * x));
+                for (; x < width; x++) out[x] = row[sx * x];
             }
-            for (; x < s->out.width; x++) out[x] = 0;
+            for (; x < whole; x++) out[x] = 0;
         }
     }
 }
