@@ -10,7 +10,9 @@ DIGITS = ("allocate", "--model", "digits", "--sparsity", 0.9)
 def test_rules_that_need_no_data(run_json, digits, rule):
     values = run_json(*DIGITS, "--rule", rule)
     expected = sm.allocate(digits.model, 0.9, rule)
+    coverage = values.pop("coverage")
     assert values == expected.to_dict()
+    assert coverage["covered"] == coverage["matrix"] == expected.total
     assert sum(values["kept"].values()) == kept_total(0.9, sum(values["sizes"].values()))
 
 
@@ -40,7 +42,8 @@ def test_projections_are_found_with_data(run_json, digits):
 
 def test_text(run, digits):
     result = run(*DIGITS, "--rule", "erk")
-    assert result.stdout == f"{sm.allocate(digits.model, 0.9, 'erk')}\n"
+    coverage = sm.discover(digits.model).coverage
+    assert result.stdout == f"{sm.allocate(digits.model, 0.9, 'erk')}\n{coverage}\n"
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 def test_other_files_are_no_diagnosis(tmp_path, ending):
     path = tmp_path / f"x{ending}"
     path.write_bytes(whole(ending, format="something"))
-    with pytest.raises(SparsemendError, match=r"^this is not a diagnosis: got \['densities', "):
+    with pytest.raises(SparsemendError, match=r"^this is not a diagnosis: got \['coverage', "):
         Diagnosis.load(path)
 
 

@@ -112,6 +112,23 @@ def test_an_index_of_inputs_is_an_embedding():
     assert set(sm.discover(Indexed(), ids, include="embedding").names) == {"body", "table"}
 
 
+class Positions(nn.Module):
+    """Indexes what a layer makes of positions, as Swin V2 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Linear(1, 6), nn.Linear(6, 3)
+        self.register_buffer("index", torch.tensor([0, 2, 1, 0]))
+
+    def forward(self, x):
+        places = torch.arange(3.0)[:, None]
+        return self.head(x + self.table(places)[self.index])
+
+
+def test_a_table_that_a_layer_makes_is_no_embedding():
+    assert sm.discover(Positions(), torch.randn(5, 4, 6)).names == ("table", "head")
+
+
 class Keeping(nn.Module):
     """Keeps the transposed weight of its first run."""
 

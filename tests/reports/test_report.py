@@ -45,8 +45,8 @@ def test_figures_by_source():
 def test_a_result_of_compress(digits):
     result = sm.compress(digits.model, digits.calibration, 0.9, "rr", repair="variance")
     report = sm.report(result)
-    assert keys(report) == ["seconds", "repairability", "allocations", "damage"]
-    rules = dict.fromkeys(row[0] for row in report.figures[2].table.rows)
+    assert keys(report) == ["coverage", "seconds", "repairability", "allocations", "damage"]
+    rules = dict.fromkeys(row[0] for row in report.figures[3].table.rows)
     assert list(rules) == ["rr", "uniform", "erk"]
     assert report.summary[0].startswith("90\u00a0% of 77,072 weights removed")
     assert any("Compared with ERK" in sentence for sentence in report.summary)

@@ -139,4 +139,5 @@ class Calibration:
         return repr((layer.name, layer.kind, layer.shape, layer.groups, grid))
 
     def __str__(self) -> str:
-        return f"Calibration of {len(self.layers)} layers on {self.inputs} inputs\n{self.layers}"
+        head = f"Calibration of {len(self.layers)} layers on {self.inputs} inputs"
+        return f"{head}\n{self.layers}\n{self.layers.coverage}"

@@ -63,7 +63,10 @@ def allocate(given: Given) -> None:
         network = load_model(given).model
     options = chosen if layers is None else {"layers": layers}
     allocation = sm.allocate(network, given.sparsity, given.rule, diagnosis=found, **options)
+    covered = layers or sm.discover(network, **chosen)
+    coverage = covered.only(list(allocation), "not in the diagnosis").coverage
     if given.json:
-        print_json(allocation.to_dict())
+        print_json({**allocation.to_dict(), "coverage": coverage.to_dict()})
     else:
         print(allocation)
+        print(coverage)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sparsemend.errors import SparsemendError, printable
 from sparsemend.files import atomic_write, npz_arrays, parse_json
+from sparsemend.layers import Coverage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,8 @@ class Diagnosis:
         Layer → number of channels without variance, left out of the means.
     inputs
         Number of calibration inputs.
+    coverage
+        How much of the network its layers are; None where that was not kept.
     """
 
     layers: tuple[str, ...]
@@ -63,6 +66,7 @@ class Diagnosis:
     weighting: str = "relative"
     left_out: Mapping[str, int] = field(default_factory=dict)
     inputs: int = 0
+    coverage: Coverage | None = None
 
     def __str__(self) -> str:
         """Relative Repairability and residual damage of each layer at a few densities."""
@@ -78,6 +82,8 @@ class Diagnosis:
         for index, name in enumerate(names):
             cells = (f"{self.rr[index, k]:.2f} ({self.residual[index, k]:.2f})" for k in shown)
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
+        if self.coverage is not None:
+            lines.append(str(self.coverage))
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +100,7 @@ class Diagnosis:
             "weighting": self.weighting,
             "left_out": dict(self.left_out),
             "inputs": self.inputs,
+            "coverage": None if self.coverage is None else self.coverage.to_dict(),
         }
 
     @classmethod
@@ -127,6 +134,7 @@ class Diagnosis:
                 raise SparsemendError(
                     f"this is not a diagnosis: shape of {key!r}", array.shape, f"{expected}"
                 )
+        coverage = values.get("coverage")  # earlier versions did not keep it
         return cls(
             layers=tuple(values["layers"]),
             repair=str(values["repair"]),
@@ -134,6 +142,7 @@ class Diagnosis:
             weighting=str(values["weighting"]),
             left_out={str(k): int(v) for k, v in values["left_out"].items()},
             inputs=int(values["inputs"]),
+            coverage=Coverage.from_dict(coverage) if coverage else None,
             **arrays,
         )
 

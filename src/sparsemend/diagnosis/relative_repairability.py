@@ -161,6 +161,7 @@ def diagnose_repairs(
                 weighting=weighting,
                 left_out=dict(left_out),
                 inputs=calibration.inputs,
+                coverage=calibration.layers.coverage,
             )
         )
     return found

@@ -108,6 +108,18 @@ class Coverage:
             "left_out": [vars(part) for part in self.left_out],
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Coverage:
+        """Inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If these are the values of something else.
+        """
+        left = tuple(LeftOut(**part) for part in values["left_out"])
+        return cls(values["parameters"], values["covered"], left)
+
     def __str__(self) -> str:
         lines = [
             f"{self.covered:,} of {self.matrix:,} matrix weights covered "

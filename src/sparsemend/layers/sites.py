@@ -178,7 +178,9 @@ class Uses:
         name = name_of(func) + where
         chosen = name in _CHOICES or (name == "__getitem__" and _by_tensor(args))
         if name in _LOOKUPS or chosen:
-            self.looked_up |= {o for o in origins if not chosen or self._parameters[o].dim() < 3}
+            tables = {o.parameter for o in map(self._operands.find, given) if o is not None}
+            tables = {name for name in tables if self._parameters[name].dim() < 3}
+            self.looked_up |= tables if chosen else origins
         elif active:
             for origin in origins:
                 self.otherwise.setdefault(origin, name)

@@ -11,6 +11,7 @@ import numpy as np
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
+from sparsemend.layers import Coverage
 from sparsemend.sweeps.records import Lead, Record, Transition
 from sparsemend.verbs.compression import CompressionResult
 
@@ -48,8 +49,7 @@ class Compression:
     unshifted
         Layers that were repaired without a shift, for want of a bias.
     coverage
-        How much of all weights that multiply, of all parameters, the pruned layers are; as
-        ``Coverage.to_dict`` gives it, None where it is not known.
+        How much of the network its layers are; None where that was not kept.
     multiplications
         Layer → multiplications for one input of the dense network.
     note
@@ -72,7 +72,7 @@ class Compression:
     added_biases: tuple[str, ...] = ()
     judged: str = ""
     unshifted: tuple[str, ...] = ()
-    coverage: Mapping[str, Any] | None = None
+    coverage: Coverage | None = None
     multiplications: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
 
@@ -91,6 +91,7 @@ class Compression:
             If something is missing or does not validate.
         """
         top1: dict[str, Any] = {key: values.get(key) for key in _ACCURACIES}
+        coverage = values.get("coverage")
         try:
             plain = ("rule", "mask", "repair", "scope", "kl", "agreement", "heldout")
             return cls(
@@ -100,7 +101,7 @@ class Compression:
                 added_biases=tuple(values["added_biases"]),
                 judged=values.get("judged", ""),
                 unshifted=tuple(values.get("unshifted", ())),  # what earlier versions did not say
-                coverage=values.get("coverage"),
+                coverage=Coverage.from_dict(coverage) if coverage else None,
                 multiplications=values.get("multiplications") or {},
                 note=(values.get("plan") or {}).get("note", ""),
                 **{key: values[key] for key in plain},

@@ -78,6 +78,7 @@ class Bench:
         result = run_recipe(shared.session, task.recipe, diagnosis=given)
         if not math.isfinite(result.agreement.loss):
             raise SparsemendError("the repaired network's outputs are not finite")
+        overall = shared.session.layers.coverage.sparsity(result.allocation.kept)
         return Record(
             cell=cell,
             achieved_sparsity=result.sparsity,
@@ -93,6 +94,8 @@ class Bench:
             kept_repair=result.repair,
             judged=result.agreement.judge,
             recovered=result.agreement.recovery,
+            matrix_sparsity=overall["matrix"],
+            parameter_sparsity=overall["parameters"],
             settings=task.settings,
         )
 

@@ -47,8 +47,10 @@ def labelled_fingerprint(batches: Iterable[Batch]) -> tuple[str, int]:
 
 
 def diagnosis_fingerprint(diagnosis: Diagnosis) -> str:
-    """Of all that a diagnosis says."""
-    text = json.dumps(diagnosis.to_dict(), sort_keys=True)
+    """Of all that a diagnosis says of layers."""
+    values = diagnosis.to_dict()
+    del values["coverage"]
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 

@@ -52,6 +52,12 @@ def _add_choice_of_layers(connection: sqlite3.Connection) -> None:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} TEXT NOT NULL DEFAULT '[]'")
 
 
+def _add_coverage(connection: sqlite3.Connection) -> None:
+    """Until version 6 sparsity was kept over the layers alone."""
+    for name in ("matrix_sparsity", "parameter_sparsity"):
+        connection.execute(f"ALTER TABLE records ADD COLUMN {name} REAL")
+
+
 # Version → what makes the next version of it. A migration need not touch constraints nor the
 # order of columns: afterwards every table is written anew as the dataclasses say.
 MIGRATIONS: dict[int, Migration] = {
@@ -60,4 +66,5 @@ MIGRATIONS: dict[int, Migration] = {
     3: _add_judge,
     4: _add_new_biases,
     5: _add_choice_of_layers,
+    6: _add_coverage,
 }

@@ -143,6 +143,9 @@ class Record:
     agreement
         Fraction of these inputs on which both networks choose the same class; None where
         outputs are not judged as class scores.
+    matrix_sparsity, parameter_sparsity
+        Fraction removed of all weights that the network multiplies with, whether they are layers
+        or were left out, and of all its parameters; None in cells of stores that did not keep it.
     seconds
         Wall-clock time of the cell.
     versions
@@ -175,6 +178,8 @@ class Record:
     kept_repair: str = ""
     judged: str = "kl"
     recovered: float | None = None
+    matrix_sparsity: float | None = None
+    parameter_sparsity: float | None = None
     settings: Settings | None = None
 
     def recovery(self, measure: Measure) -> float | None:

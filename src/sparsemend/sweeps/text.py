@@ -32,7 +32,7 @@ def describe(
     parts = [f"{len(records)} cells"]
     if records:
         parts += ["", transition_table(transitions)]
-    if notes := undefined(records):
+    if notes := [*undefined(records), *uncovered(records)]:
         parts += ["", *notes]
     if leads:
         parts += ["", f"leading rule by {leads[0].measure} (recovery ahead of the next by up to)"]
@@ -60,6 +60,19 @@ def undefined(records: Sequence[Record]) -> list[str]:
         if record.recovery("agreement") is None:
             lines[network, "agreement"] = (
                 f"{network}: recovery without labels is not defined for judge {record.judged!r}"
+            )
+    return list(lines.values())
+
+
+def uncovered(records: Sequence[Record]) -> list[str]:
+    """In words, how much of a network was not pruned, one line for every network of which some."""
+    lines = {}
+    for record in records:
+        sparsity, overall = record.achieved_sparsity, record.matrix_sparsity
+        if overall is not None and overall < sparsity:
+            lines[record.cell.network] = (
+                f"{record.cell.network}: {overall / sparsity:.1%} of all weights that the network "
+                "multiplies with are pruned layers; of these is the sparsity"
             )
     return list(lines.values())
 

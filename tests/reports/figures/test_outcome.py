@@ -4,6 +4,7 @@ import pytest
 from tests.reports.marks import grouped, panels
 from tests.reports.samples import make_compression
 
+from sparsemend.layers import Coverage, LeftOut
 from sparsemend.reports import Contents
 from sparsemend.reports.drawing.figure import Box
 from sparsemend.reports.drawing.text import number
@@ -53,3 +54,17 @@ def test_only_what_is_known():
     nothing = {"top1_dense": None, "top1_pruned": None, "top1_repaired": None}
     assert list(drawn(**nothing, tried={"x": 1.0}, seconds={})) == []
     assert list(figures(Contents())) == []
+
+
+def test_coverage_says_what_was_left_out_and_why():
+    left = (LeftOut("embed", 300, "looked up", multiplied=False), LeftOut("w", 500, "odd", True))
+    figure = drawn(coverage=Coverage(2000, 1000, left))["coverage"]
+    lengths = {name: bar.x1 for name, bar in bars(figure).items()}
+    assert lengths == {
+        "all parameters": 2000,
+        "weights multiplied with": 1500,
+        "of these in layers": 1000,
+        "of these kept": 100,
+    }
+    assert [bar.tip for bar in bars(figure).values()] == ["2,000", "1,500", "1,000", "100"]
+    assert figure.table.rows[4:] == (("embed", 300, "looked up"), ("w", 500, "odd"))

@@ -1,6 +1,7 @@
 from tests.reports.marks import plain
 from tests.reports.samples import make_allocation, make_compression
 
+from sparsemend.layers import Coverage, LeftOut
 from sparsemend.reports.words import of_compression
 
 
@@ -33,3 +34,17 @@ def test_a_compression_without_labels():
     assert words[0].startswith("90 % of 1,000 weights removed: the sparse network chooses the")
     assert "of the calibration inputs" in words[0]
     assert "top-1" not in "".join(words)
+
+
+def test_coverage_in_words():
+    def words(coverage):
+        return plain(of_compression(make_compression(coverage=coverage))).splitlines()[2]
+
+    assert words(Coverage(1250, 1000)) == (
+        "These are all weights that the network multiplies with; of all 1,250 parameters 72 %."
+    )
+    left = (LeftOut("embed", 300, "looked up", multiplied=False), LeftOut("w", 500, "odd", True))
+    assert words(Coverage(2000, 1000, left)) == (
+        "Layers are 66.7 % of the weights that the network multiplies with, of which 60 % were "
+        "removed; of all 2,000 parameters 45 %. Left out: w (odd)."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from sparsemend.reports.contents import Compression, Contents
 from sparsemend.reports.drawing.figure import Axis, Box, Figure, Group, Label, Panel, Plate, Table
@@ -18,6 +18,7 @@ def figures(contents: Contents) -> Iterator[Figure]:
     if contents.compression is None:
         return
     yield from _accuracy(contents.compression)
+    yield from _coverage(contents.compression)
     yield from _tried(contents.compression)
     yield from _seconds(contents.compression)
 
@@ -38,6 +39,28 @@ def _accuracy(compression: Compression) -> Iterator[Figure]:
             Table(("network", "top-1"), tuple(known.items())),
             compact=True,
         )
+
+
+def _coverage(compression: Compression) -> Iterator[Figure]:
+    coverage = compression.coverage
+    if coverage is None:
+        return
+    counts = {
+        "all parameters": coverage.parameters,
+        "weights multiplied with": coverage.matrix,
+        "of these in layers": coverage.covered,
+        "of these kept": compression.allocation.kept,
+    }
+    rows: list[tuple[str, int, str]] = [(name, count, "") for name, count in counts.items()]
+    rows += [(part.parameter, part.count, part.reason) for part in coverage.left_out]
+    yield Figure(
+        "coverage",
+        "How much of the network was pruned",
+        "Numbers of parameters, tied ones counted once; the table says what was left out, and why.",
+        (_bars(counts, "parameters", "blue", strongest="of these kept", counts=True),),
+        Table(("what", "parameters", "why left out"), tuple(rows)),
+        compact=True,
+    )
 
 
 def _tried(compression: Compression) -> Iterator[Figure]:
@@ -79,11 +102,13 @@ def _bars(
     colour: str,
     *,
     as_percent: bool = False,
+    counts: bool = False,
     strongest: str = "",
 ) -> Plate:
     """Horizontal bars with their values beside them; ``strongest`` in full colour."""
     end = end_above(values.values(), 1e-9)
-    show = percent if as_percent else number
+    show: Callable[[float], str] = percent if as_percent else number
+    show = "{:,}".format if counts else show
     groups = []
     for row, (name, value) in enumerate(values.items()):
         text = show(value)

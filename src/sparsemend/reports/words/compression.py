@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sparsemend.allocation import Allocation
+from sparsemend.layers import Coverage
 from sparsemend.reports.contents import Compression
 from sparsemend.reports.drawing.text import listed, number, percent, plural
 from sparsemend.reports.words._names import short, some
@@ -33,6 +34,8 @@ def of_compression(
         yield f"Without any labels, {same}."
     else:
         yield f"{removed}: {same}."
+    if compression.coverage is not None:
+        yield _covered(compression.coverage, allocation.kept)
     yield (
         f"Rule {compression.rule}, mask {compression.mask}, repair {compression.repair} "
         f"({compression.scope})"
@@ -56,6 +59,25 @@ def of_compression(
             f"Repaired without a shift, having neither a bias nor a BatchNorm behind: "
             f"{some(compression.unshifted)}."
         )
+
+
+def _covered(coverage: Coverage, kept: int) -> str:
+    """Of what the sparsity is, and what was left out."""
+    overall = coverage.sparsity(kept)
+    if coverage.covered == coverage.matrix:
+        text = "These are all weights that the network multiplies with; "
+    else:
+        text = (
+            f"Layers are {percent(coverage.share)} of the weights that the network multiplies "
+            f"with, of which {percent(overall['matrix'], 4)} were removed; "
+        )
+    text += f"of all {coverage.parameters:,} parameters {percent(overall['parameters'], 4)}."
+    parts = [
+        f"{some([part.parameter for part in parts])} ({reason})"
+        for reason, parts in coverage.reasons().items()
+        if any(part.multiplied for part in parts)
+    ]
+    return text + (f" Left out: {'; '.join(parts)}." if parts else "")
 
 
 def _against_erk(allocation: Allocation, erk: Allocation) -> Iterator[str]:

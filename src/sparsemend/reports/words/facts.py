@@ -19,5 +19,6 @@ def facts_of(contents: Contents) -> tuple[tuple[str, str], ...]:
         "total": allocation.total,
         "counts": dict(allocation),
         "sizes": dict(allocation.sizes),
+        "coverage": None if shown.coverage is None else shown.coverage.to_dict(),
     }
     return tuple(first_screen(values))
