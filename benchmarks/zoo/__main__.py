@@ -1,6 +1,6 @@
 """Try every architecture in a process of its own, and print a line for each.
 
-python -m benchmarks.zoo --store zoo.jsonl [--only bert] [--limit 60]
+python -m benchmarks.zoo --store zoo.jsonl [--only bert] [--limit 60] [--csv zoo.csv]
 
 Needs timm, torchvision and transformers; networks of what is not installed are left out. Nothing
 is downloaded: weights are random. An architecture that is in the store is not tried again.
@@ -22,6 +22,7 @@ from benchmarks._store import Store
 from benchmarks.zoo import image_networks, sequence_networks, written_networks
 from benchmarks.zoo.subject import Subject
 from benchmarks.zoo.trial import attempt
+from sparsemend.files import atomic_write, csv_text
 
 SUBJECTS: dict[str, Subject] = {
     **written_networks.SUBJECTS,
@@ -37,9 +38,11 @@ def main() -> None:
     parser.add_argument("--mask", default="magnitude", help="of the reconstruction")
     parser.add_argument("--limit", type=float, default=60, help="seconds for each")
     parser.add_argument("--table", action="store_true", help="only print what is in the store")
+    parser.add_argument("--csv", type=Path, help="write a row for each here")
     options = parser.parse_args()
     store = Store(options.store)
     _import()
+    results = {}
     for name, subject in SUBJECTS.items():
         if options.only.lower() not in name.lower():
             continue
@@ -48,8 +51,12 @@ def main() -> None:
             continue
         known = len(store.rows)
         result = store.compute(cell, lambda s=subject: _apart(s, options.mask, options.limit))
+        results[name] = result
         if options.table or len(store.rows) > known:
             print(_line(name, result), flush=True)
+    if options.csv is not None:
+        table = csv_text([_COLUMNS, *(_row(name, result) for name, result in results.items())])
+        atomic_write(options.csv, lambda file: file.write(table.encode()))
 
 
 def _import() -> None:
@@ -108,6 +115,33 @@ def _line(name: str, result: dict[str, Any]) -> str:
     parts += [] if result.get("unchanged", True) else ["MODEL CHANGED"]
     parts += [f"left out {sum(v.values()):,}: {k}" for k, v in result.get("left_out", {}).items()]
     return "\n    ".join(parts)
+
+
+_COLUMNS = (
+    *("architecture", "parameters", "matrix weights", "share in layers"),
+    *("with tied embeddings", "layers", "variance", "reconstruct", "judge"),
+    *("loss, variance", "loss, reconstruct", "model unchanged", "seconds", "peak MiB"),
+    "left out",
+)
+
+
+def _row(name: str, result: dict[str, Any]) -> list[Any]:
+    repairs = [result.get(repair, {}) for repair in ("variance", "reconstruct")]
+    verdicts = [_verdict(repair) for repair in repairs]
+    for key in ("broken", "defect", "refused"):
+        if key in result:
+            verdicts = [f"{key}: {result[key]}" if v == "-" else v for v in verdicts]
+    losses = [round(r["loss"], 4) if r.get("loss") is not None else None for r in repairs]
+    share = result.get("share")
+    tied = result.get("share_with_embeddings", share)
+    left_out = result.get("left_out", {})
+    return [
+        *(name, result.get("parameters"), result.get("matrix")),
+        *(None if part is None else round(part, 4) for part in (share, tied)),
+        *(result.get("layers"), *verdicts, repairs[0].get("judge"), *losses),
+        *(result.get("unchanged"), result.get("seconds"), result.get("peak_mib")),
+        "; ".join(f"{sum(parts.values())} {reason}" for reason, parts in left_out.items()),
+    ]
 
 
 def _verdict(found: dict[str, Any]) -> str:

@@ -86,7 +86,8 @@ SUBJECTS: dict[str, Subject] = {
     "MPNet": _hf("MPNetModel", "MPNetConfig", **_BERT),
     "FNet": _hf("FNetForSequenceClassification", "FNetConfig", **_BERT),
     "XLNet": _hf(
-        "XLNetForSequenceClassification", "XLNetConfig", vocab_size=100, d_model=32, n_layer=2,
+        "XLNetForSequenceClassification", "XLNetConfig",
+        tokens(_LENGTH, token_type_ids=ids(_LENGTH, 7)), vocab_size=100, d_model=32, n_layer=2,
         n_head=4, d_inner=64,
     ),
     "GPT-2 (Conv1D, tied head)": _hf(
