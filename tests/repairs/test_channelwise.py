@@ -25,7 +25,10 @@ from .networks import (
     signals,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:layers that got a bias")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:layers that got a bias"),
+    pytest.mark.usefixtures("ample_evidence"),
+]
 SCOPES = ("sequential", "one-shot")
 small = settings(max_examples=15)
 cases = given(networks(), st.floats(0.2, 0.8), st.integers(0, 1000))

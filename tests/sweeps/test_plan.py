@@ -54,6 +54,20 @@ def test_only_searches_have_a_budget(network):
         plan_tasks([network], make_grid(0.9, "erk", None, "mean"), "sequential", 12)
 
 
+def test_only_repairs_that_train_have_a_length(network):
+    def lengths(**options):
+        grid = make_grid(0.9, "erk", None, ["mean", "mean+distill", "best"])
+        tasks = plan_tasks([network], grid, "sequential", **options)
+        return {task.cell.repair: task.settings.distill for task in tasks}
+
+    assert lengths() == {"mean": "", "mean+distill": "400", "best": ""}
+    assert lengths(distill="2min") == {"mean": "", "mean+distill": "120s", "best": "120s"}
+    with pytest.raises(SparsemendError, match="length of the distillation is not understood"):
+        lengths(distill="soon")
+    with pytest.raises(SparsemendError, match="does not train"):
+        plan_tasks([network], make_grid(0.9, "erk", None, "mean"), "sequential", distill=9)
+
+
 def test_new_biases_are_a_setting_of_networks_that_could_get_some(network):
     grid = make_grid(0.9, "erk", None, "mean")
     given = GivenInputs([torch.randn(8, 6) for _ in range(4)])

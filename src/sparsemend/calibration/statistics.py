@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,25 @@ class OutputStatistics:
             pruned_variance=self.pruned_variance + self.pruned_mean.square(),
             error_mean=zero(self.error_mean),
             error_variance=self.raw_distortion,
+        )
+
+    def trusted(self, trust: Tensor) -> OutputStatistics:
+        """The same as far as it can be trusted; the rest is filled with z' = z.
+
+        Parameters
+        ----------
+        trust
+            Share t of every channel that is observed, [C] in [0, 1]; the rest 1 − t is taken up by
+            observations of no error. Means stay; channels with t = 1 stay bit for bit.
+        """
+        if bool((trust >= 1).all()):
+            return self
+        full = trust >= 1
+        filled = trust * self.pruned_variance + (1 - trust) * self.dense_variance
+        return dataclasses.replace(
+            self,
+            pruned_variance=torch.where(full, self.pruned_variance, filled),
+            error_variance=torch.where(full, self.error_variance, trust * self.error_variance),
         )
 
     @property

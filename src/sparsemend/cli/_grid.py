@@ -22,6 +22,7 @@ from sparsemend.recipe.options import (
     BATCH_SIZE,
     BUDGET,
     CALIBRATION_SIZE,
+    DISTILL,
     EXCLUDE,
     HELDOUT_SIZE,
     INCLUDE,
@@ -50,7 +51,7 @@ def swept(*options: Option) -> tuple[Option, ...]:
 # What a sweep takes besides networks and rules.
 GRID = (
     *swept(MASK, REPAIR, SPARSITY, SEED, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES),
-    *swept(INCLUDE, EXCLUDE),
+    *swept(INCLUDE, EXCLUDE, DISTILL),
     *swept(CALIBRATION_SIZE, HELDOUT_SIZE, LIMIT, STORE),
     Option("csv", Path, "Write one row per cell here."),
     Option("dry_run", bool, "Say what would run and about how long; run nothing.", False),

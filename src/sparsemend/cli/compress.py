@@ -33,6 +33,7 @@ from sparsemend.progress import announcing
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.options import (
     BUDGET,
+    DISTILL,
     EXCLUDE,
     INCLUDE,
     JUDGE,
@@ -70,6 +71,7 @@ _TESTING, _EVALUATIONS = 0.15, 3
     NEW_BIASES,
     INCLUDE,
     EXCLUDE,
+    DISTILL,
     CALIBRATION,
     HELDOUT,
     Option("flip", bool, "Add mirrored copies of the calibration images.", False),

@@ -7,6 +7,7 @@ from sparsemend.evaluation.closeness import (
     Reference,
     Tally,
     agreement,
+    loss_factors,
     read_finite,
 )
 from sparsemend.evaluation.judges import JUDGES, LossFunction, judge_names
@@ -28,5 +29,6 @@ __all__ = [
     "evaluate",
     "judge_names",
     "logits",
+    "loss_factors",
     "read_finite",
 ]

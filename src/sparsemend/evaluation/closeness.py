@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -262,6 +262,27 @@ class Tally:
             ),
             recovery=statistics.fmean(defined) if len(defined) == len(kept) else None,
         )
+
+
+def loss_factors(jury: Jury, dense: nn.Module, batches: Iterable[Batch]) -> list[float]:
+    """What each output's summed losses count in the loss, as multiples of the first's mean.
+
+    Parameters
+    ----------
+    jury
+        The judges.
+    dense
+        The dense network; runs only where losses have a unit of their own.
+    batches
+        Inputs that tell these units.
+    """
+    tally = Tally(jury)
+    if tally.simple:
+        return [1.0]
+    with evaluation_mode(dense):
+        for batch in batches:
+            tally.add_dense(jury.read(call(dense, batch), batch))
+    return tally.factors()
 
 
 class _Column:

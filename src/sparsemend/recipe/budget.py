@@ -43,11 +43,17 @@ def parse_budget(value: float | str | None) -> Budget:
     """
     if value is None:
         return Budget()
-    units = {"": None, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+    amount = read_amount(value)
+    if amount is None:
+        raise SparsemendError("the search budget is not understood", value, _ALLOWED)
+    number, timed = amount
+    return Budget(repairs=math.inf, seconds=number) if timed else Budget(repairs=number)
+
+
+def read_amount(value: object) -> tuple[float, bool] | None:
+    """A positive number, and whether it is seconds; None for what is neither number nor time."""
+    units = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value))
     if not found or found[2] not in units or float(found[1]) <= 0:
-        raise SparsemendError("the search budget is not understood", value, _ALLOWED)
-    unit = units[found[2]]
-    if unit is None:
-        return Budget(repairs=float(found[1]))
-    return Budget(repairs=math.inf, seconds=float(found[1]) * unit)
+        return None
+    return float(found[1]) * units[found[2]], found[2] != ""

@@ -18,7 +18,7 @@ from sparsemend.layers import CLASSES, EMBEDDING
 from sparsemend.masks import default_mask, mask_names
 from sparsemend.recipe import defaults
 from sparsemend.recipe.budget import DEFAULT_REPAIRS
-from sparsemend.repairs import SCOPES, repair_names
+from sparsemend.repairs import SCOPES, DistillSettings, repair_names
 
 
 def read_text(value: Any) -> str:
@@ -232,8 +232,15 @@ EXCLUDE = Option(
 )
 # Which layers are pruned.
 LAYERS = (INCLUDE, EXCLUDE)
+DISTILL = Option(
+    "distill",
+    str,
+    f"How long repair distill trains: a number of steps (default {DistillSettings().steps:g}), or "
+    "2min. With repair best: train its best ending, too.",
+    read=read_number,
+)
 # What is done: the fields of a recipe.
-RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES, *LAYERS)
+RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES, *LAYERS, DISTILL)
 
 SEED = Option(
     "seed",

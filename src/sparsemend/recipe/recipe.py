@@ -24,7 +24,8 @@ from sparsemend.recipe.defaults import (
     SCOPE,
     SEARCHED_RULE,
 )
-from sparsemend.repairs import SCOPES, Formula, parse_repair
+from sparsemend.recipe.training import parse_distill
+from sparsemend.repairs import SCOPES, DistillSettings, Formula, parse_repair
 
 PLANNED_TIME = f"{PLANNED_SECONDS:g}s"
 
@@ -59,6 +60,9 @@ class Recipe:
         they are repaired without a shift, and no parameter is added.
     include, exclude
         Which layers are pruned, as in :func:`sparsemend.discover`; become tuples.
+    distill
+        How long repair ``distill`` trains, as text: a number of steps or a time. None for repairs
+        that do not train; ``best`` does where it is given.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class Recipe:
     new_biases: bool = NEW_BIASES
     include: str | Iterable[str] = ()
     exclude: str | Iterable[str] = ()
+    distill: float | str | None = None
 
     def __post_init__(self) -> None:
         given = self.rule is not None or self.repair is not None
@@ -105,6 +110,7 @@ class Recipe:
             ("output", self.criterion.output or None),
             ("include", chosen.include),
             ("exclude", chosen.exclude),
+            ("distill", self._read_distill(formula)),
         ):
             object.__setattr__(self, name, value)
 
@@ -127,6 +133,11 @@ class Recipe:
     def limit(self) -> Budget:
         """How long a search may take."""
         return parse_budget(self.budget)
+
+    @property
+    def training(self) -> DistillSettings | None:
+        """How long the repair trains; None where it does not."""
+        return parse_distill(self.distill, self.formula)
 
     @property
     def criterion(self) -> Criterion:
@@ -174,6 +185,16 @@ class Recipe:
                 f"{wanted} of {self.rule.total}, as sparsity {self.sparsity:g} asks for",
                 f"pass sparsity={self.rule.sparsity!r}",
             )
+
+    def _read_distill(self, formula: Formula) -> str | None:
+        if self.planned and self.distill is not None:
+            raise SparsemendError(
+                "a plan has its own time, so there is no use for distill",
+                self.distill,
+                fix="say which rule or repair, such as repair='best'",
+            )
+        settings = parse_distill(self.distill, formula)
+        return None if settings is None else str(settings)
 
     def _read_budget(self) -> str | None:
         if self.planned:

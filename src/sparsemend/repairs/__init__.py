@@ -6,6 +6,7 @@ What a repair is, says ``repair.py``; which there are, ``registry.py``; how they
 
 from sparsemend.repairs.adoption import adopt
 from sparsemend.repairs.batchnorm import has_running_norms, recalibrate, running_norms
+from sparsemend.repairs.distillation.settings import DistillSettings
 from sparsemend.repairs.fit import EFFORTS, FitSettings
 from sparsemend.repairs.fold import unshiftable
 from sparsemend.repairs.formula import Formula, parse_repair
@@ -16,6 +17,7 @@ __all__ = [
     "EFFORTS",
     "REPAIRS",
     "SCOPES",
+    "DistillSettings",
     "FitSettings",
     "Formula",
     "Outcome",

@@ -36,7 +36,8 @@ def make_best(endings: Callable[[], Sequence[Repair]]) -> Repair:
         """Try every ending on a copy, and let the network become the closest.
 
         Those that refit weights come first; behind the first of these, repairs that finish one.
-        Where masks are free, only those that choose masks.
+        Where masks are free, only those that choose masks. Where training is asked for, the best
+        of all is trained.
 
         Held in memory: a few copies of the network.
         """
@@ -50,6 +51,10 @@ def make_best(endings: Callable[[], Sequence[Repair]]) -> Repair:
             if repair.refits and finishing:
                 trials.finish(repair, finishing)
                 finishing = []
+        if terms.distill is not None:
+            for repair in endings():
+                if repair.training == "always":
+                    trials.polish(repair)
         return trials.take(network)
 
     return Repair(
@@ -59,6 +64,8 @@ def make_best(endings: Callable[[], Sequence[Repair]]) -> Repair:
         scopes=("sequential",),
         chooses_masks=True,
         refits=True,
+        judges=True,
+        training="asked",
         diagnosed_as="reconstruct",
     )
 
@@ -105,6 +112,18 @@ class _Trials:
                 with self._trial(name):
                     outcome = repair.run(self._session, model, terms)
                     self._judge(name, model, outcome.after(before))
+
+    def polish(self, repair: Repair) -> None:
+        """Try a repair behind the best so far."""
+        if self._best is None:
+            return
+        _, start, before = self._best
+        support = dataclasses.replace(self._terms.support, masks=before.masks)
+        terms, model = dataclasses.replace(self._terms, support=support), copy.deepcopy(start)
+        name = f"{before.repair}+{repair.name}"
+        with self._trial(name):
+            outcome = repair.run(self._session, model, terms)
+            self._judge(name, model, outcome.after(before))
 
     def take(self, network: nn.Module) -> Outcome:
         """Let the network become the best, and say what that was.

@@ -10,16 +10,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsemend.calibration import PairedMoments
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, evaluation_mode, padding_of
 from sparsemend.execution.lockstep import Pause, lockstep, pause
 from sparsemend.execution.replica import run_replica
 from sparsemend.finite import FIX_ACTIVATIONS, check_finite
-from sparsemend.layers import Call, Layer, LayerCalls, LayerSet, channel_last, run_layer
+from sparsemend.layers import Call, Layer, LayerCalls, LayerSet, run_layer
 from sparsemend.operators import Operator
 from sparsemend.progress import progress_bar
-from sparsemend.repairs.fold import fold, takes_shift, unshiftable
+from sparsemend.repairs.fold import unshiftable
+from sparsemend.repairs.matching import PairedCall, PairedOutputs, match_layer
 from sparsemend.repairs.repair import Outcome, Repair, Terms
 from sparsemend.session import Session
 
@@ -40,8 +40,8 @@ def channelwise(operator: Operator) -> Repair:
         recalibrated = any(part.restores == "norms" for part in terms.then)
         layers = covered_layers(network, session.layers, operator, recalibrated=recalibrated)
         unshifted = unshiftable(network, layers, new_biases=terms.new_biases)
-        added = repair_channelwise(session, network, layers, operator, terms)
-        return Outcome(masks, tuple(added), unshifted)
+        added, held = repair_channelwise(session, network, layers, operator, terms)
+        return Outcome(masks, tuple(added), unshifted, held)
 
     return Repair(
         operator.name,
@@ -75,7 +75,7 @@ def repair_channelwise(
     layers: Sequence[Layer],
     operator: Operator,
     terms: Terms,
-) -> list[str]:
+) -> tuple[list[str], dict[str, tuple[int, ...]]]:
     """Match the pruned network's layers to the dense network's, in place.
 
     Scope ``sequential``: each layer in execution order, with inputs from the network repaired
@@ -89,16 +89,26 @@ def repair_channelwise(
 
     Returns
     -------
-    list of str
-        Module paths that got a bias parameter.
+    tuple of list of str and dict
+        Module paths that got a bias parameter, and layer name → channels whose gains were held
+        back because the inputs do not support them.
     """
     repeated = [layer for layer in layers if layer.calls > 1]
     added: list[str] = []
+    held: dict[str, tuple[int, ...]] = {}
+
+    def match(layer: Layer, paired: PairedOutputs | None) -> None:
+        new, back = match_layer(network, session.model, layer, operator, paired, terms.new_biases)
+        added.extend(new)
+        if back:
+            held[layer.name] = back
+
     with evaluation_mode(session.model, network):
         if terms.scope == "one-shot":
-            return _one_shot(session, network, layers, operator, terms)
+            _one_shot(session, network, layers, match)
+            return added, held
         if repeated:
-            added += _one_shot(session, network, repeated, operator, terms)
+            _one_shot(session, network, repeated, match)
         once = [layer for layer in layers if layer.calls == 1]
         by_name = {layer.name: layer for layer in once}
         with (
@@ -107,34 +117,29 @@ def repair_channelwise(
         ):
             for stop in pauses:
                 layer = by_name[stop.name]
-                moments = _accumulate(session, network, stop, layer, None)
-                added += match_layer(network, layer, operator, moments, terms.new_biases)
+                match(layer, _accumulate(session, network, stop, layer, None))
                 advance()
-    return added
+    return added, held
 
 
 def _one_shot(
     session: Session,
     network: nn.Module,
     layers: Sequence[Layer],
-    operator: Operator,
-    terms: Terms,
-) -> list[str]:
-    moments: dict[str, PairedMoments | None] = {}
+    match: Callable[[Layer, PairedOutputs | None], None],
+) -> None:
+    found: dict[str, PairedOutputs | None] = {}
     by_name = {layer.name: layer for layer in layers}
     with (
         progress_bar("statistics", sum(layer.calls for layer in layers)) as advance,
         closing(lockstep(*paired_runs(session, network, layers))) as pauses,
     ):
         for stop in pauses:
-            seen = moments.get(stop.name)
-            layer = by_name[stop.name]
-            moments[stop.name] = _accumulate(session, network, stop, layer, seen)
+            layer, seen = by_name[stop.name], found.get(stop.name)
+            found[stop.name] = _accumulate(session, network, stop, layer, seen)
             advance()
-    added: list[str] = []
     for layer in layers:
-        added += match_layer(network, layer, operator, moments.get(layer.name), terms.new_biases)
-    return added
+        match(layer, found.get(layer.name))
 
 
 def paired_runs(
@@ -164,27 +169,30 @@ def _accumulate(
     network: nn.Module,
     stop: Pause,
     layer: Layer,
-    moments: PairedMoments | None,
-) -> PairedMoments | None:
-    """Moments with the outputs of all runs that wait added; None as long as there are none."""
+    paired: PairedOutputs | None,
+) -> PairedOutputs | None:
+    """What was gathered, with the outputs of all runs that wait added; None where there is none."""
     batches = len(session.seen)
+    calls = []
     for index in range(batches):
         if index not in stop.calls or batches + index not in stop.calls:
             continue
+        geometry, x = stop.calls[batches + index]
         z = _outputs(session.model, layer, *stop.calls[index], index)
-        z_pruned = _outputs(network, layer, *stop.calls[batches + index], index)
+        z_pruned = _outputs(network, layer, geometry, x, index)
         if z.shape != z_pruned.shape:  # routed to other inputs: the dense layer on the same ones
-            z = _outputs(session.model, layer, *stop.calls[batches + index], index)
-        if moments is None:
-            moments = PairedMoments.empty(1, layer.rows, z.device)
-        moments.update(z, z_pruned.unsqueeze(0))
-    return moments
+            z = _outputs(session.model, layer, geometry, x, index)
+        calls.append(PairedCall(geometry, x, z, z_pruned))
+    if calls:
+        paired = paired or PairedOutputs(layer, calls[0].present.device)
+        paired.add(calls)
+    return paired
 
 
 def _outputs(model: nn.Module, layer: Layer, geometry: Any, inputs: Tensor, index: int) -> Tensor:
-    """The layer's pre-activations [positions, C]."""
+    """The layer's pre-activations."""
     try:
-        outputs = channel_last(geometry, run_layer(model, layer, geometry, inputs))
+        outputs = run_layer(model, layer, geometry, inputs)
     except RuntimeError as error:
         if "out of memory" in str(error):
             raise
@@ -194,27 +202,3 @@ def _outputs(model: nn.Module, layer: Layer, geometry: Any, inputs: Tensor, inde
         ) from error
     check_finite(f"the outputs of layer {layer.name!r}", outputs, fix=FIX_ACTIVATIONS)
     return outputs
-
-
-def match_layer(
-    network: nn.Module,
-    layer: Layer,
-    operator: Operator,
-    moments: PairedMoments | None,
-    new_biases: bool,
-) -> list[str]:
-    """Match one layer by an operator, in place; module paths that got a bias parameter."""
-    if moments is None:  # no input has reached it in both networks
-        return []
-    statistics = moments.statistics()
-    shifted = takes_shift(network, layer, new_biases=new_biases)
-    if not shifted:
-        statistics = statistics.uncentred()
-    # Outputs without variance give no scale, and the weights kept there must stay as they are:
-    # v / eps would let them explode on other inputs, 0 / eps would erase them.
-    alive = statistics.pruned_variance[0] > 0
-    scale = operator.scale(statistics)[0].where(alive, statistics.dense_mean.new_ones(()))
-    shift = statistics.dense_mean - scale * statistics.pruned_mean[0] if shifted else None
-    what = f"scales and shifts that repair layer {layer.name!r}"
-    check_finite(what, scale, *(() if shift is None else (shift,)))
-    return fold(network, layer, scale, shift)

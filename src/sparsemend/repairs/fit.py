@@ -32,11 +32,14 @@ from sparsemend.layers import (
     weight_matrix,
 )
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
+from sparsemend.repairs.evidence import Spread, column_trust
 from sparsemend.repairs.targets import Targets
 from sparsemend.solvers import Schedule, ShiftedInverses, solve_on_support
 from sparsemend.solvers.units import unit_of
 
 _DEAD = 1e-12
+# Below this trust in a column its weights stay as they are but for a millionth.
+_LEAST_TRUST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,9 @@ class InputCovariance:
         Columns of inputs without variance (of zeros only, where the layer cannot be shifted).
     matrix
         Normalised to a unit diagonal, [groups, d, d].
+    held_back
+        Columns whose variance too few inputs speak for, [groups, d]; weights on them are drawn to
+        what they are (``evidence.py``).
     """
 
     def __init__(self, given: LayerInputs, pooled_weight: float) -> None:
@@ -168,7 +174,7 @@ class InputCovariance:
         check_overflow(
             f"second moments of the inputs of layer {layer.name!r}", moments.column_square
         )
-        self.count = moments.count
+        self.count, self.unit = moments.count, unit
         self.mean = moments.mean * unit
         covariance = moments.covariance
         self.fixed: Tensor | None = None
@@ -192,6 +198,55 @@ class InputCovariance:
         covariance /= self._scale.unsqueeze(2) * self._scale.unsqueeze(1)
         covariance.diagonal(dim1=1, dim2=2)[self.dead] = 0
         self.matrix = covariance
+        self.held_back = torch.zeros_like(self.dead)
+        self._hold_back(given, diagonal)
+
+    def _hold_back(self, given: LayerInputs, variance: Tensor) -> None:
+        """Find columns that too few inputs speak for, and fill up their observations.
+
+        With trust t in a column, (1 − t) / t times its variance is added to it in observations in
+        which its weight is right as it is.
+        """
+        spread = Spread.empty(self.mean)
+        centre = (self.mean / self.unit).unsqueeze(1)
+        for x in self._inputs:
+            # Of several positions, what an input adds to a column is the mean of squares.
+            wide = x.to(centre.dtype)
+            means, squares = mean_patch(self._module, wide), mean_patch(self._module, wide.square())
+            spread.add((squares + centre * (centre - 2 * means)).clamp(min=0).transpose(0, 1))
+        trust = column_trust(spread.effective, variance.to(centre.dtype))
+        self.held_back = (trust < 1) & ~self.dead
+        if not self.held_back.any():
+            return
+        rest = torch.where(self.held_back, 1 / trust.clamp(min=_LEAST_TRUST) - 1, 0)
+        rest = rest.to(variance.dtype)
+        self._grown = (1 + rest).sqrt().unsqueeze(1)
+        self._filled = self.matrix.clone()
+        self._filled.diagonal(dim1=1, dim2=2).add_(rest)
+        self._filled /= self._grown * self._grown.mT
+        dense = weight_matrix(layer_weight(given.network, given.layer), given.layer)
+        scaled = dense.to(rest.dtype) * self.scale.to(rest.dtype).unsqueeze(1)
+        self._kept = scaled * self.held_back.unsqueeze(1)
+
+    def solve(
+        self, cross: Tensor, support: Tensor, ridge: float, near: Tensor | None = None
+    ) -> Tensor:
+        """Normalised least-squares weights [groups, rows, d] on a support.
+
+        Parameters
+        ----------
+        cross
+            Normalised covariance with the targets, [groups, rows, d].
+        support, ridge, near
+            As of :func:`~sparsemend.solvers.solve_on_support`.
+        """
+        if not self.held_back.any():
+            return solve_on_support(self.matrix, cross, support, ridge, near)
+        # What is solved for is how far the weights go from where they are drawn to.
+        kept = self._kept * support
+        near = None if near is None else (near - kept) * self._grown
+        target = (cross - kept @ self.matrix) / self._grown
+        return kept + solve_on_support(self._filled, target, support, ridge, near) / self._grown
 
     def cross(self, targets: Callable[[int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised covariance with the targets [groups, rows, d], their mean and std [C].
@@ -278,7 +333,7 @@ def fit_layer(
     def solve(cross: Tensor, mean: Tensor, support: Tensor, before: Fit | None = None) -> Fit:
         scale = covariance.scale.unsqueeze(1)
         near = None if before is None else (before.weight * scale).to(cross.dtype)
-        scaled = solve_on_support(covariance.matrix, cross, support, ridge, near)
+        scaled = covariance.solve(cross, support, ridge, near)
         weight = scaled.to(covariance.mean.dtype) / scale
         shift = mean - (weight * covariance.mean.unsqueeze(1)).sum(dim=2).flatten()
         check_finite(f"the values fitted to layer {layer.name!r}", weight, shift)

@@ -11,7 +11,7 @@ from torch import nn
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.finite import check_network
 from sparsemend.repairs.registry import find_repair, get_repair, repair_names, repairs
-from sparsemend.repairs.repair import SCOPES, STAGES, Outcome, Repair, Restored, Terms
+from sparsemend.repairs.repair import SCOPES, STAGES, Outcome, Repair, Restored, Terms, Training
 from sparsemend.session import Session
 
 
@@ -42,8 +42,14 @@ class Formula:
 
     @property
     def judges(self) -> bool:
-        """Whether it tries several endings, and needs inputs to judge them on."""
-        return self.parts[0].stage == "alone"
+        """Whether it chooses by closeness, and needs inputs to judge that on."""
+        return any(part.judges for part in self.parts)
+
+    @property
+    def training(self) -> Training:
+        """Whether it takes steps of gradient descent."""
+        found = {part.training for part in self.parts}
+        return next((kind for kind in ("always", "asked") if kind in found), "never")
 
     @property
     def restores(self) -> Restored | None:
@@ -61,8 +67,11 @@ class Formula:
 
     @property
     def trial(self) -> Formula:
-        """What a search tries allocations with: for a choice among endings, its main one."""
-        return Formula((get_repair(self.diagnosis),)) if self.judges else self
+        """What a search tries allocations with: of endings the main one, and no training."""
+        parts = tuple(part for part in self.parts if part.training != "always")
+        if self.parts[0].stage == "alone" or not parts:
+            return Formula((get_repair(self.diagnosis),))
+        return Formula(parts)
 
     def check(self, model: nn.Module, scope: str) -> None:
         """Refuse what the network or the scope cannot have, before any work."""
@@ -144,7 +153,8 @@ def _unknown(text: str, part: str) -> SparsemendError:
     return SparsemendError(
         "unknown repair",
         text,
-        f"{', '.join(names['alone'])}, one of {', '.join(names['weights'])}, or "
-        f"{', '.join(names['statistics'])}, or both as in 'variance+batchnorm'",
+        f"{', '.join(names['alone'])}, one of {', '.join(names['weights'])}, "
+        f"{', '.join(names['statistics'])}, or {', '.join(names['training'])}, or several in this "
+        "order as in 'variance+batchnorm'",
         "" if part in repair_names() else did_you_mean(part, repair_names()),
     )

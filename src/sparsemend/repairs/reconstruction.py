@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsemend.calibration import PairedMoments
 from sparsemend.errors import SparsemendWarning
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
@@ -26,7 +25,6 @@ from sparsemend.layers import (
     Layer,
     Surroundings,
     batched,
-    channel_last,
     layer_biases,
     layer_weight,
     present_bias,
@@ -42,14 +40,14 @@ from sparsemend.masks.gradual import GRADUAL
 from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.operators.affine import AFFINE
 from sparsemend.progress import progress_bar
-from sparsemend.repairs.channelwise import match_layer, paired_runs
+from sparsemend.repairs.channelwise import paired_runs
 from sparsemend.repairs.fit import Choice, Fit, FitSettings, InputCovariance, LayerInputs, fit_layer
 from sparsemend.repairs.fold import fold, takes_shift
 from sparsemend.repairs.importance import channel_importance
+from sparsemend.repairs.matching import PairedCall, PairedOutputs, match_layer
 from sparsemend.repairs.repair import Outcome, Support
 from sparsemend.repairs.targets import Targets, norm_affine
 from sparsemend.session import Session
-from sparsemend.solvers import solve_on_support
 
 # Elements of a layer's second moments above which it is not refitted: 1 GiB in float32.
 _MOST_MOMENTS = 1 << 28
@@ -111,7 +109,7 @@ def reconstruct(
                     advance()
     walk.finish()
     walk.warn()
-    return Outcome(walk.masks, tuple(walk.added), tuple(walk.unshifted))
+    return Outcome(walk.masks, tuple(walk.added), tuple(walk.unshifted), walk.held_back)
 
 
 def _all_calls(session: Session, network: nn.Module, layer: Layer) -> Calls:
@@ -171,6 +169,7 @@ class _Pass:
         self.unshifted: list[str] = []
         self._ill: dict[str, str] = {}
         self._wide: list[str] = []
+        self.held_back: dict[str, tuple[int, ...]] = {}
 
     def due(self, name: str) -> list[str]:
         """Layers to repair at a pause: projections of the same input first, then the layer."""
@@ -238,12 +237,21 @@ class _Pass:
     ) -> None:
         """Keep the largest weights and fit a scale and a shift to every channel alone."""
         self._keep_largest(layer)
-        moments = PairedMoments.empty(1, layer.rows, outputs[0].device)
-        for x, wanted in zip(inputs, outputs, strict=True):
-            present = run_layer(self._network, layer, geometry, x).float()
-            pruned = channel_last(geometry, present)
-            moments.update(channel_last(geometry, wanted), pruned.unsqueeze(0))
-        self.added += match_layer(self._network, layer, AFFINE, moments, self._new_biases)
+        paired = PairedOutputs(layer, outputs[0].device)
+        paired.add(
+            [
+                PairedCall(
+                    geometry, x, wanted, run_layer(self._network, layer, geometry, x).float()
+                )
+                for x, wanted in zip(inputs, outputs, strict=True)
+            ]
+        )
+        added, held = match_layer(
+            self._network, self._dense, layer, AFFINE, paired, self._new_biases
+        )
+        self.added += added
+        if held:
+            self.held_back[layer.name] = held
         self._wide.append(layer.name)
 
     def _keep_largest(self, layer: Layer) -> None:
@@ -311,6 +319,9 @@ class _Pass:
         fitted = (layer_weight(self._network, layer), *layer_biases(self._network, layer))
         check_finite(what, *fitted, fix=FIX_ACTIVATIONS)
         self.masks[layer.name] = stored_weight(fit.mask, layer)
+        held = (covariance.held_back.unsqueeze(1) & fit.mask).any(dim=2).flatten()
+        if held.any():
+            self.held_back[layer.name] = tuple(held.nonzero().flatten().tolist())
         constant = int(covariance.dead.sum())
         if constant:
             self._ill[layer.name] = f"{constant} of {covariance.dead.numel()} inputs are constant"
@@ -367,12 +378,8 @@ def _refit_logits(
         target = z + 2 * (wanted - F.softmax(z, dim=1))
         mean = target.mean(dim=0) if covariance.fixed is None else covariance.fixed.to(x.dtype)
         cross = (target - mean).mT @ x / len(x) / covariance.scale.to(x.dtype)
-        solved = solve_on_support(
-            covariance.matrix,
-            cross.unsqueeze(0).to(covariance.matrix.dtype),
-            fit.mask,
-            settings.ridge,
-        )
+        target_moments = cross.unsqueeze(0).to(covariance.matrix.dtype)
+        solved = covariance.solve(target_moments, fit.mask, settings.ridge)
         weight = solved.to(x.dtype) / covariance.scale.unsqueeze(1).to(x.dtype)
         shift = mean - (weight * covariance.mean.unsqueeze(1).to(x.dtype)).sum(dim=2).flatten()
         fit = Fit(weight, shift, fit.mask)

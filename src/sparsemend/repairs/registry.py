@@ -10,6 +10,7 @@ from sparsemend.operators import OPERATORS
 from sparsemend.repairs.batchnorm import BATCHNORM, BATCHNORM_EMA
 from sparsemend.repairs.best import make_best
 from sparsemend.repairs.channelwise import channelwise
+from sparsemend.repairs.distill import DISTILL
 from sparsemend.repairs.reconstruct import (
     RECONSTRUCT,
     RECONSTRUCT_AGAIN,
@@ -33,6 +34,7 @@ REPAIRS: dict[str, Repair] = {
         RECONSTRUCT_MIRRORED_AGAIN,
         BATCHNORM,
         BATCHNORM_EMA,
+        DISTILL,
         make_best(lambda: list(repairs().values())),
     )
 }

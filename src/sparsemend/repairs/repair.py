@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 from sparsemend.damage.pruned_layer import PrunedLayer
 from sparsemend.masks import MaskRule, Masks
+from sparsemend.repairs.distillation.settings import DistillSettings
 from sparsemend.repairs.fit import FitSettings
 from sparsemend.session import Session
 
 SCOPES = ("sequential", "one-shot")
 # A formula runs its parts in this order, at most one of each; "alone" is the whole formula.
-STAGES = ("weights", "statistics")
+STAGES = ("weights", "statistics", "training")
 
-Stage = Literal["weights", "statistics", "alone"]
+Stage = Literal["weights", "statistics", "training", "alone"]
 # Where a repair brings means and variances of channels back, whatever the weights are: nowhere,
 # in front of every BatchNorm that keeps running statistics, or behind every layer.
 Restored = Literal["nothing", "norms", "layers"]
+# Whether a repair takes steps of gradient descent: never, where they are asked for, or always.
+Training = Literal["never", "asked", "always"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class Terms:
         ``"one-shot"``: all layers from one pass.
     settings
         Constants of a repair that fits layers; None for its own.
+    distill
+        How long and how a repair trains; None for its own, and for none where it trains only if
+        that is asked for.
     new_biases
         Whether a layer that has neither a bias nor a BatchNorm behind it may get a bias; else it
         is fitted without a shift.
@@ -71,6 +77,7 @@ class Terms:
     new_biases: bool = False
     then: tuple[Repair, ...] = ()
     earlier: Mapping[str, nn.Module] = field(default_factory=dict)
+    distill: DistillSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,9 @@ class Outcome:
         Module paths that got a bias parameter.
     unshifted
         Names of layers that were repaired without a shift, for want of a place for it.
+    held_back
+        Layer name → output channels whose gains or weights were held back, because too few inputs
+        speak for them (``evidence.py``).
     repair
         Formula of what was done, where the repair has chosen it; else empty.
     tried
@@ -94,6 +104,7 @@ class Outcome:
     masks: Masks
     added_biases: tuple[str, ...] = ()
     unshifted: tuple[str, ...] = ()
+    held_back: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     repair: str = ""
     tried: Mapping[str, float] = field(default_factory=dict)
 
@@ -103,6 +114,7 @@ class Outcome:
             self,
             added_biases=(*before.added_biases, *self.added_biases),
             unshifted=tuple(dict.fromkeys((*before.unshifted, *self.unshifted))),
+            held_back={**before.held_back, **self.held_back},
         )
 
 
@@ -159,6 +171,11 @@ class Repair:
         Whether repair ``best`` tries it on the pruned network in a situation; None for never.
     finishes
         Whether repair ``best`` also tries it on a network whose weights were refitted.
+    judges
+        Whether it chooses by closeness on inputs that no repair sees.
+    training
+        Whether it trains. What always does is left out where rule ``auto`` tries allocations, and
+        repair ``best`` tries it behind its best ending where training is asked for.
     require
         Raises if a network cannot have this repair.
     aliases
@@ -177,6 +194,8 @@ class Repair:
     diagnosed_as: str = "variance"
     ending: Callable[[Situation], bool] | None = None
     finishes: bool = False
+    judges: bool = False
+    training: Training = "never"
     require: Callable[[nn.Module], object] | None = None
     aliases: tuple[str, ...] = ()
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsemend.evaluation import Tally
-from sparsemend.execution.batches import Batch, batch_size, call, evaluation_mode
+from sparsemend.evaluation import loss_factors
+from sparsemend.execution.batches import batch_size, call, evaluation_mode
 from sparsemend.layers import (
     Call,
     Layer,
@@ -150,7 +150,7 @@ def density_slopes(
         layer_parameter(model, layer).requires_grad_()
     jury = session.jury
     batches = [b for b in session.seen if restored != "norms" or batch_size(b) > 1]
-    factors = _factors(session, batches)
+    factors = loss_factors(jury, dense, batches)
     with evaluation_mode(model, dense):
         if restored == "norms":
             for norm in running_norms(model):
@@ -177,17 +177,6 @@ def density_slopes(
             products = weights[layer.name][chosen].double() * gradient[chosen].double()
             found[position] = float(products.sum()) / (count * math.log(ratios[position]))
     return found if count and np.isfinite(found).all() else None
-
-
-def _factors(session: Session, batches: Sequence[Batch]) -> list[float]:
-    """What each output's summed losses count in the loss, as multiples of the first's mean."""
-    tally = Tally(session.jury)
-    if tally.simple:
-        return [1.0]
-    with evaluation_mode(session.model):
-        for batch in batches:
-            tally.add_dense(session.jury.read(call(session.model, batch), batch))
-    return tally.factors()
 
 
 def _restore(unshifted: Collection[str], layer: Layer, called: Call, z: Tensor) -> Tensor:

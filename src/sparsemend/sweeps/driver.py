@@ -25,6 +25,7 @@ def run_sweep(
     *,
     budget: float | str | None = None,
     new_biases: bool = False,
+    distill: float | str | None = None,
 ) -> SweepResult:
     """Compute the cells of a grid that the store does not have.
 
@@ -40,7 +41,7 @@ def run_sweep(
         Where to compute.
     budget
         Of the searches among them.
-    new_biases
+    new_biases, distill
         As in a recipe.
 
     Returns
@@ -48,7 +49,7 @@ def run_sweep(
     SweepResult
         The cells of this grid, whether they were computed now or earlier.
     """
-    tasks = plan_tasks(networks, grid, scope, budget, new_biases=new_biases)
+    tasks = plan_tasks(networks, grid, scope, budget, new_biases=new_biases, distill=distill)
     with open_store(store) as opened:
         finished = opened.records()
         pending = [task for task in tasks if task not in finished]
@@ -79,9 +80,10 @@ def preview_sweep(
     *,
     budget: float | str | None = None,
     new_biases: bool = False,
+    distill: float | str | None = None,
 ) -> SweepResult:
     """What :func:`run_sweep` would find done and would have to do; computes and writes nothing."""
-    tasks = plan_tasks(networks, grid, scope, budget, new_biases=new_biases)
+    tasks = plan_tasks(networks, grid, scope, budget, new_biases=new_biases, distill=distill)
     finished: dict[Task, Record] = {}
     if store is not None and store.exists() and store.stat().st_size:
         with read_store(store) as opened:

@@ -58,6 +58,12 @@ def _add_coverage(connection: sqlite3.Connection) -> None:
         connection.execute(f"ALTER TABLE records ADD COLUMN {name} REAL")
 
 
+def _add_distill(connection: sqlite3.Connection) -> None:
+    """Until version 7 no repair trained."""
+    connection.execute("ALTER TABLE records ADD COLUMN distill TEXT NOT NULL DEFAULT ''")
+    connection.execute("ALTER TABLE failures ADD COLUMN distill TEXT NOT NULL DEFAULT ''")
+
+
 # Version → what makes the next version of it. A migration need not touch constraints nor the
 # order of columns: afterwards every table is written anew as the dataclasses say.
 MIGRATIONS: dict[int, Migration] = {
@@ -67,4 +73,5 @@ MIGRATIONS: dict[int, Migration] = {
     4: _add_new_biases,
     5: _add_choice_of_layers,
     6: _add_coverage,
+    7: _add_distill,
 }

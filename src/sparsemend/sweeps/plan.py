@@ -14,7 +14,8 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import batch_size
 from sparsemend.layers import LayerSet, select_layers
 from sparsemend.recipe import AUTO, Recipe, parse_budget
-from sparsemend.repairs import unshiftable
+from sparsemend.recipe.training import parse_distill
+from sparsemend.repairs import parse_repair, unshiftable
 from sparsemend.sweeps.fingerprint import (
     diagnosis_fingerprint,
     inputs_fingerprint,
@@ -33,6 +34,7 @@ def plan_tasks(
     budget: float | str | None = None,
     *,
     new_biases: bool = False,
+    distill: float | str | None = None,
 ) -> list[Task]:
     """Every cell of the grid for every network; those that share work follow each other.
 
@@ -43,7 +45,8 @@ def plan_tasks(
     SparsemendError
         For anything that no cell could be computed with: unknown rules, masks, repairs or
         scopes, ones that do not go together, sparsities out of range, and bad inputs; for a
-        search budget that is none, or that no rule of the grid spends; for repair ``best`` and
+        search budget that is none, or that no rule of the grid spends; for a length of training
+        that is none, or that no repair of the grid has a use for; for repair ``best`` and
         rule ``auto`` without the held-out inputs that they choose by; for a network whose outputs
         cannot be judged.
     """
@@ -54,6 +57,10 @@ def plan_tasks(
             budget,
             f"rule {AUTO!r} among the rules",
         )
+    formulas = {repair: parse_repair(repair) for repair in grid.repairs}
+    trained = {name for name, formula in formulas.items() if formula.training != "never"}
+    if distill is not None and not trained:
+        parse_distill(distill, next(iter(formulas.values())))  # raises
     cells = {network.name: check_cells(network.model, grid.cells(network.name), scope)
              for network in networks}  # fmt: skip
     tasks = []
@@ -65,11 +72,20 @@ def plan_tasks(
                 settings[cell.seed],
                 budget=limit if cell.rule == AUTO else "",
                 diagnosis=given if needs_diagnosis(cell.rule) else "",
+                distill=_training(cell.repair, distill),
             )
             task = Task(cell, own)
             _check_heldout(task)
             tasks.append(task)
     return tasks
+
+
+def _training(repair: str, distill: float | str | None) -> str:
+    """How long a repair trains; empty where it does not."""
+    formula = parse_repair(repair)
+    asked = None if formula.training == "never" else distill
+    settings = parse_distill(asked, formula)
+    return "" if settings is None else str(settings)
 
 
 def check_cells(model: nn.Module, cells: Iterable[Cell], scope: str) -> list[Cell]:
@@ -88,7 +104,8 @@ def _check_heldout(task: Task) -> None:
     """Refuse a choice by held-out inputs where there are none."""
     if task.settings.heldout_size == 0 and task.recipe.judges:
         raise SparsemendError(
-            f"rule {AUTO!r} and repair 'best' choose by held-out inputs, of which there are none",
+            f"rule {AUTO!r} and repairs 'best' and 'distill' choose by held-out inputs, of which "
+            "there are none",
             fix="hold some out, or sweep other rules and repairs",
         )
 
@@ -183,7 +200,7 @@ def estimate(tasks: Iterable[Task], finished: Iterable[Record]) -> Estimate:
 def _kinds(task: Task) -> tuple[tuple[object, ...], ...]:
     cell, settings = task.cell, task.settings
     sizes = (settings.calibration_size, settings.heldout_size, settings.test_size)
-    kind = (cell.network, cell.mask, cell.repair, settings.scope, *sizes)
+    kind = (cell.network, cell.mask, cell.repair, settings.scope, settings.distill, *sizes)
     if settings.budget:  # a search is like no other cell
         return ((*kind, cell.rule, settings.budget),)
     return ((*kind, cell.rule), kind)

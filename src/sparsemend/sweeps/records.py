@@ -42,7 +42,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Settings:
-    """What else a cell's result depends on; all but budget and diagnosis go with network and seed.
+    """What else a cell's result depends on; most go with network and seed.
 
     Attributes
     ----------
@@ -69,6 +69,9 @@ class Settings:
     new_biases
         Whether layers that have neither a bias nor a BatchNorm behind them got a bias. True as
         well where the network has no such layers: it makes no difference there.
+    distill
+        How long the repair trained, as :func:`sparsemend.compress` takes it; empty where it did
+        not.
     """
 
     scope: str
@@ -86,6 +89,7 @@ class Settings:
     new_biases: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    distill: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Task:
             settings.scope,
             budget,
             new_biases=settings.new_biases,
+            distill=settings.distill or None,
         )
 
 

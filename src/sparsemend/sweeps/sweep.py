@@ -48,6 +48,7 @@ def sweep(
     scope: str = SCOPE,
     budget: float | str | None = None,
     new_biases: bool = NEW_BIASES,
+    distill: float | str | None = None,
     heldout: Callable[[int], Batches] | Batches | None = None,
     test: Iterable[Any] | None = None,
     diagnosis: Diagnosis | None = None,
@@ -91,8 +92,8 @@ def sweep(
     budget
         How long rule ``"auto"`` may search in each cell: a number of repairs (default 40), or a
         time such as ``"20min"``, which other machines will not reproduce.
-    new_biases
-        As in :func:`sparsemend.compress`.
+    new_biases, distill
+        As in :func:`sparsemend.compress`; ``distill`` is for the repairs that train.
     heldout, test
         With inputs of your own: unlabelled batches (or a function of the seed) that the repair
         must not see, by default the last fifth of the calibration batches; and labelled
@@ -158,10 +159,11 @@ def sweep(
     grid = make_grid(sparsities, rules, masks, repairs, seeds)
     path = None if store is None else Path(store)
     compute = _computer(workers, ray)
+    asked: dict[str, Any] = {"budget": budget, "new_biases": new_biases, "distill": distill}
     if dry_run:
-        return preview_sweep(networks, grid, scope, path, budget=budget, new_biases=new_biases)
+        return preview_sweep(networks, grid, scope, path, **asked)
     with progress_shown(progress):
-        return run_sweep(networks, grid, scope, path, compute, budget=budget, new_biases=new_biases)
+        return run_sweep(networks, grid, scope, path, compute, **asked)
 
 
 def _computer(workers: int, ray: str | None) -> Compute:

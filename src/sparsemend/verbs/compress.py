@@ -43,6 +43,7 @@ def compress(
     judge: str | LossFunction = JUDGE,
     output: str | int | None = None,
     new_biases: bool = NEW_BIASES,
+    distill: float | str | None = None,
     calibration: Calibration | None = None,
     diagnosis: Diagnosis | None = None,
     include: str | Iterable[str] = (),
@@ -95,6 +96,11 @@ def compress(
         Give a bias to layers that have neither one nor a BatchNorm behind them, so that the
         repair can shift their outputs. By default no parameter is added, so the result loads
         into the original architecture; such layers are fitted without a shift.
+    distill
+        How long repair ``distill`` trains: a number of steps (default 400), or a time such as
+        ``"2min"``, which other machines will not reproduce. With repair ``best``: its best ending
+        is trained, too, and kept where it is closer on ``heldout``. An interrupt (Ctrl-C) ends
+        the training with the best so far.
     calibration, diagnosis
         Results of earlier calls on the same network and inputs, to save their time.
     include, exclude
@@ -128,6 +134,7 @@ def compress(
         new_biases,
         include,
         exclude,
+        distill,
     )
     refuse_unsupported(model)
     recipe.check(model)

@@ -59,6 +59,9 @@ class CompressionResult:
     unshifted
         Names of layers that were repaired without a shift: they have neither a bias nor a
         BatchNorm behind them.
+    held_back
+        Layer name → output channels whose gains or refitted weights were held back: too few of
+        the inputs speak for them, because what they read fires rarely or hardly varies there.
     tried
         With repair ``best``: every ending that was tried → its loss on the held-out inputs;
         ``repair`` names the winner.
@@ -85,6 +88,7 @@ class CompressionResult:
     layers: LayerSet | None = None
     added_biases: tuple[str, ...] = ()
     unshifted: tuple[str, ...] = ()
+    held_back: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     multiplications: Mapping[str, int] = field(default_factory=dict)
@@ -122,6 +126,7 @@ class CompressionResult:
             "heldout": self.heldout,
             "added_biases": list(self.added_biases),
             "unshifted": list(self.unshifted),
+            "held_back": {name: list(found) for name, found in self.held_back.items()},
             "coverage": None if self.coverage is None else self.coverage.to_dict(),
             "seconds": dict(self.seconds),
             "multiplications": dict(self.multiplications),
@@ -209,6 +214,9 @@ class CompressionResult:
             lines.append(f"got a bias parameter: {', '.join(map(printable, self.added_biases))}")
         if self.unshifted:
             lines.append(f"without a bias, so not shifted: {_some(self.unshifted)}")
+        if self.held_back:
+            counted = [f"{name} ({len(found)})" for name, found in self.held_back.items()]
+            lines.append(f"channels held back, for too few inputs that fire: {_some(counted)}")
         return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from sparsemend.layers.refusals import check_alone, check_apart, check_copy, ref
 from sparsemend.masks import apply_masks, find_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, JUDGE, NEW_BIASES, SCOPE
+from sparsemend.recipe.training import parse_distill
 from sparsemend.repairs import Support, Terms, parse_repair
 from sparsemend.session import Session
 from sparsemend.verbs.verification import shapes_of, verify_result
@@ -32,10 +33,11 @@ def repair(
     judge: str | LossFunction = JUDGE,
     output: str | int | None = None,
     new_biases: bool = NEW_BIASES,
+    distill: float | str | None = None,
     inplace: bool = False,
     progress: bool | None = None,
 ) -> nn.Module:
-    """Repair a pruned network from unlabelled inputs, without gradients (method, section 4).
+    """Repair a pruned network from unlabelled inputs (method, section 4).
 
     Held in memory: the batches, and of every batch in both networks what the networks need at
     the layer at work.
@@ -52,8 +54,10 @@ def repair(
         ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage`` (ASR), ``affine``,
         ``reconstruct`` (least squares on the kept weights), ``batchnorm`` (exact),
         ``batchnorm-ema``, or one of the first seven followed by a recalibration, as in
-        ``"variance+batchnorm"``; or ``best``: the ending among these that is closest to the
-        dense network on the last fifth of the batches, which it does not see.
+        ``"variance+batchnorm"``; any of these followed by ``distill``, which trains what
+        is kept towards the dense network, as in ``"reconstruct+distill"``; or ``best``: the ending
+        that is closest to the dense network. ``distill`` and ``best`` judge that on the last fifth
+        of the batches, which no repair then sees.
     scope
         ``"sequential"``: layer by layer, inputs from the network repaired so far.
         ``"one-shot"``: all layers from one pass.
@@ -64,6 +68,8 @@ def repair(
     new_biases
         Give a bias to layers that have neither one nor a BatchNorm behind them, with a warning
         that names them. By default no parameter is added: they are fitted without a shift.
+    distill
+        How long ``distill`` trains, and whether ``best`` does, as in :func:`sparsemend.compress`.
     inplace
         Change the pruned network that was passed; on an error it is as it was, for which a copy
         of its parameters and buffers is held.
@@ -82,6 +88,7 @@ def repair(
         that do not belong together, or numbers that are not finite on the way.
     """
     formula = parse_repair(repair)
+    training = parse_distill(distill, formula)
     refuse_unsupported(pruned)
     formula.check(pruned, scope)
     criterion = Criterion(judge, output)
@@ -101,7 +108,7 @@ def repair(
             check_alone(repaired, [pruned, dense], session.seen[0])
         with restored_on_error(repaired) if inplace else nullcontext():
             apply_masks(repaired, masks, session.layers)  # -0 becomes +0
-            terms = Terms(support, scope, new_biases=new_biases)
+            terms = Terms(support, scope, new_biases=new_biases, distill=training)
             outcome = formula.run(session, repaired, terms)
             verify_result(
                 repaired,

@@ -75,7 +75,7 @@ def run_recipe(
         support = start_support(session, network, allocation, recipe.mask_rule)
     with _timed(seconds, "repair"):
         settings = None if effort == "full" else EFFORTS[effort]
-        terms = Terms(support, recipe.scope, settings, recipe.new_biases)
+        terms = Terms(support, recipe.scope, settings, recipe.new_biases, distill=recipe.training)
         outcome = recipe.formula.run(session, network, terms)
         parameters = shapes_of(session.model)
         verify_result(
@@ -104,6 +104,7 @@ def run_recipe(
         layers=session.layers,
         added_biases=outcome.added_biases,
         unshifted=outcome.unshifted,
+        held_back=outcome.held_back,
         tried=outcome.tried,
         seconds=seconds,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -61,6 +62,9 @@ class Linear(LayerKind):
 
     def count_positions(self, module: Any, x: Tensor) -> int:
         return x.numel() // max(1, x.shape[-1])
+
+    def mean_patch(self, module: Any, x: Tensor) -> Tensor:
+        return x.reshape(-1, math.prod(x.shape[1:-1]), x.shape[-1]).mean(dim=1).unsqueeze(0)
 
     def column_sum(self, module: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
         return x.reshape(-1, x.shape[-1]).sum(dim=0, dtype=dtype).unsqueeze(0)

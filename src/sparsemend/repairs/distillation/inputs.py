@@ -1,0 +1,101 @@
+"""Inputs of the steps of a distillation, drawn from those that repairs see, and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsemend.execution.batches import Batch, batch_size, cut
+
+# Below so many rows or columns a map is no image that could be shifted.
+_LEAST_IMAGE = 8
+
+
+def drawn(batches: Sequence[Batch], size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Batches of at most ``size`` inputs without end, all inputs once before any comes again.
+
+    Tensors of one shape are shuffled input by input; of anything else, as of tokens with their
+    masks, pieces of the batches as they were given. Nothing is copied but what is drawn.
+    """
+    pool = _rows(batches)
+    pieces = [] if pool else _pieces(batches, size)
+    while True:
+        order = torch.randperm(len(pool or pieces), generator=generator).tolist()
+        if not pool:
+            for index in order:
+                yield _changed(pieces[index], generator)
+            continue
+        for start in range(0, len(order), size):
+            rows = [pool[index] for index in order[start : start + size]]
+            yield _changed(torch.stack([batches[b][row] for b, row in rows]), generator)
+
+
+def _rows(batches: Sequence[Batch]) -> list[tuple[int, int]]:
+    """(batch, row) of every input, where all batches are tensors of one shape and type."""
+    if not all(isinstance(batch, Tensor) and batch.dim() for batch in batches):
+        return []
+    if len({(batch.shape[1:], batch.dtype, batch.device) for batch in batches}) > 1:
+        return []
+    return [(b, row) for b, batch in enumerate(batches) for row in range(len(batch))]
+
+
+def _pieces(batches: Sequence[Batch], size: int) -> list[Batch]:
+    return [
+        cut(batch, start, start + size)
+        for batch in batches
+        for start in range(0, batch_size(batch), size)
+    ]
+
+
+def _changed(batch: Batch, generator: torch.Generator) -> Batch:
+    """The batch with label-free changes, on which the dense network is asked as well."""
+    if not isinstance(batch, Tensor) or not batch.is_floating_point() or batch.dim() < 2:
+        return batch
+    x = batch
+    image = x.dim() == 4 and min(x.shape[2:]) >= _LEAST_IMAGE
+    if image:
+        x = _shifted(_flipped(x, generator), generator)
+    half = len(x) // 2
+    partner = x[torch.randperm(len(x), generator=generator).to(x.device)]
+    share = torch.rand(len(x), generator=generator).to(x)
+    mixed = _mixed(x[:half], partner[:half], share[:half])
+    rest = _pasted(x[half:], partner[half:], share[half:], generator) if image else x[half:]
+    return torch.cat([mixed, rest])
+
+
+def _flipped(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the images left to right."""
+    chosen = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(chosen.to(x.device).reshape(-1, 1, 1, 1), x.flip(-1), x)
+
+
+def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image shifted by up to an eighth, with zeros coming in."""
+    count, _, height, width = x.shape
+    up, left = height // _LEAST_IMAGE, width // _LEAST_IMAGE
+    rows = torch.randint(0, 2 * up + 1, (count, 1), generator=generator) + torch.arange(height)
+    columns = torch.randint(0, 2 * left + 1, (count, 1), generator=generator) + torch.arange(width)
+    padded = F.pad(x, (left, left, up, up)).permute(0, 2, 3, 1)
+    one = torch.arange(count).reshape(-1, 1, 1)
+    return padded[one, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2).contiguous()
+
+
+def _mixed(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """share · x + (1 − share) · partner (mixup, arXiv 1710.09412)."""
+    share = share.reshape(-1, *[1] * (x.dim() - 1))
+    return share * x + (1 - share) * partner
+
+
+def _pasted(x: Tensor, partner: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
+    """A box of 1 − share of each image taken from the partner (cutmix, arXiv 1905.04899)."""
+    side = (1 - share).sqrt()
+    inside = torch.ones(len(x), 1, 1, dtype=torch.bool, device=x.device)
+    for dim, size in enumerate(x.shape[2:]):
+        centre = torch.rand(len(x), generator=generator).to(x)
+        away = ((torch.arange(size).to(x) + 0.5) / size - centre.unsqueeze(1)).abs()
+        near = away <= side.unsqueeze(1) / 2  # [N, size]
+        inside = inside & near.reshape(len(x), *((size, 1) if dim == 0 else (1, size)))
+    return torch.where(inside.unsqueeze(1), partner, x)
