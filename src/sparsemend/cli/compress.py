@@ -130,7 +130,7 @@ def compress(given: Given) -> None:
     for key, path in (("out", out), ("report", page)):
         values[key] = None if path is None else str(path)
     values["bytes"] = None if out is None else out.stat().st_size
-    values["next"] = _next(given)
+    values["next"] = _next(given, source)
     if given.json:
         print_json(values)
         return
@@ -191,12 +191,13 @@ class Clock:
         return self.seconds - spent - (_EVALUATIONS - 1) * self._evaluation
 
 
-def _next(given: Given) -> str:
+def _next(given: Given, source: Source) -> str:
     """One command to go on with."""
     if given.out is None:
         return "the same with --out sparse.safetensors, to keep the network"
-    source = f"--model {shlex.quote(given.model)} --weights {shlex.quote(str(given.out))}"
-    return f"sparsemend evaluate {source} --data {shlex.quote(given.data)}"
+    verb = "evaluate" if source.is_labelled else "bench"
+    network = f"--model {shlex.quote(given.model)} --weights {shlex.quote(str(given.out))}"
+    return f"sparsemend {verb} {network} --data {shlex.quote(given.data)}"
 
 
 def _save(result: sm.CompressionResult, source: Source, given: Given, size: int) -> None:
