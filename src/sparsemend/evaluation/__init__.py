@@ -10,6 +10,7 @@ from sparsemend.evaluation.closeness import (
     loss_factors,
     read_finite,
 )
+from sparsemend.evaluation.dependence import signal_ends
 from sparsemend.evaluation.judges import JUDGES, LossFunction, judge_names
 from sparsemend.evaluation.jury import Criterion, Jury, Parts
 from sparsemend.evaluation.scores import logits
@@ -31,4 +32,5 @@ __all__ = [
     "logits",
     "loss_factors",
     "read_finite",
+    "signal_ends",
 ]

@@ -48,6 +48,8 @@ class Compression:
         Closeness to the dense network in words, also where outputs are no class scores.
     unshifted
         Layers that were repaired without a shift, for want of a bias.
+    signal_ends
+        Layers at which the signal ends, where the output does not depend on the input any more.
     coverage
         How much of the network its layers are; None where that was not kept.
     multiplications
@@ -72,6 +74,7 @@ class Compression:
     added_biases: tuple[str, ...] = ()
     judged: str = ""
     unshifted: tuple[str, ...] = ()
+    signal_ends: tuple[str, ...] = ()
     coverage: Coverage | None = None
     multiplications: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
@@ -101,6 +104,7 @@ class Compression:
                 added_biases=tuple(values["added_biases"]),
                 judged=values.get("judged", ""),
                 unshifted=tuple(values.get("unshifted", ())),  # what earlier versions did not say
+                signal_ends=tuple(values.get("signal_ends", ())),
                 coverage=Coverage.from_dict(coverage) if coverage else None,
                 multiplications=values.get("multiplications") or {},
                 note=(values.get("plan") or {}).get("note", ""),

@@ -62,6 +62,9 @@ class CompressionResult:
     held_back
         Layer name → output channels whose gains or refitted weights were held back: too few of
         the inputs speak for them, because what they read fires rarely or hardly varies there.
+    signal_ends
+        Layers at which the signal ends, where the output does not depend on the input any more;
+        empty where it does, as it should.
     tried
         With repair ``best``: every ending that was tried → its loss on the held-out inputs;
         ``repair`` names the winner.
@@ -89,6 +92,7 @@ class CompressionResult:
     added_biases: tuple[str, ...] = ()
     unshifted: tuple[str, ...] = ()
     held_back: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    signal_ends: tuple[str, ...] = ()
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     multiplications: Mapping[str, int] = field(default_factory=dict)
@@ -127,6 +131,7 @@ class CompressionResult:
             "added_biases": list(self.added_biases),
             "unshifted": list(self.unshifted),
             "held_back": {name: list(found) for name, found in self.held_back.items()},
+            "signal_ends": list(self.signal_ends),
             "coverage": None if self.coverage is None else self.coverage.to_dict(),
             "seconds": dict(self.seconds),
             "multiplications": dict(self.multiplications),
@@ -217,6 +222,11 @@ class CompressionResult:
         if self.held_back:
             counted = [f"{name} ({len(found)})" for name, found in self.held_back.items()]
             lines.append(f"channels held back, for too few inputs that fire: {_some(counted)}")
+        if self.signal_ends:
+            lines.append(
+                "THE OUTPUT DOES NOT DEPEND ON THE INPUT: the signal ends at "
+                f"{_some(self.signal_ends)}"
+            )
         return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,8 @@ from torch import nn
 
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.evaluation import signal_ends
 from sparsemend.layers.refusals import check_alone, check_apart
 from sparsemend.recipe import Recipe
 from sparsemend.repairs import EFFORTS, Terms
@@ -89,6 +91,14 @@ def run_recipe(
         check_apart(network, session.model)
     with _timed(seconds, "compare"):
         closeness = session.reference.agreement(network)
+        ended = signal_ends(session.model, network, session.layers, session.unseen[0])
+    if ended:
+        warnings.warn(
+            "the output of the sparse network does not depend on its input any more; the signal "
+            f"ends at {', '.join(ended)}: remove fewer weights there, or choose another rule",
+            SparsemendWarning,
+            stacklevel=3,
+        )
     return CompressionResult(
         model=network,
         masks=outcome.masks,
@@ -105,6 +115,7 @@ def run_recipe(
         added_biases=outcome.added_biases,
         unshifted=outcome.unshifted,
         held_back=outcome.held_back,
+        signal_ends=ended,
         tried=outcome.tried,
         seconds=seconds,
     )

@@ -34,6 +34,11 @@ def of_compression(
         yield f"Without any labels, {same}."
     else:
         yield f"{removed}: {same}."
+    if compression.signal_ends:
+        yield (
+            "The output does not depend on the input any more: the signal ends at "
+            f"{some(compression.signal_ends)}."
+        )
     if compression.coverage is not None:
         yield _covered(compression.coverage, allocation.kept)
     yield (
