@@ -54,7 +54,8 @@ def diagnose(
 
     RR_l = Σ_c omega_c D_rep,c / Σ_c omega_c D_raw,c from the calibration moments alone. D_rep is
     the residual with the mean matched, also of layers that a repair would not shift because they
-    have neither a bias nor a BatchNorm behind them.
+    have neither a bias nor a BatchNorm behind them, and that of full scales, also where a repair
+    would hold them back because too few of the inputs speak for them.
 
     Parameters
     ----------
