@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with weights/")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", default="wall", help="wall or cpu")
     parser.add_argument("--network", action="append", help="only these")
     given = parser.parse_args()
     for name, rule, sparsity, batch in CASES:
@@ -57,7 +58,9 @@ def main() -> None:
         model, shape = network(name, given.data)
         pruned = sm.prune(model, sm.allocate(model, sparsity, rule=rule))
         example = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
-        timing = sm.bench(pruned, example, threads=given.threads, seconds=given.seconds)
+        timing = sm.bench(
+            pruned, example, threads=given.threads, seconds=given.seconds, clock=given.clock
+        )
         print(f"{name}, {rule} {sparsity:.2f}, batch {batch}\n{timing}\n", flush=True)
         print(json.dumps({"network": name, "rule": rule, **timing.to_dict()}), flush=True)
 

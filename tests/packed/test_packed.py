@@ -201,3 +201,5 @@ def test_values_must_fit_their_type(tmp_path):
 def test_arguments_of_export_are_checked(tmp_path):
     with pytest.raises(sm.SparsemendError, match=r"unknown format: got 'paked'.*'packed'"):
         sm.export(nn.Linear(1, 1), tmp_path / "a", "paked")
+    with pytest.raises(sm.SparsemendError, match=r"another ending: got '.*a\.txt'; .*\.packed"):
+        sm.export(nn.Linear(1, 1), tmp_path / "a.txt")

@@ -47,7 +47,7 @@ def test_an_engine_that_fails_is_said_and_others_go_on(network, monkeypatch):
 def test_threads_and_modes_are_as_they_were(network):
     before = torch.get_num_threads()
     network.train()
-    sm.bench(network, torch.randn(1, 1, 8, 8), seconds=0.01, engines=["pytorch"])
+    sm.bench(network, torch.randn(1, 1, 8, 8), seconds=0.01, engines=["pytorch"], clock="cpu")
     assert torch.get_num_threads() == before
     assert network.training
 
@@ -67,6 +67,7 @@ def test_a_machine_with_amx_is_named(network, monkeypatch, tmp_path):
     ("arguments", "text"),
     [
         ({"engines": ["pytorhc"]}, r"unknown engine: got 'pytorhc'.*did you mean 'pytorch'"),
+        ({"clock": "sun"}, "unknown clock: got 'sun'; allowed: wall, cpu"),
         ({"threads": 0}, "threads is out of range"),
         ({"seconds": 0}, "seconds is out of range"),
     ],

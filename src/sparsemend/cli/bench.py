@@ -27,6 +27,7 @@ ENGINE = Option(
     Option("threads", int, "For every engine; default {default}.", 1),
     Option("seconds", float, "About how long to measure; default {default}.", SECONDS),
     ENGINE,
+    Option("clock", str, "wall, or cpu: time of the process alone, on a busy machine.", "wall"),
     *LOADING,
     BATCH_SIZE.but(default=1),
     SEED,
@@ -44,6 +45,7 @@ def bench(given: Given) -> None:
         threads=given.threads,
         seconds=given.seconds,
         engines=given.engine or None,
+        clock=given.clock,
     )
     if given.json:
         print_json(timing.to_dict())

@@ -79,8 +79,11 @@ def export(
         File or folder to write.
     format
         ``"packed"``: a small file, for :func:`sparsemend.runtime.load`; BatchNorms are folded.
-        Without an example the weights alone, under their own keys. ``"c"``: a folder that compiles
-        with any C compiler to a program for one batch of the example's shape.
+        Without an example the weights alone, under their own keys. ``"onnx"``: needs the extra
+        ``onnx``. ``"shrink"``: a program of ``torch.export`` of plain PyTorch layers; like ONNX
+        without channels that are constant or that nothing reads, where that changes no output.
+        ``"c"``: a folder that compiles with any C compiler to a program for one batch of the
+        example's shape.
     example
         A batch of inputs of the shape to run on; what is written is tried with it.
     dtype
@@ -104,6 +107,12 @@ def export(
     if chosen.needs_example and example is None:
         raise SparsemendError(
             f"format {format!r} needs an example", fix="pass example=, a batch of inputs"
+        )
+    if chosen.endings and Path(path).suffix not in chosen.endings:
+        raise SparsemendError(
+            f"a file of format {format!r} has another ending",
+            str(path),
+            " or ".join(chosen.endings),
         )
     request = Request(model, Path(path), example, dtype, dict(metadata or {}))
     with evaluation_mode(model):

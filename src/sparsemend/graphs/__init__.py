@@ -2,6 +2,8 @@
 
 from sparsemend.graphs.folding import fold
 from sparsemend.graphs.graph import Graph, Node
+from sparsemend.graphs.modules import to_module
+from sparsemend.graphs.shrinking import shrink
 from sparsemend.graphs.tracing import Traced, trace
 
-__all__ = ["Graph", "Node", "Traced", "fold", "trace"]
+__all__ = ["Graph", "Node", "Traced", "fold", "shrink", "to_module", "trace"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib.util
 import io
-import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from sparsemend.errors import SparsemendWarning
 from sparsemend.execution.batches import Batch, arguments
+from sparsemend.exports.formats.onnx import write_onnx
 from sparsemend.runtime import prepare
 from sparsemend.timing.machine import has_amx
 
@@ -148,13 +147,9 @@ def _arrays(subject: Subject) -> list[Any]:
 def _onnx(subject: Subject) -> bytes:
     """The network as ONNX, by PyTorch's own exporter and with its own folding."""
     args, kwargs = arguments(subject.example)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(subject.model, args, path, kwargs=dict(kwargs), dynamo=True,
-                              external_data=False, verbose=False)  # fmt: skip
+        write_onnx(subject.model, args, path, kwargs)
         return path.read_bytes()
 
 

@@ -1,0 +1,43 @@
+"""Programs of torch.export without dead structure: plain PyTorch, for any of its runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten
+
+from sparsemend.execution.batches import Batch, arguments
+from sparsemend.exports.formats.format import Format, Request
+from sparsemend.files import atomic_write
+from sparsemend.graphs import shrink, to_module, trace
+
+
+def smaller_module(model: nn.Module, example: Batch | None) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The network as a plain module without dead structure, and the example's tensors for it."""
+    assert example is not None
+    leaves, _ = tree_flatten(arguments(example))
+    module = to_module(shrink(trace(model, example).graph))
+    return module, tuple(leaf.detach().cpu() for leaf in leaves)
+
+
+def _write(request: Request) -> None:
+    module, inputs = smaller_module(request.model, request.example)
+    with torch.no_grad():
+        program = torch.export.export(module, inputs)
+    atomic_write(request.path, lambda file: torch.export.save(program, file))
+
+
+def _read(request: Request) -> Callable[..., Any] | None:
+    module = torch.export.load(request.path).module()
+
+    def run(*inputs: Any) -> tuple[Any, ...]:
+        outputs = module(*inputs)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    return run
+
+
+SHRINK = Format("shrink", _write, _read, (".pt2",))

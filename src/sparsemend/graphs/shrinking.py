@@ -1,0 +1,248 @@
+"""Graphs without dead structure: channels that nothing reads, or that are constant.
+
+Channels are removed only where the outputs stay what they are. A constant channel in front of a
+convolution with zero padding has another value at the border, so that it is no part of the bias
+there: it goes only if the constant is zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sparsemend.graphs.graph import Graph, Node
+from sparsemend.graphs.operations import (
+    ACTIVATIONS,
+    Activation,
+    Add,
+    Affine,
+    AveragePool,
+    Convolution,
+    GlobalAverage,
+    Linear,
+    MaxPool,
+    Reshape,
+)
+
+Shape = tuple[int, ...]
+
+
+def shrink(graph: Graph) -> Graph:
+    """Return a graph that computes the same with fewer channels.
+
+    Of channels that are summed or go through the same elementwise functions, all or none are
+    removed; at least one stays. What depthwise convolutions, poolings and activations pass on is
+    followed; grouped convolutions, concatenations and functions of PyTorch keep their channels.
+    """
+    while True:
+        smaller = _round(graph)
+        if smaller is graph:
+            return graph
+        graph = smaller
+
+
+@dataclass
+class _Class:
+    """Values that have the same channels, and who makes and reads them."""
+
+    values: list[str] = field(default_factory=list)
+    makers: list[Node] = field(default_factory=list)
+    members: list[Node] = field(default_factory=list)
+    readers: list[tuple[Node, str]] = field(default_factory=list)
+    """(layer, value); behind a flattening the value is what is flattened."""
+    flattened: list[Node] = field(default_factory=list)
+    fixed: bool = False
+
+
+def _round(graph: Graph) -> Graph:
+    """Remove what can be seen at once; what it fed may be dead in the next round."""
+    shapes = graph.shapes([torch.zeros(shape) for shape in graph.inputs.values()])
+    changed: dict[str, Node] = {}
+    for each in _classes(graph, shapes):
+        if each.fixed or not each.makers:
+            continue
+        # One class at a time changes a layer's rows, another its columns: both may be new.
+        current = {n.name: changed.get(n.name, n) for n in graph}
+        keep, constants = _kept(each, current)
+        if not bool(keep.all()):
+            _cut(each, current, shapes, keep, constants, changed)
+    if not changed:
+        return graph
+    return graph.with_nodes([changed.get(node.name, node) for node in graph])
+
+
+def _classes(graph: Graph, shapes: Mapping[str, Shape]) -> list[_Class]:
+    parent: dict[str, str] = {name: name for name in shapes}
+
+    def find(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for node in graph:
+        if _passes(node, shapes):
+            for source in node.inputs:
+                parent[find(source)] = find(node.name)
+    classes: dict[str, _Class] = {}
+    for name in shapes:
+        classes.setdefault(find(name), _Class()).values.append(name)
+
+    def of(name: str) -> _Class:
+        return classes[find(name)]
+
+    for name in (*graph.inputs, *graph.constants, *graph.outputs):
+        of(name).fixed = True
+    consumers = graph.consumers()
+    for node in graph:
+        if _passes(node, shapes):
+            of(node.name).members.append(node)
+            continue
+        if _mixes(node):
+            of(node.name).makers.append(node)
+            of(node.inputs[0]).readers.append((node, node.inputs[0]))
+            continue
+        takers = consumers.get(node.name, [])
+        whole = isinstance(node.operation, Reshape) and len(shapes[node.name]) == 2
+        if whole and takers and all(isinstance(taker.operation, Linear) for taker in takers):
+            before = of(node.inputs[0])
+            before.flattened.append(node)
+            before.readers += [(taker, node.inputs[0]) for taker in takers]
+        else:
+            for source in node.inputs:
+                of(source).fixed = True
+        of(node.name).fixed = True
+    return list(classes.values())
+
+
+def _is_depthwise(node: Node) -> bool:
+    layer = node.operation
+    return (
+        isinstance(layer, Convolution)
+        and layer.groups == layer.weight.shape[0]
+        and layer.weight.shape[1] == 1
+        and layer.groups > 1
+    )
+
+
+def _passes(node: Node, shapes: Mapping[str, Shape]) -> bool:
+    """Whether output channel k is made of input channel k alone."""
+    if isinstance(node.operation, Reshape):
+        before, after = shapes[node.inputs[0]], shapes[node.name]
+        return before[:2] == after[:2] and set(before[2:] + after[2:]) <= {1}
+    kinds = Activation | Add | Affine | MaxPool | AveragePool | GlobalAverage
+    images = len(shapes[node.name]) in (2, 4)
+    return (isinstance(node.operation, kinds) and images) or _is_depthwise(node)
+
+
+def _mixes(node: Node) -> bool:
+    layer = node.operation
+    return isinstance(layer, Linear) or (isinstance(layer, Convolution) and layer.groups == 1)
+
+
+def _columns(layer: Node, channels: int) -> Tensor:
+    """What a layer has for every input channel [channels, …]."""
+    weight = layer.operation.tensors()["weight"]
+    return weight.transpose(0, 1).reshape(channels, -1)
+
+
+def _kept(each: _Class, nodes: Mapping[str, Node]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Which channels stay [C], and the constants that values have in the others."""
+    channels = nodes[each.makers[0].name].operation.tensors()["bias"].numel()
+    unread = torch.ones(channels, dtype=torch.bool)
+    for reader, _ in each.readers:
+        unread &= ~(_columns(nodes[reader.name], channels) != 0).any(1)
+    constants = _constants(each, nodes)
+    foldable = torch.ones(channels, dtype=torch.bool)
+    for reader, value in each.readers:
+        layer = nodes[reader.name].operation
+        padded = isinstance(layer, Convolution) and layer.padding != (0, 0)
+        known = ~constants[value].isnan()
+        foldable &= (constants[value] == 0) if padded else known
+    keep = ~(unread | foldable)
+    if not bool(keep.any()):
+        keep[0] = True
+    return keep, constants
+
+
+def _constants(each: _Class, nodes: Mapping[str, Node]) -> dict[str, Tensor]:
+    """Value of every channel [C] where it is the same for all inputs and positions, else NaN."""
+    found: dict[str, Tensor] = {}
+    for maker in each.makers:
+        layer = nodes[maker.name].operation.tensors()
+        dead = ~(layer["weight"] != 0).flatten(1).any(1)
+        found[maker.name] = torch.where(dead, layer["bias"], torch.nan)
+    waiting = list(each.members)
+    while waiting:
+        ready = [node for node in waiting if all(name in found for name in node.inputs)]
+        for node in ready:
+            found[node.name] = _through(nodes[node.name], [found[name] for name in node.inputs])
+        waiting = [node for node in waiting if node.name not in found]
+    return found
+
+
+def _through(node: Node, inputs: list[Tensor]) -> Tensor:
+    """A constant behind a node that passes channels on."""
+    operation, x = node.operation, inputs[0]
+    if isinstance(operation, Activation):
+        return ACTIVATIONS[operation.function](x)
+    if isinstance(operation, Add):
+        return x + inputs[1]
+    if isinstance(operation, Affine):
+        return x * operation.scale + operation.shift
+    if isinstance(operation, AveragePool):
+        counted = operation.count_padding and operation.padding != (0, 0)
+        return torch.where(x == 0, x, torch.nan) if counted else x
+    if isinstance(operation, Convolution):
+        kernel = operation.weight.flatten(1)
+        inside = operation.bias + kernel.sum(1) * x
+        if operation.padding != (0, 0):
+            inside = torch.where(x == 0, operation.bias, torch.nan)
+        return torch.where((kernel == 0).all(1), operation.bias, inside)
+    return x
+
+
+def _cut(
+    each: _Class,
+    nodes: Mapping[str, Node],
+    shapes: Mapping[str, Shape],
+    keep: Tensor,
+    constants: Mapping[str, Tensor],
+    changed: dict[str, Node],
+) -> None:
+    """Remove channels from all that makes, passes on and reads them."""
+    rows = keep.nonzero().reshape(-1)
+
+    def put(node: Node, **values: object) -> None:
+        now = changed.get(node.name, nodes[node.name])
+        operation = dataclasses.replace(now.operation, **values)  # type: ignore[type-var]
+        changed[node.name] = dataclasses.replace(now, operation=operation)
+
+    for maker in each.makers:
+        layer = nodes[maker.name].operation.tensors()
+        put(maker, weight=layer["weight"][rows], bias=layer["bias"][rows])
+    for member in each.members:
+        operation = nodes[member.name].operation
+        if isinstance(operation, Affine):
+            put(member, scale=operation.scale[rows], shift=operation.shift[rows])
+        elif isinstance(operation, Convolution):
+            put(member, weight=operation.weight[rows], bias=operation.bias[rows],
+                groups=len(rows))  # fmt: skip
+        elif isinstance(operation, Reshape):
+            put(member, shape=(0, len(rows), *operation.shape[2:]))
+    for reader, value in each.readers:
+        now = changed.get(reader.name, nodes[reader.name]).operation.tensors()
+        weight = now["weight"]
+        by_channel = weight.reshape(len(weight), len(keep), -1)
+        gone = torch.where(keep, 0.0, constants[value].nan_to_num(nan=0.0))
+        bias = now["bias"].double() + by_channel.double().sum(2) @ gone.double()
+        left = by_channel[:, rows]
+        left = left.reshape(len(weight), -1) if weight.dim() == 2 else left.reshape(
+            len(weight), len(rows), *weight.shape[2:])  # fmt: skip
+        put(reader, weight=left.contiguous(), bias=bias.float())
+    for node in each.flattened:
+        positions = shapes[node.name][1] // len(keep)
+        put(node, shape=(0, len(rows) * positions))

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from tests.graphs.networks import random_network
+
+import sparsemend as sm
+
+
+def test_a_smaller_program_of_plain_pytorch(tmp_path):
+    model, x = random_network(11)
+    first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    first.weight.data.zero_()
+    done = sm.export(model, tmp_path / "net.pt2", "shrink", example=x)
+    assert done.error < 1e-4
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    torch.testing.assert_close(program(x), model(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_onnx(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model, x = random_network(4)
+    done = sm.export(model, tmp_path / "net.onnx", "onnx", example=x)
+    assert done.error < 1e-4
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxscript") is not None, reason="it is there")
+def test_onnx_without_the_extra_says_so(tmp_path):
+    with pytest.raises(sm.SparsemendError, match=r"needs the extra onnx.*sparsemend\[onnx\]"):
+        sm.export(torch.nn.Linear(1, 1), tmp_path / "net.onnx", "onnx", example=torch.ones(1, 1))
+    assert not list(tmp_path.iterdir())
