@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from tests.sweeps.samples import make_cell, make_record
 
 import sparsemend as sm
 from sparsemend import demo
-from sparsemend.demo import DemoResult, row
+from sparsemend.demo import row
 from sparsemend.diagnosis import Diagnosis
 
 SPARSITY = 0.9
@@ -26,14 +27,22 @@ def result(digits_cache, tmp_path_factory):  # noqa: ARG001
     return found
 
 
-def test_three_files(result):
+def test_files(result):
     folder = result.files[0].parent
     assert [file.name for file in result.files] == [
         "diagnosis.json",
         "accuracies.csv",
         "sparse.safetensors",
+        "sparse.packed",
     ]
     assert sorted(folder.iterdir()) == sorted(result.files)
+
+
+def test_the_best_network_is_packed_and_timed(result):
+    assert result.export.path == result.files[-1]
+    assert result.export.size < 0.2 * result.export.dense_size
+    assert {"pytorch", "sparsemend"} <= set(result.timing.milliseconds)
+    assert result.timing.packed_bytes == pytest.approx(result.export.size, rel=0.1)
 
 
 def test_a_report_where_it_is_asked_for(result, tmp_path):
@@ -70,7 +79,7 @@ def test_table(result):
 
 def test_table_of_one_of_several_sparsities(result):
     records = (record(0.8, "a", 0.9), record(0.9, "a", 0.5))
-    several = DemoResult(result.dense, result.diagnosis, records, ())
+    several = dataclasses.replace(result, records=records)
     assert several.table(0.8).splitlines()[-1].split() == ["a", "90.0"]
     assert several.table(0.9).splitlines()[-1].split() == ["a", "50.0"]
 
@@ -106,7 +115,7 @@ def test_defaults_cover_all_rules_and_the_repairs_of_the_method():
 
 def test_the_first_of_equals_is_best(result):
     records = (record(0.8, "a", 0.9), record(0.9, "b", 0.5), record(0.9, "c", 0.5))
-    assert DemoResult(result.dense, result.diagnosis, records, ()).best.cell.rule == "b"
+    assert dataclasses.replace(result, records=records).best.cell.rule == "b"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -18,6 +18,7 @@ from sparsemend.calibration import calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Evaluation, evaluate
+from sparsemend.exports import Export, export
 from sparsemend.files import make_folder
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import BATCH_SIZE, CALIBRATION_SIZE, SEED
@@ -25,6 +26,7 @@ from sparsemend.reports import Compression, other_rules, report
 from sparsemend.sweeps import Record, SweepResult
 from sparsemend.sweeps.result import write_csv
 from sparsemend.sweeps.sweep import sweep
+from sparsemend.timing import Timing, bench
 from sparsemend.verbs.compress import compress
 from sparsemend.verbs.compression import CompressionResult
 
@@ -42,6 +44,9 @@ REPAIRS = (
     "reconstruct",
 )
 
+_SECONDS = 1.0
+"""For the times at the end."""
+
 
 @dataclass(frozen=True)
 class DemoResult:
@@ -56,7 +61,11 @@ class DemoResult:
     records
         By sparsity, rule and repair.
     files
-        Diagnosis, table and best network.
+        Diagnosis, table, best network as a checkpoint and packed.
+    export
+        The packed file of the best network.
+    timing
+        How fast one image of it runs, beside dense runtimes.
     report
         The page, if one was asked for.
     """
@@ -65,6 +74,8 @@ class DemoResult:
     diagnosis: Diagnosis
     records: tuple[Record, ...]
     files: tuple[Path, ...]
+    export: Export
+    timing: Timing
     report: Path | None = None
 
     @property
@@ -191,12 +202,15 @@ def _run(
         diagnosis=diagnosis,
     )
     files = _write(folder, diagnosis, records, result, loaded.metadata)
+    one = inputs[0][:1]
+    packed = export(result, folder / "sparse.packed", example=one)
+    timing = bench(result, one, seconds=_SECONDS)
     if page is not None:
         compression = Compression.of(result, top1_dense=dense.top1, top1_repaired=_top1(best))
         others = other_rules(model, result.allocation, diagnosis=diagnosis)
         shown = SweepResult(records)
         report(compression, diagnosis, *others, shown, title="Demo on digits").save(page)
-    return DemoResult(dense, diagnosis, records, files, page)
+    return DemoResult(dense, diagnosis, records, (*files, packed.path), packed, timing, page)
 
 
 def _top1(record: Record) -> float:

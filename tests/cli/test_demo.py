@@ -12,8 +12,16 @@ def test_text_ends_with_what_was_written_and_what_to_try(run, monkeypatch, tmp_p
     assert result.exit_code == 0
     assert result.stderr == ""
     assert "top-1 % at 90 % sparsity" in result.stdout
+    assert "sparse.packed: packed, " in result.stdout
+    assert "x ours" in result.stdout
     assert "best at 90 % sparsity: rule erk, repair variance" in result.stdout
-    names = ["diagnosis.json", "accuracies.csv", "sparse.safetensors", "report.html"]
+    names = [
+        "diagnosis.json",
+        "accuracies.csv",
+        "sparse.safetensors",
+        "sparse.packed",
+        "report.html",
+    ]
     assert sorted(file.name for file in (tmp_path / "here").iterdir()) == sorted(names)
     wrote, tips = result.stdout.split("wrote\n")[1].split("try next\n")
     assert [line.strip() for line in wrote.splitlines() if line] == [f"here/{x}" for x in names]

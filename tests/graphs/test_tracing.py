@@ -24,7 +24,7 @@ def assert_same(model, x, graph):
     torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6))
 def test_graphs_compute_what_networks_do(seed):
     model, x = random_network(seed)

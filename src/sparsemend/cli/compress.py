@@ -27,6 +27,7 @@ from sparsemend.cli._options import (
 )
 from sparsemend.cli._output import check_out, print_json, report_path
 from sparsemend.cli._source import Source, load_source
+from sparsemend.execution.batches import cut
 from sparsemend.masks import apply_masks
 from sparsemend.models.weights import added_biases
 from sparsemend.progress import announcing
@@ -78,6 +79,7 @@ _TESTING, _EVALUATIONS = 0.15, 3
     SEED,
     Option("plan", Path, "Do again what an earlier compress --json, in this file, has planned."),
     Option("out", Path, "Write the sparse network here."),
+    Option("bench", bool, "Time one input on the sparse runtime and on dense ones.", False),
     REPORT,
     NO_REPORT,
     LIMIT,
@@ -120,16 +122,21 @@ def compress(given: Given) -> None:
         facts["tested"] = source.tested(limit)
     if out is not None:
         _save(result, source, given, size)
+    timing = None
+    if given.bench:
+        timing = sm.bench(copy.deepcopy(result.model).cpu(), cut(seen[0], 0, 1))
     if page is not None:
         others = other_rules(
             source.model, result.allocation, diagnosis=result.diagnosis, layers=result.layers
         )
         diagnoses = [] if result.diagnosis is None else [result.diagnosis]
-        sm.report(Compression.of(result, **top1), *others, *diagnoses).save(page)
+        compression = dataclasses.replace(Compression.of(result, **top1), timing=timing)
+        sm.report(compression, *others, *diagnoses).save(page)
     values = result.to_dict() | facts | {"seed": seed, "calibration_size": size}
     for key, path in (("out", out), ("report", page)):
         values[key] = None if path is None else str(path)
     values["bytes"] = None if out is None else out.stat().st_size
+    values["timing"] = None if timing is None else timing.to_dict()
     values["next"] = _next(given, source)
     if given.json:
         print_json(values)
@@ -139,6 +146,8 @@ def compress(given: Given) -> None:
         print(result.search)
     print(source.describe_shares(size, heldout_size))
     print(f"\n{as_text(first_screen(values))}")
+    if timing is not None:
+        print(f"\n{timing}")
 
 
 def _rule(text: str | None) -> str | sm.Allocation | None:

@@ -31,6 +31,7 @@ def demo(given: Given) -> None:
                 "top1_dense": result.dense.top1,
                 "cells": [library.row(record) for record in result.records],
                 "files": [str(file) for file in result.files],
+                "timing": result.timing.to_dict(),
                 "report": None if result.report is None else str(result.report),
             }
         )
@@ -39,17 +40,20 @@ def demo(given: Given) -> None:
     print(f"{result.diagnosis}\n")
     for sparsity in dict.fromkeys(record.cell.sparsity for record in result.records):
         print(f"{result.table(sparsity)}\n")
-    best, checkpoint = library.row(result.best), result.files[-1]
+    best, (*_, checkpoint, packed) = library.row(result.best), result.files
     print(
         f"best at {100 * best['sparsity']:.0f} % sparsity: rule {best['rule']}, repair "
         f"{best['repair']}, {100 * best['top1']:.1f} % top-1\n"
     )
+    print(f"{result.export}\n{result.timing}\n")
     print("wrote")
     for file in (*result.files, *([result.report] if result.report else [])):
         print(f"  {file}")
     print(
         "\ntry next\n"
         f"  sparsemend evaluate --model digits --weights {checkpoint} --data digits\n"
+        f"  sparsemend export --model digits --weights {checkpoint} --data digits --format c "
+        f"--out {packed.with_suffix('')}-c\n"
         "  sparsemend compress --model digits --data digits --sparsity 0.97 --rule erk "
         "--repair variance+batchnorm\n"
         "  sparsemend diagnose --model digits --data digits --repair affine"

@@ -13,6 +13,7 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.layers import Coverage
 from sparsemend.sweeps.records import Lead, Record, Transition
+from sparsemend.timing import Timing
 from sparsemend.verbs.compression import CompressionResult
 
 # The density at which layers are compared in numbers and words is the nearest to this.
@@ -56,6 +57,8 @@ class Compression:
         Layer → multiplications for one input of the dense network.
     note
         What was planned for a time, in words.
+    timing
+        How fast one input runs on the sparse runtime and on others, where that was measured.
     """
 
     allocation: Allocation
@@ -78,6 +81,7 @@ class Compression:
     coverage: Coverage | None = None
     multiplications: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
+    timing: Timing | None = None
 
     @classmethod
     def of(cls, result: CompressionResult, **top1: float | None) -> Compression:

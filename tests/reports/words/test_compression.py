@@ -3,6 +3,7 @@ from tests.reports.samples import make_allocation, make_compression
 
 from sparsemend.layers import Coverage, LeftOut
 from sparsemend.reports.words import of_compression
+from sparsemend.timing import Timing
 
 
 def test_a_compression():
@@ -48,3 +49,15 @@ def test_coverage_in_words():
         "Layers are 66.7 % of the weights that the network multiplies with, of which 60 % were "
         "removed; of all 2,000 parameters 45 %. Left out: w (odd)."
     )
+
+
+def test_times_and_sizes_where_they_were_measured():
+    times = {"pytorch": 2.5, "sparsemend": 0.5}
+    shape, machine = "float32 [1, 3, 32, 32]", "A processor, avx2"
+    timing = Timing(times, {}, shape, 1, 9, 0.05, 102_400, 5_120, machine)
+    words = plain(of_compression(make_compression(timing=timing))).splitlines()
+    assert words[-2:] == [
+        "One batch (float32 [1, 3, 32, 32]) on 1 thread of A processor, avx2: pytorch 2.5 ms and "
+        "sparsemend 0.5 ms.",
+        "Packed it takes 5.0 KiB, 5 % of the dense 100.0 KiB.",
+    ]

@@ -9,6 +9,7 @@ from sparsemend.layers import Coverage
 from sparsemend.reports.contents import Compression
 from sparsemend.reports.drawing.text import listed, number, percent, plural
 from sparsemend.reports.words._names import short, some
+from sparsemend.timing import Timing
 
 
 def of_compression(
@@ -54,6 +55,8 @@ def of_compression(
     erk = next((a for a in allocations if a.rule == "erk"), None)
     if erk is not None and allocation.rule != "erk" and erk.keys() == allocation.keys():
         yield from _against_erk(allocation, erk)
+    if compression.timing is not None:
+        yield from _of_timing(compression.timing)
     if compression.added_biases:
         yield (
             f"{plural(len(compression.added_biases), 'layer')} got a bias parameter that the "
@@ -83,6 +86,19 @@ def _covered(coverage: Coverage, kept: int) -> str:
         if any(part.multiplied for part in parts)
     ]
     return text + (f" Left out: {'; '.join(parts)}." if parts else "")
+
+
+def _of_timing(timing: Timing) -> Iterator[str]:
+    """How long one batch takes on every engine, and how small the packed file is."""
+    times = [f"{name} {number(ms)} ms" for name, ms in timing.milliseconds.items()]
+    threads = plural(timing.threads, "thread")
+    yield f"One batch ({timing.batch}) on {threads} of {timing.machine}: {listed(times)}."
+    if timing.packed_bytes is not None:
+        share = percent(timing.packed_bytes / max(timing.dense_bytes, 1))
+        yield (
+            f"Packed it takes {timing.packed_bytes / 1024:,.1f} KiB, {share} of the dense "
+            f"{timing.dense_bytes / 1024:,.1f} KiB."
+        )
 
 
 def _against_erk(allocation: Allocation, erk: Allocation) -> Iterator[str]:
