@@ -140,11 +140,26 @@ def _fcn() -> nn.Module:
     return FCN(backbone, FCNHead(128, 5))
 
 
+def _deeplab() -> nn.Module:
+    from torchvision.models._utils import IntermediateLayerGetter
+    from torchvision.models.resnet import BasicBlock, ResNet
+    from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
+
+    backbone = IntermediateLayerGetter(ResNet(BasicBlock, [1, 1, 1, 1]), {"layer1": "out"})
+    return DeepLabV3(backbone, DeepLabHead(64, 5, (2, 4)))
+
+
 def _detector(make: Any) -> Subject:
     def draw(generator: torch.Generator, count: int) -> tuple[tuple[list[Tensor]], dict[str, Any]]:
         return ([*torch.rand(count // 4, 3, 96, 96, generator=generator)],), {}
 
-    return Subject(make, draw)
+    return Subject(make, draw, _detections)
+
+
+def _detections(dense: list[dict[str, Tensor]], sparse: list[dict[str, Tensor]]) -> Tensor:
+    """How far the scores of all that is detected differ in sum, for every image."""
+    pairs = zip(dense, sparse, strict=True)
+    return torch.stack([(a["scores"].sum() - b["scores"].sum()).square() for a, b in pairs])
 
 
 def _faster_rcnn() -> nn.Module:
@@ -268,9 +283,7 @@ SUBJECTS: dict[str, Subject] = {
     "torchvision MobileNetV2": _vision("mobilenet_v2", width_mult=0.35, num_classes=10),
     "torchvision ViT": Subject(_vit, images(64)),
     "torchvision FCN": Subject(_fcn, images(64)),
-    "torchvision DeepLabV3": _vision(
-        "segmentation.deeplabv3_mobilenet_v3_large", weights_backbone=None, num_classes=5
-    ),
+    "torchvision DeepLabV3": Subject(_deeplab, images(64)),
     "torchvision LR-ASPP": _vision(
         "segmentation.lraspp_mobilenet_v3_large", weights_backbone=None, num_classes=5
     ),

@@ -23,10 +23,13 @@ class Subject:
         The network, with random weights.
     draw
         (generator, number of inputs) → a batch, in any form that the library takes.
+    judge
+        As :func:`sparsemend.compress` takes it, for outputs that no judge of the library can read.
     """
 
     make: Callable[[], nn.Module]
     draw: Callable[[torch.Generator, int], Any]
+    judge: str | Callable[[Any, Any], Tensor] = "auto"
 
     def build(self) -> nn.Module:
         """The network in evaluation mode, its weights random but its statistics calibrated."""

@@ -45,19 +45,26 @@ def attempt(subject: Subject, *, mask: str) -> Iterator[dict[str, Any]]:
                 result["share_with_embeddings"] = chosen.coverage.share
             for repair in ("variance", "reconstruct"):
                 yield result
-                result[repair] = _compress(model, batches, repair, layers, mask)
+                result[repair] = _compress(model, batches, repair, layers, mask, subject.judge)
     result["warnings"] = sorted({str(w.message)[:300] for w in caught})
     result["unchanged"] = _digest(model) == before
     yield result
 
 
 def _compress(
-    model: nn.Module, batches: list[Any], repair: str, layers: LayerSet, mask: str
+    model: nn.Module,
+    batches: list[Any],
+    repair: str,
+    layers: LayerSet,
+    mask: str,
+    judge: Any,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with _measured(found), _refusing(found):
         mask = mask if repair == "reconstruct" else "magnitude"
-        done = sm.compress(model, batches, SPARSITY, "erk", mask, repair, progress=False)
+        done = sm.compress(
+            model, batches, SPARSITY, "erk", mask, repair, judge=judge, progress=False
+        )
         sparse, allocation = done.model, done.allocation
         found |= {
             "added_biases": len(done.added_biases),
