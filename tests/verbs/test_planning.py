@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -147,6 +148,25 @@ def test_fewer_inputs_are_repeated_as_well(model, session):
     assert plan == result.plan
     again = sm.compress(model, session.seen, SPARSITY, heldout=session.unseen, plan=plan)
     assert same(again.model, result.model)
+
+
+def test_the_best_is_trained_in_the_time_that_is_left(model, session, monkeypatch):
+    monkeypatch.setattr(planning, "_STEPS", (10, 10, 60))
+    recipe, wanted = Recipe(0.9), [Step("variance", "full", 64, 1.0, "erk")]
+    training = planning.Training(each=0.001)
+    found = carry_out(session, recipe, wanted, time.perf_counter() + 600, training)
+    plain = carry_out(session, recipe, wanted)
+    assert found.agreement.loss < plain.agreement.loss
+    assert (found.repair, found.plan.distill) == ("variance+distill", 60)
+    assert all(torch.equal(found.masks[name], plain.masks[name]) for name in plain.masks)
+    again = sm.compress(model, session.seen, 0.9, heldout=session.unseen, plan=found.plan)
+    assert same(again.model, found.model)
+
+
+def test_steps_of_a_distillation():
+    training = planning.Training(each=1.0)
+    assert [training.steps(seconds) for seconds in (-1, 49, 50, 99, 1e6)] == [0, 0, 50, 90, 400]
+    assert (planning.Training().kept, planning.Training().steps(1e9)) == (0, 0)
 
 
 def test_no_step_begins_that_would_end_too_late(session):

@@ -104,6 +104,10 @@ class Costs:
         """Seconds of one ``variance`` of so many inputs."""
         return _OVERHEAD * inputs * 6 * self.forward
 
+    def training(self, batch: int) -> float:
+        """Seconds of one step of a distillation: both networks forward, one backward."""
+        return _OVERHEAD * batch * 5 * self.forward
+
     def judging(self, inputs: int) -> float:
         """Seconds to compare outputs on so many inputs."""
         return _OVERHEAD * inputs * self.forward

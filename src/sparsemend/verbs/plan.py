@@ -31,6 +31,8 @@ class Plan:
         How much work a reconstruction was: ``"full"`` or ``"quick"``.
     inputs
         How many of the calibration inputs the repair saw, the first ones.
+    distill
+        Steps of a distillation at the end; None where there was none.
     trials
         Rule → loss on the held-out inputs of the quick repairs that chose the rule; empty where
         there was none.
@@ -44,6 +46,7 @@ class Plan:
     scope: str
     effort: str
     inputs: int
+    distill: int | None = None
     trials: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
 
@@ -60,6 +63,7 @@ class Plan:
             "scope": self.scope,
             "effort": self.effort,
             "inputs": self.inputs,
+            "distill": self.distill,
             "trials": dict(self.trials),
             "note": self.note,
         }

@@ -3,7 +3,8 @@
 The first steps are measured (``costs.py``), the rest is planned. Where there is the time, rule
 ``auto`` searches and repair ``best`` tries every ending. Else a quick repair with the most
 promising rule comes first, then with others, then a full one with the best of them, then every
-ending: as far as the time lasts, which measured steps tell better than the first estimate. Where
+ending: as far as the time lasts, which measured steps tell better than the first estimate, less
+what is kept for a short distillation of the best at the end. Where
 not even one quick repair fits, it gets fewer inputs, or variances are matched instead. What was
 done is a :class:`.plan.Plan`, with which it can be done again exactly.
 """
@@ -26,7 +27,15 @@ from sparsemend.finite import NotFiniteError, check_network
 from sparsemend.progress import announce, timed_bar
 from sparsemend.recipe import AUTO, Recipe
 from sparsemend.recipe.defaults import REPAIR
-from sparsemend.repairs import EFFORTS, Support, Terms, adopt, repairs
+from sparsemend.repairs import (
+    EFFORTS,
+    DistillSettings,
+    Support,
+    Terms,
+    adopt,
+    get_repair,
+    repairs,
+)
 from sparsemend.repairs.repair import Situation
 from sparsemend.session import Session
 from sparsemend.verbs.compression import CompressionResult
@@ -39,6 +48,10 @@ from sparsemend.verbs.screen import span
 _RULES = 3
 # Repairs that a search makes where it has the time, and what the endings of repair best cost.
 _SEARCH, _SHORTEST_SEARCH, _ENDINGS = 40.0, 12.0, 6.0
+# Steps of a distillation: fewer are of no use, so many are kept time for, more bring little.
+_STEPS = (50, 200, 400)
+# Steps that show how long one takes.
+_PROBE = 10
 # Fewer inputs are no calibration.
 _FEWEST = 32
 # Part of the time that is planned for: estimates are no more than that.
@@ -126,6 +139,31 @@ def steps(session: Session, costs: Costs, recipe: Recipe, seconds: float = math.
     ]
 
 
+@dataclass(frozen=True)
+class Training:
+    """A distillation of the best at the end, which never makes it worse.
+
+    Attributes
+    ----------
+    each
+        Seconds of one step; infinite where there is to be none.
+    """
+
+    each: float = math.inf
+
+    @property
+    def kept(self) -> float:
+        """Seconds that are kept for it."""
+        return _STEPS[1] * self.each if math.isfinite(self.each) else 0.0
+
+    def steps(self, seconds: float) -> int:
+        """How many there is time for, in tens; 0 where they are too few to be of use."""
+        if not math.isfinite(self.each):
+            return 0
+        count = 10 * int(min(_STEPS[2], max(0.0, seconds) / self.each) // 10)
+        return count if count >= _STEPS[0] else 0
+
+
 def fitting(wanted: Sequence[Step], seconds: float) -> int:
     """How many of the steps the time is thought to be long enough for, one at least."""
     count, total = 1, wanted[0].seconds
@@ -157,11 +195,15 @@ def run_planned(
     costs = Costs.measure(session)
     left = limit - (time.perf_counter() - start)
     wanted = steps(session, costs, recipe, left)
-    count = fitting(wanted, left)
-    note = _described(wanted, count, recipe.limit.seconds)
+    training = _training(session, costs)
+    if wanted[0].rule == AUTO or not costs.cuts or wanted[0].seconds + training.kept > left:
+        training = Training()
+    count = fitting(wanted, left - training.kept)
+    note = _described(wanted, count, recipe.limit.seconds, training)
     announce(note)
-    with timed_bar("all of it", sum(step.seconds for step in wanted[:count])):
-        result = carry_out(session, recipe, wanted, start + limit)
+    planned = sum(step.seconds for step in wanted[:count]) + training.kept
+    with timed_bar("all of it", planned):
+        result = carry_out(session, recipe, wanted, start + limit, training)
     assert result.plan is not None
     plan = dataclasses.replace(result.plan, note=note)
     spent = time.perf_counter() - start - sum(result.seconds.values())
@@ -171,7 +213,11 @@ def run_planned(
 
 
 def carry_out(
-    session: Session, recipe: Recipe, wanted: Sequence[Step], deadline: float = math.inf
+    session: Session,
+    recipe: Recipe,
+    wanted: Sequence[Step],
+    deadline: float = math.inf,
+    training: Training | None = None,
 ) -> CompressionResult:
     """The closest result of the steps that there was time for; of the first in any case.
 
@@ -186,14 +232,17 @@ def carry_out(
     deadline
         On the clock ``time.perf_counter``: no step begins that would end later, by its estimate
         and by how long those before it took.
+    training
+        How the best of them is trained in the time that is left; None for not at all.
     """
+    training = training or Training()
     best: CompressionResult | None = None
     tried: dict[str, float] = {}
     spent = thought = 0.0
     for step in wanted:
         begun = time.perf_counter()
         pace = spent / thought if thought else 1.0
-        if best is not None and begun + pace * step.seconds > deadline:
+        if best is not None and begun + pace * step.seconds + training.kept > deadline:
             break
         try:
             result = _done(session, recipe, step, best)
@@ -213,7 +262,51 @@ def carry_out(
             best = result
     assert best is not None, "the first step is always taken"
     assert best.plan is not None
-    return dataclasses.replace(best, plan=dataclasses.replace(best.plan, trials=tried))
+    best = dataclasses.replace(best, plan=dataclasses.replace(best.plan, trials=tried))
+    return _distilled(session, best, training, deadline)
+
+
+def _training(session: Session, costs: Costs) -> Training:
+    seen = count_inputs(session.seen)
+    return Training(costs.training(min(DistillSettings().batch, seen)))
+
+
+def _distilled(
+    session: Session, best: CompressionResult, training: Training, deadline: float
+) -> CompressionResult:
+    """The best after as many steps of a distillation as there is time for, where that is closer."""
+    if best.plan is None or not training.steps(deadline - time.perf_counter()):
+        return best
+    fewer = session.on(first_inputs(session.seen, best.plan.inputs))
+    repair = get_repair("distill")
+    support = Support(dict(best.allocation), dict(best.masks))
+
+    def trained(count: int) -> nn.Module:
+        network = copy.deepcopy(best.model)
+        terms = Terms(support, best.scope, distill=DistillSettings(steps=count))
+        repair.run(fewer, network, terms)
+        return network
+
+    try:
+        begun = time.perf_counter()
+        trained(_PROBE)
+        now = time.perf_counter()
+        count = Training((now - begun) / _PROBE).steps(deadline - now)
+        if not count:
+            return best
+        network = trained(count)
+        check_network(network, "the network after repair 'distill'")
+    except SparsemendError:  # no gradient reaches the weights, or numbers overflow
+        return best
+    found = fewer.reference.agreement(network)
+    if not found.loss < best.agreement.loss:
+        return best
+    formula = f"{best.repair}+{repair.name}"
+    plan = dataclasses.replace(best.plan, repair=formula, distill=count)
+    tried = {**best.tried, formula: found.loss}
+    return dataclasses.replace(
+        best, model=network, repair=formula, agreement=found, tried=tried, plan=plan
+    )
 
 
 def _done(
@@ -243,9 +336,14 @@ def rerun(
 ) -> CompressionResult:
     """Do what a plan says."""
     recipe = dataclasses.replace(
-        recipe, rule=plan.allocation, mask=plan.mask, repair=plan.repair, scope=plan.scope,
+        recipe,
+        rule=plan.allocation,
+        mask=plan.mask,
+        repair=plan.repair,
+        scope=plan.scope,
+        distill=plan.distill,
         budget=None,
-    )  # fmt: skip
+    )
     recipe.check(session.model)
     fewer = session.on(first_inputs(session.seen, plan.inputs))
     result = run_recipe(fewer, recipe, into=into, effort=plan.effort)
@@ -294,10 +392,13 @@ def _suits(recipe: Recipe, repair: str, model: nn.Module) -> bool:
     return True
 
 
-def _described(wanted: Sequence[Step], count: int, limit: float) -> str:
-    done = "; ".join(map(str, wanted[:count]))
-    text = f"plan for {span(limit)}: {done}; about {span(sum(s.seconds for s in wanted[:count]))}"
+def _described(wanted: Sequence[Step], count: int, limit: float, training: Training) -> str:
+    done = [str(step) for step in wanted[:count]]
+    if training.kept:
+        done.append("a distillation of the best in the time that is left")
+    seconds = sum(step.seconds for step in wanted[:count]) + training.kept
+    text = f"plan for {span(limit)}: {'; '.join(done)}; about {span(seconds)}"
     if count == len(wanted):
         return text
-    more = sum(step.seconds for step in wanted[: count + 1]) / _PLANNED_SHARE
+    more = (training.kept + sum(s.seconds for s in wanted[: count + 1])) / _PLANNED_SHARE
     return f"{text}; with {span(more)} also {wanted[count]}"
