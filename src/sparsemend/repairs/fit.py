@@ -240,7 +240,7 @@ class InputCovariance:
         support, ridge, near
             As of :func:`~sparsemend.solvers.solve_on_support`.
         """
-        if not self.held_back.any():
+        if not (self.held_back.unsqueeze(1) & support).any():
             return solve_on_support(self.matrix, cross, support, ridge, near)
         # What is solved for is how far the weights go from where they are drawn to.
         kept = self._kept * support
