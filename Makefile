@@ -34,7 +34,10 @@ wheel: $(INSTALLED)
 clean:
 	rm -rf $(VENV) dist build site sparsemend-demo
 
-$(INSTALLED): pyproject.toml constraints.txt
+# What the build compiles; a change of it is installed again.
+KERNELS := hatch_build.py src/sparsemend/runtime/build.py $(wildcard src/sparsemend/runtime/native/*.[ch])
+
+$(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@

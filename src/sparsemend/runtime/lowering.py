@@ -31,6 +31,9 @@ Shape = tuple[int, ...]
 _FUSED = (None, "relu", "relu6")  # activations that a convolution has in its own step
 _MOST_PHASES = 62
 _REACH = 2**31 - 1
+"""Bytes that a kept weight's offset can bridge."""
+_MARGIN = 64
+"""More rows and columns than padding adds to an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +182,7 @@ class _Lowering:
             return False
         operation, shape = task.operation, self.shapes[task.name]
         if isinstance(operation, Convolution):
-            if self.lanes == 1 and self._image(task.inputs[0])[1:] == (1, 1) != shape[2:]:  # type: ignore[index]
-                return False  # padding around one position, which has no margins
-            return operation.stride[0] * operation.stride[1] <= _MOST_PHASES
+            return self._convolves(operation, self._image(task.inputs[0]), shape)
         if isinstance(operation, Concatenate | Softmax):
             return operation.dimension == 1
         if isinstance(operation, Reshape):
@@ -190,6 +191,18 @@ class _Lowering:
         return isinstance(
             operation, Linear | Activation | Add | MaxPool | AveragePool | GlobalAverage
         )
+
+    def _convolves(
+        self, layer: Convolution, source: tuple[int, int, int] | None, result: Shape
+    ) -> bool:
+        """Whether the kernels take a convolution."""
+        assert source is not None
+        channels, height, width = source
+        if self.lanes == 1 and (height, width) == (1, 1) and result[2:] != (1, 1):
+            return False  # padding around one position, which has no margins
+        if 4 * self.lanes * channels * (height + _MARGIN) * (width + _MARGIN) > _REACH:
+            return False
+        return layer.stride[0] * layer.stride[1] <= _MOST_PHASES
 
     def _is_alias(self, task: Task) -> bool:
         """Whether a reshape leaves the values where they are."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsemend.errors import SparsemendError
 from sparsemend.graphs.operations import Convolution, Linear
 from sparsemend.runtime.geometry import Geometry
 from sparsemend.runtime.steps import Step
@@ -97,6 +98,11 @@ def kept(layer: Convolution | Linear, source: Geometry, *, phases: bool, point: 
         Whether that is the input split into phases, so that the stride is 1.
     point
         Whether there is one output position: weights that only see padding are left out.
+
+    Raises
+    ------
+    SparsemendError
+        If an offset does not fit into 32 bits.
     """
     weight = layer.weight.numpy()
     if isinstance(layer, Linear):
@@ -120,6 +126,10 @@ def kept(layer: Convolution | Linear, source: Geometry, *, phases: bool, point: 
         if point:
             inside = (dy >= 0) & (dy < source.height) & (dx >= 0) & (dx < source.width)
             row, channel, values, offset = (x[inside] for x in (row, channel, values, offset))
+    if len(offset) and 4 * int(np.abs(offset).max()) > np.iinfo(np.int32).max:
+        raise SparsemendError(
+            "a layer's input is too large for the sparse runtime", f"{4 * source.image:,} bytes"
+        )
     nonzeros = np.empty(len(values), NONZERO)
     nonzeros["weight"], nonzeros["offset"] = values, offset * 4
     bias = layer.bias.numpy().astype(np.float32)
