@@ -26,6 +26,13 @@ settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz-seconds", type=float, default=40.0, help="how long random networks are tried"
+    )
+    parser.addoption("--fuzz-seed", type=int, help="where they begin; default the day")
+
+
 class TorchRandom:
     """PyTorch's global generator, as property tests seed it: what fails can be repeated."""
 

@@ -6,6 +6,9 @@ Not run as a test, for the search takes minutes:
 >>> result = sm.compress(model, batches, 0.95)  # doctest: +SKIP
 """
 
+# First: it makes an interrupt of what follows one line.
+from . import startup as _startup  # noqa: F401  # isort: skip
+
 from importlib.metadata import version
 
 from sparsemend import data, models, runtime

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
+import sys
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+# Characters of a value, and of any other part of a message.
+_LONGEST_VALUE = 400
+_LONGEST_PART = 1500
+# Whose code is not the user's.
+_OURS = frozenset({"sparsemend", "torch", *sys.stdlib_module_names}) - {"__main__"}
+# Where PyTorch's sentence about what happened ends, and those about its build begin.
+_EXPLANATIONS = re.compile(r"\n\n| backend\. This could be|, but expected one of:\n")
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -48,6 +60,61 @@ def did_you_mean(written: object, names: Iterable[str]) -> str:
     return f"did you mean {nearest[0]!r}?" if nearest else ""
 
 
+def raised_by(error: BaseException, *, name: bool = True) -> str:
+    """What an error of other code says, and where in the user's code it arose.
+
+    Parameters
+    ----------
+    error
+        As it was caught.
+    name
+        Whether to name its type; texts of some types mean nothing without.
+
+    Examples
+    --------
+    >>> def forward(x):
+    ...     return {}[x]
+    >>> try:
+    ...     forward("k")
+    ... except KeyError as error:
+    ...     print(raised_by(error))
+    KeyError: 'k' (<doctest sparsemend.errors.raised_by[0]>:2, in forward)
+    """
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    text = _shortened(_EXPLANATIONS.split(text)[0].strip())
+    if name or not text:
+        text = f"{type(error).__name__}{': ' if text else ''}{text}"
+    theirs = [
+        (frame.f_code, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _OURS
+    ]
+    if not theirs:
+        return text
+    code, line = theirs[-1]
+    return f"{text} ({Path(code.co_filename).name}:{line}, in {code.co_name})"
+
+
+def _shortened(text: str, most: int = _LONGEST_PART) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _shown(value: object) -> str:
+    """A value on one line; of arrays and tensors the type and shape."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and shape and dtype is not None:
+        kind = str(dtype).removeprefix("torch.")
+        return f"{type(value).__name__} {kind} {list(shape)}"
+    try:
+        text = repr(value)
+    except Exception:  # it may be any object
+        return f"an object of type {type(value).__name__}"
+    return _shortened(" ".join(text.split()) if "\n" in text else text, _LONGEST_VALUE)
+
+
 class SparsemendError(ValueError):
     """Bad input: says what was wrong, the value, what is allowed and what to do.
 
@@ -73,11 +140,12 @@ class SparsemendError(ValueError):
     def __init__(
         self, what: str, value: object = _NO_VALUE, allowed: str = "", fix: str = ""
     ) -> None:
-        parts = [what if value is self._NO_VALUE else f"{what}: got {value!r}"]
+        parts = [what if value is self._NO_VALUE else f"{what}: got {_shown(value)}"]
         if allowed:
             parts.append(f"allowed: {allowed}")
         if fix:
             parts.append(fix)
+        parts = [_shortened(part) for part in parts]
         super().__init__(printable("; ".join(parts), keep="\n\t"))
 
 

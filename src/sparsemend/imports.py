@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, raised_by
 
 
 def require(module: str, *, purpose: str, extra: str) -> Any:
@@ -78,10 +78,10 @@ def find_object(spec: str, *, what: str, name: str = "factory") -> tuple[Any, Pa
         try:
             module = importlib.import_module(place) if file is None else _import_file(file)
             return operator.attrgetter(attribute)(module), folder
-        # The user's own module may fail in any way.
-        except Exception as error:
+        # The user's own module may fail in any way, or be a program that ends itself.
+        except (Exception, SystemExit) as error:
             raise SparsemendError(
-                f"{what} {spec!r} cannot be imported ({type(error).__name__}: {error})",
+                f"{what} {spec!r} cannot be imported: {raised_by(error)}",
                 allowed=allowed,
             ) from error
 

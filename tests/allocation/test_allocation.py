@@ -102,7 +102,7 @@ def test_refuses_other_names():
 
 
 @pytest.mark.parametrize(
-    "data", [{}, {"rule": "erk", "kept": {}}, {"rule": "erk", "kept": 1, "sizes": {"a": 9}}, 3]
+    "data", [{}, {"rule": "erk", "kept": {}}, {"rule": "erk", "kept": 1, "sizes": {"a": 9}}]
 )
 def test_refuses_a_dictionary_of_something_else(data):
     with pytest.raises(SparsemendError, match="this is no allocation: got"):

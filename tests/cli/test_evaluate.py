@@ -59,7 +59,7 @@ def test_a_model_of_ones_own(run_json, tmp_path):
     [
         (("--model", "digit"), "unknown model: got 'digit'"),
         (("--model", "cifar_resnet20"), "has no weights of its own"),
-        (("--model", "nowhere:network"), "cannot be imported (ModuleNotFoundError"),
+        (("--model", "nowhere:network"), "cannot be imported: ModuleNotFoundError"),
         (("--weights", "none.safetensors"), "weights file 'none.safetensors' does not exist"),
         (("--data", "nowhere"), "data 'nowhere' does not exist"),
         (("--data", "."), "data '.' is an empty folder; allowed: a folder of parquet files"),

@@ -5,6 +5,7 @@ import typer
 
 from sparsemend import SparsemendError, SparsemendWarning
 from sparsemend.cli._output import friendly_errors, percent, print_json
+from sparsemend.files import atomic_write
 
 
 def test_an_error_is_one_line_as_it_is(capsys):
@@ -31,9 +32,38 @@ def test_interruption(capsys):
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
 
-def test_other_errors_are_not_hidden():
-    with pytest.raises(ZeroDivisionError), friendly_errors():
-        raise ZeroDivisionError
+def test_an_interruption_says_what_was_written(tmp_path, capsys):
+    def work():
+        for name in ("a.txt", "b.txt"):
+            atomic_write(tmp_path / name, lambda file: file.write(b"x"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit), friendly_errors():
+        work()
+    files = f"{tmp_path / 'a.txt'}, {tmp_path / 'b.txt'}"
+    assert capsys.readouterr().err == f"interrupted; before that it wrote {files}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (MemoryError(), "MemoryError (test_output.py"),
+    ],
+)
+def test_other_errors_are_one_line_too(capsys, error, text):
+    with pytest.raises(typer.Exit) as caught, friendly_errors():
+        raise error
+    assert caught.value.exit_code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {text}")
+    assert said.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    with pytest.raises(BrokenPipeError), friendly_errors():
+        raise BrokenPipeError
 
 
 def test_json_has_no_nan(capsys):

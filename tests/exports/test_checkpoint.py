@@ -198,7 +198,7 @@ def test_a_save_that_fails_leaves_things_as_they_were(result, path, existing, mo
     for target in ("pathlib.Path.replace", "safetensors.torch.save"):
         with monkeypatch.context() as patch:
             patch.setattr(target, fail)
-            with pytest.raises(OSError, match="disk full"):
+            with pytest.raises(SparsemendError, match="disk full"):
                 result.save(path)
     with pytest.raises(SparsemendError, match="metadata 'seed' cannot be stored"):
         result.save(path, {"seed": object()})

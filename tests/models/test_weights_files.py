@@ -241,7 +241,7 @@ def test_factory_with_a_weights_file(factories: str, tmp_path: Path) -> None:
     ("attribute", "text"),
     [
         (":nowhere", "cannot be imported .AttributeError"),
-        ("_not_there:plain", "cannot be imported .ModuleNotFoundError"),
+        ("_not_there:plain", "cannot be imported: ModuleNotFoundError"),
         (":constant", "is not callable: got 3"),
         (":number", "returned no module: got 'int'"),
         (":failing", "failed when called with .*RuntimeError: no such thing"),

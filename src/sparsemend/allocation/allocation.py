@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError, printable
 from sparsemend.files import parse_json
 
@@ -39,11 +40,12 @@ class Allocation(Mapping[str, int]):
 
     __slots__ = ("_counts", "_rule", "_sizes")
 
+    @public
     def __init__(self, counts: Mapping[str, int], sizes: Mapping[str, int], rule: str) -> None:
         if counts.keys() != sizes.keys():
             raise SparsemendError(
                 "counts and sizes of an allocation name different layers",
-                sorted(counts.keys() ^ sizes.keys()),
+                sorted(map(str, counts.keys() ^ sizes.keys())),
                 "the same layer names in both",
             )
         if not sizes:
@@ -106,6 +108,7 @@ class Allocation(Mapping[str, int]):
         return {"rule": self._rule, "kept": dict(self._counts), "sizes": dict(self._sizes)}
 
     @classmethod
+    @public
     def from_dict(cls, data: Mapping[str, Any]) -> Allocation:
         """Read what :meth:`to_dict` wrote.
 
@@ -136,6 +139,7 @@ class Allocation(Mapping[str, int]):
         return cls(data["kept"], data["sizes"], data["rule"])
 
     @classmethod
+    @public
     def load(cls, path: str | os.PathLike[str]) -> Allocation:
         """Read the file of what ``sparsemend allocate --json`` printed.
 
@@ -146,13 +150,16 @@ class Allocation(Mapping[str, int]):
         """
         path = Path(path)
         try:
-            values = parse_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SparsemendError(
-                f"the allocation cannot be read ({error.strerror})", str(path)
-            ) from error
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:  # the latter for a null character and for no text
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SparsemendError(f"the allocation cannot be read ({reason})", str(path)) from error
+        try:
+            values = parse_json(text)
         except ValueError as error:
             raise SparsemendError(f"this allocation is no JSON ({error})", str(path)) from error
+        if not isinstance(values, Mapping):
+            raise SparsemendError("this is no allocation", str(path), "a JSON object")
         return cls.from_dict(values)
 
     def __repr__(self) -> str:

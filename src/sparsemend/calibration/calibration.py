@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.distributed
 from torch import Tensor
 
+from sparsemend.boundary import public
 from sparsemend.calibration.distributed import Collectives, pool_moments, require_same
 from sparsemend.calibration.moments import ColumnMoments, InputMoments, PairedMoments
 from sparsemend.errors import SparsemendError
@@ -72,6 +73,7 @@ class Calibration:
     moments: dict[str, LayerMoments]
     inputs: int
 
+    @public
     def merge(self, other: Calibration) -> None:
         """Add what another calibration of the same network has seen, in place.
 

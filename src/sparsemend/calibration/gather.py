@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsemend.boundary import public
 from sparsemend.calibration.calibration import Calibration, LayerMoments, WideLayerMoments
 from sparsemend.calibration.collector import MomentsCollector
 from sparsemend.calibration.distributed import Collectives, succeed_together
@@ -49,6 +50,7 @@ from sparsemend.solvers.ranking import descending_rank, keep_mask
 MAX_FAN_IN = 4608
 
 
+@public
 def calibrate(
     model: nn.Module,
     batches: Batches,

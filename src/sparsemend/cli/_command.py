@@ -59,7 +59,7 @@ class Command:
     options
         In the order of the help.
     interrupted
-        What is said on Ctrl-C.
+        What is said on Ctrl-C where no file was written.
     """
 
     run: Callable[[Given], None]

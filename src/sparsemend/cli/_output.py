@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
-from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.boundary import PASSED_ON
+from sparsemend.errors import SparsemendError, SparsemendWarning, printable, raised_by
+from sparsemend.files import cannot_write, check_target, written_files
+from sparsemend.startup import INTERRUPTED
+
+_NOTHING = "; nothing was written"
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -26,23 +32,53 @@ def percent(fraction: float | None) -> str:
 
 
 @contextmanager
-def friendly_errors(interrupted: str = "interrupted; nothing was written") -> Iterator[None]:
-    """One line on standard error for bad input and for warnings, instead of a traceback."""
+def friendly_errors(interrupted: str = f"interrupted{_NOTHING}") -> Iterator[None]:
+    """One line on standard error for errors, interrupts and warnings, instead of a traceback.
+
+    The program then ends with 2, or with 130 where it was interrupted.
+    """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, written_files() as written:
         warnings.simplefilter("always", SparsemendWarning)
         try:
             yield
-        except SparsemendError as error:
+            _flush()
+        except (BrokenPipeError, typer.Exit):  # whoever reads has seen enough
+            raise
+        except Exception as error:
             # Errors of PyTorch that are passed on may have several lines.
-            console.print("error:", " ".join(str(error).split()), markup=False, emoji=False)
+            console.print("error:", " ".join(_said(error).split()), markup=False, emoji=False)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            console.print(interrupted)
-            raise typer.Exit(130) from error
+            said = interrupted
+            if written:
+                files = ", ".join(printable(str(path)) for path in written)
+                said = f"{interrupted.removesuffix(_NOTHING)}; before that it wrote {files}"
+            console.print(said, markup=False, emoji=False)
+            raise typer.Exit(INTERRUPTED) from error
         finally:
             for warning in caught:
                 console.print(f"warning: {warning.message}", markup=False, emoji=False)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, SparsemendError):
+        return str(error)
+    if isinstance(error, PASSED_ON):
+        return f"{raised_by(error)}; if memory is short, lower --batch-size or --calibration-size"
+    return raised_by(error)
+
+
+def _flush() -> None:
+    """Write what was printed, as long as it can be told that this fails."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, ValueError):  # Python would try again when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise cannot_write(Path("standard output"), error) from error
 
 
 def check_out(out: Path | None, *endings: str, option: str = "--out") -> None:
@@ -53,6 +89,7 @@ def check_out(out: Path | None, *endings: str, option: str = "--out") -> None:
         raise SparsemendError(f"{option} has another ending", str(out), " or ".join(endings))
     if not out.parent.is_dir():
         raise SparsemendError(f"the folder of {option} does not exist", str(out.parent))
+    check_target(out)
 
 
 def report_path(report: Path | None, no_report: bool, default: Path | None) -> Path | None:

@@ -94,8 +94,10 @@ def load_model(given: Given) -> LoadedModel:
     )
     chosen = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if torch.device(chosen).type == "meta":
+            raise RuntimeError("it holds no values")
         loaded.model.to(chosen)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise sm.SparsemendError(
             "--device cannot be used", chosen, "cpu, cuda, cuda:1 …"
         ) from error

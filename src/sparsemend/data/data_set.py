@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sparsemend.boundary import public
 from sparsemend.checks import check_int
 from sparsemend.data._split import TEST, TRAIN, VALIDATION, Batch, Split
 from sparsemend.data.preprocessing import Preprocessing
@@ -37,6 +38,7 @@ class DataSet:
         If mean and std are not one positive or finite number per channel.
     """
 
+    @public
     def __init__(
         self,
         splits: Mapping[str, Split],
@@ -79,6 +81,7 @@ class DataSet:
             )
         return 1 + max(largest)
 
+    @public
     def shares(self, calibration_size: int, heldout_size: int) -> tuple[int, int]:
         """Sizes of a calibration and a held-out sample that the training split has inputs for.
 
@@ -98,11 +101,13 @@ class DataSet:
         unseen = min(available - 1, unseen)
         return min(available - unseen, calibration_size), unseen
 
+    @public
     def calibration_batches(self, size: int, batch_size: int, *, seed: int = 0) -> list[Batch]:
         """The same sample as :meth:`calibration`, in batches."""
         rows = self._calibration_rows(size, seed)
         return self._batches(self._train(), rows, batch_size)
 
+    @public
     def heldout_batches(
         self, size: int, batch_size: int, *, calibration_size: int, seed: int = 0
     ) -> list[Batch]:
@@ -110,6 +115,7 @@ class DataSet:
         rows = self._heldout_rows(size, calibration_size, seed)
         return self._batches(self._train(), rows, batch_size)
 
+    @public
     def calibration(self, size: int, *, seed: int = 0) -> Batch:
         """Draw a random sample of the training split.
 
@@ -132,6 +138,7 @@ class DataSet:
         """
         return self._inputs(self._train(), self._calibration_rows(size, seed))
 
+    @public
     def heldout(self, size: int, *, calibration_size: int, seed: int = 0) -> Batch:
         """Draw training inputs that ``calibration(calibration_size, seed=seed)`` does not hold.
 
@@ -178,6 +185,7 @@ class DataSet:
         starts = range(0, len(rows), check_int("batch_size", batch_size))
         return [self._inputs(split, rows[start : start + batch_size]) for start in starts]
 
+    @public
     def test(self, limit: int | None = None) -> tuple[Batch, Tensor]:
         """Return the first ``limit`` test images, all by default.
 
@@ -194,6 +202,7 @@ class DataSet:
         split, labels, count = self._labelled_test(limit)
         return self._inputs(split, range(count)), labels[:count]
 
+    @public
     def test_batches(
         self, batch_size: int = 256, limit: int | None = None
     ) -> Iterator[tuple[Batch, Tensor]]:

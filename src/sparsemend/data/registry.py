@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsemend.boundary import public
 from sparsemend.data import arrays, folder, parquet, text
 from sparsemend.data._listing import has_images
 from sparsemend.data._split import Split
@@ -68,6 +69,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
+@public
 def load(
     path: str | Path,
     *,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError, printable
 from sparsemend.files import atomic_write, npz_arrays, parse_json
 from sparsemend.layers import Coverage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
+_ARRAYS = ("densities", "raw", "residual", "rr")
 _SHOWN_DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
@@ -104,6 +106,7 @@ class Diagnosis:
         }
 
     @classmethod
+    @public
     def from_dict(cls, values: Mapping[str, Any]) -> Diagnosis:
         """Inverse of :meth:`to_dict`.
 
@@ -112,14 +115,38 @@ class Diagnosis:
         SparsemendError
             If these are the values of something else, or arrays do not fit together.
         """
+        return cls._read(values)
+
+    @classmethod
+    def _read(cls, values: Any) -> Diagnosis:
         if not isinstance(values, Mapping) or values.get("format") != "sparsemend-diagnosis":
-            found = sorted(values)[:5] if isinstance(values, Mapping) else values
+            found = sorted(map(str, values))[:5] if isinstance(values, Mapping) else values
             raise SparsemendError("this is not a diagnosis", found)
-        arrays = {
-            key: np.array(values[key], dtype=np.float64)
-            for key in ("densities", "raw", "residual", "rr")
-        }
-        densities = arrays["densities"]
+        coverage = values.get("coverage")  # earlier versions did not keep it
+        try:
+            diagnosis = cls(
+                layers=tuple(values["layers"]),
+                repair=str(values["repair"]),
+                mask=str(values["mask"]),
+                weighting=str(values["weighting"]),
+                left_out={str(k): int(v) for k, v in values["left_out"].items()},
+                inputs=int(values["inputs"]),
+                coverage=Coverage.from_dict(coverage) if coverage else None,
+                **{key: np.array(values[key], dtype=np.float64) for key in _ARRAYS},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SparsemendError(
+                f"this is not a diagnosis ({type(error).__name__}: {error})"
+            ) from error
+        diagnosis._check()
+        return diagnosis
+
+    def _check(self) -> None:
+        """Refuse what no diagnosis of a network can be."""
+        names = self.layers
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise SparsemendError("this is not a diagnosis: layers", names, "distinct names")
+        densities = self.densities
         within = densities.size and bool(((densities > 0) & (densities <= 1)).all())
         if not within or bool((np.diff(densities) <= 0).any()):
             raise SparsemendError(
@@ -127,25 +154,23 @@ class Diagnosis:
                 densities.tolist(),
                 "fractions in (0, 1], ascending, at least one",
             )
-        shape = (len(values["layers"]), densities.size)
-        for key, array in arrays.items():
+        shape = (len(names), densities.size)
+        for key in _ARRAYS:
+            array = getattr(self, key)
             expected = shape[1:] if key == "densities" else shape
             if array.shape != expected:
                 raise SparsemendError(
                     f"this is not a diagnosis: shape of {key!r}", array.shape, f"{expected}"
                 )
-        coverage = values.get("coverage")  # earlier versions did not keep it
-        return cls(
-            layers=tuple(values["layers"]),
-            repair=str(values["repair"]),
-            mask=str(values["mask"]),
-            weighting=str(values["weighting"]),
-            left_out={str(k): int(v) for k, v in values["left_out"].items()},
-            inputs=int(values["inputs"]),
-            coverage=Coverage.from_dict(coverage) if coverage else None,
-            **arrays,
-        )
+            if bool((array < 0).any()):
+                raise SparsemendError(
+                    f"this is not a diagnosis: {key!r}", float(np.nanmin(array)), "0 or more"
+                )
+        if self.inputs < 0 or not names:
+            what, value = ("layers", names) if self.inputs >= 0 else ("inputs", self.inputs)
+            raise SparsemendError(f"this is not a diagnosis: {what}", value, "at least one")
 
+    @public
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON or npz, by the ending of the path; atomically.
 
@@ -160,7 +185,7 @@ class Diagnosis:
             text = json.dumps(values, allow_nan=False)
             atomic_write(path, lambda file: file.write(text.encode()))
         elif path.suffix == ".npz":
-            arrays = {key: getattr(self, key) for key in ("densities", "raw", "residual", "rr")}
+            arrays = {key: getattr(self, key) for key in _ARRAYS}
             rest = {key: value for key, value in values.items() if key not in arrays}
             header = np.array(json.dumps(rest))
             content = io.BytesIO()  # a zip archive does not close where the disk is full
@@ -170,6 +195,7 @@ class Diagnosis:
             raise _unknown_ending(path)
 
     @classmethod
+    @public
     def load(cls, path: str | os.PathLike[str]) -> Diagnosis:
         """Read what :meth:`save` wrote; never unpickles.
 
@@ -183,13 +209,11 @@ class Diagnosis:
             raise SparsemendError("there is no diagnosis file", str(path))
         try:
             if path.suffix == ".json":
-                return cls.from_dict(parse_json(path.read_text(encoding="utf-8")))
+                return cls._read(parse_json(path.read_text(encoding="utf-8")))
             if path.suffix == ".npz":
                 arrays = npz_arrays(path)
                 header = parse_json(str(arrays.pop("header")))
-                return cls.from_dict({**header, **arrays})
-        except SparsemendError:
-            raise
+                return cls._read({**header, **arrays})
         except Exception as error:  # what a damaged file makes the readers raise is open-ended
             raise SparsemendError(f"cannot read a diagnosis: {error}", str(path)) from error
         raise _unknown_ending(path)

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from sparsemend.boundary import public
 from sparsemend.calibration import (
     Calibration,
     InputMoments,
@@ -40,6 +41,7 @@ Result = TypeVar("Result")
 WEIGHTINGS = ("relative", "energy")
 
 
+@public
 def diagnose(
     model: nn.Module,
     calibration: Calibration,
@@ -113,10 +115,6 @@ def diagnose_repairs(
     rule = get_mask_rule(mask)
     if weighting not in WEIGHTINGS:
         raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
-    if not isinstance(calibration, Calibration):
-        raise SparsemendError(
-            "calibration is none", calibration, "a Calibration", "use sparsemend.calibrate"
-        )
     weights = layer_weights(model, calibration.layers)
     with (
         progress_shown(progress),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation.scores import logits
 from sparsemend.execution.batches import (
@@ -44,6 +45,7 @@ class Evaluation:
         return f"{100 * self.top1:.2f} % top-1 on {self.count:,} inputs"
 
 
+@public
 def evaluate(
     model: nn.Module,
     labelled_batches: Batches,
@@ -98,10 +100,6 @@ def evaluate(
 
 def _counted(scores: Tensor, labels: Tensor, where: str) -> Tensor:
     """Which predictions have a label that counts, [predictions]; refuses what does not fit."""
-    if labels.is_floating_point():
-        raise SparsemendError(
-            f"{where} has labels of type {labels.dtype}", allowed="integer class numbers"
-        )
     if len(scores) != labels.numel():
         raise SparsemendError(
             f"{where} has labels of shape {list(labels.shape)}",

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sparsemend.boundary import public
 from sparsemend.evaluation.judges import AUTO, LossFunction, Score
 from sparsemend.evaluation.jury import Criterion, Jury, Parts, Seat
 from sparsemend.execution.batches import (
@@ -96,6 +97,7 @@ class Agreement:
         return text
 
 
+@public
 def agreement(
     model: nn.Module,
     reference: nn.Module,

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, raised_by
 from sparsemend.evaluation.judges import AUTO, JUDGES, Judge, LossFunction, check_judge
 from sparsemend.evaluation.outputs import Output, floating_outputs, pick, rows
 from sparsemend.execution.batches import Batch
@@ -74,7 +74,13 @@ class Seat:
                     str(dense.shape),
                 )
             return self.judge.loss(dense, sparse)
-        found: Any = self.judge.loss(dense, sparse)
+        try:
+            found: Any = self.judge.loss(dense, sparse)
+        except Exception as error:  # it is the user's
+            raise SparsemendError(
+                f"judge {self.judge.name!r} failed: {raised_by(error)}",
+                allowed="a function (dense output, sparse output) → loss per sample [N]",
+            ) from error
         if not isinstance(found, Tensor) or found.dim() != 1 or not found.is_floating_point():
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise SparsemendError(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, raised_by
 from sparsemend.finite import is_finite
 
 Batch = Any
@@ -33,6 +33,7 @@ def iterate(batches: Batches) -> Iterator[Batch]:
             "an iterable of batches of inputs, or one tensor [N, ...]",
         )
     if isinstance(batches, Tensor):
+        _check_plain(batches, "batches")
         yield from batches.split(_TENSOR_BATCH_SIZE) if len(batches) else ()
     else:
         yield from batches
@@ -92,16 +93,27 @@ def check_unlabelled(batch: Batch, where: str) -> None:
             f"{where} holds no inputs: {describe(batch)}", allowed="batches of at least one input"
         )
     for leaf in tree_leaves(plain(batch)):
-        if isinstance(leaf, Tensor) and leaf.layout != torch.strided:
-            raise SparsemendError(
-                f"{where} holds a sparse tensor", leaf.layout, "dense tensors", "use .to_dense()"
-            )
-        if isinstance(leaf, Tensor) and not is_finite(leaf):
+        if not isinstance(leaf, Tensor):
+            continue
+        _check_plain(leaf, where)
+        if not is_finite(leaf):
             raise SparsemendError(
                 f"{where} holds NaN or infinite values",
                 allowed="finite inputs",
                 fix="check the preprocessing of the calibration data",
             )
+
+
+def _check_plain(tensor: Tensor, where: str) -> None:
+    """Refuse tensors of which no part can be taken as it is."""
+    if tensor.layout != torch.strided:
+        raise SparsemendError(
+            f"{where} holds a sparse tensor", tensor.layout, "dense tensors", "use .to_dense()"
+        )
+    if tensor.is_meta:
+        raise SparsemendError(
+            f"{where} holds a tensor without values (device meta)", allowed="tensors with values"
+        )
 
 
 def is_labelled(batch: Batch) -> bool:
@@ -122,7 +134,13 @@ def is_labelled(batch: Batch) -> bool:
 def split_labels(batch: Batch, where: str) -> tuple[Batch, Tensor]:
     """Take a labelled batch apart into inputs and integer labels [N]."""
     if isinstance(batch, Sequence) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        return batch[0], batch[1]
+        inputs, labels = batch
+        _check_plain(labels, where)
+        if labels.is_floating_point() or labels.is_complex():
+            raise SparsemendError(
+                f"{where} has labels of type {labels.dtype}", allowed="integer class numbers"
+            )
+        return inputs, labels
     raise SparsemendError(
         f"{where} has no labels: {type(batch).__name__}",
         allowed="pairs (inputs, labels) with integer labels of shape [N]",
@@ -138,24 +156,20 @@ def call(model: nn.Module, batch: Batch) -> Any:
     SparsemendError
         If the batch does not fit the model; the original error is chained.
     """
-    args, kwargs = arguments(_to_model(batch, model))
     try:
+        args, kwargs = arguments(_to_model(batch, model))
         return model(*args, **kwargs)
     except Exception as error:
         # The network's own error about shapes is precise but says nothing about the batch.
         if isinstance(error, SparsemendError | MemoryError) or "out of memory" in str(error):
             raise
+        plain_type = isinstance(error, RuntimeError | TypeError | ValueError | IndexError)
         raise SparsemendError(
-            f"the network cannot run on this batch ({describe(batch)}): {_said(error)}",
+            f"the network cannot run on this batch ({describe(batch)}): "
+            f"{raised_by(error, name=not plain_type)}",
             allowed="batches that model(batch), model(*batch) or model(**batch) accepts",
             fix="check the shape and type of the inputs",
         ) from error
-
-
-def _said(error: Exception) -> str:
-    """What an error says; of some the text is nothing without their type."""
-    plain = isinstance(error, RuntimeError | TypeError | ValueError | IndexError)
-    return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
 def padding_of(batch: Batch) -> Tensor | None:
@@ -173,7 +187,8 @@ def padding_of(batch: Batch) -> Tensor | None:
 def describe(batch: Batch) -> str:
     """Shapes and types of the tensors of a batch, for messages."""
     tensors = [leaf for leaf in tree_leaves(plain(batch)) if isinstance(leaf, Tensor)]
-    return ", ".join(f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in tensors)
+    shapes = [f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in tensors]
+    return ", ".join(shapes) or "without tensors"
 
 
 def batch_count(batches: Batches) -> int | None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from torch import nn
 
 from sparsemend.allocation import Allocation
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError
 from sparsemend.models.weights import load_weights, read_weights, save_weights
 
 FORMAT = "sparsemend-checkpoint"
 
 
+@public
 def save_checkpoint(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -72,6 +74,7 @@ def _json(key: str, value: object) -> str:
         raise SparsemendError(f"metadata {key!r} cannot be stored", kind, allowed) from error
 
 
+@public
 def load_checkpoint(model: nn.Module, path: str | Path) -> dict[str, str]:
     """Load a checkpoint into a plain network with strict keys, in place.
 

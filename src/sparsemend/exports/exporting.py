@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, arguments, call, evaluation_mode
 from sparsemend.exports.formats.format import Request
@@ -60,6 +61,7 @@ class Export:
         return text if self.error is None else f"{text}; outputs to {self.error:.1e}"
 
 
+@public
 def export(
     network: nn.Module | HasModel,
     path: str | os.PathLike[str],

@@ -1,7 +1,14 @@
 """Files: written whole or not at all, and read without trusting what they claim."""
 
 from sparsemend.files.archives import check_archive, npz_arrays, npz_keys
-from sparsemend.files.atomic import atomic_path, atomic_write, cannot_write, regular_target
+from sparsemend.files.atomic import (
+    atomic_path,
+    atomic_write,
+    cannot_write,
+    check_target,
+    regular_target,
+    written_files,
+)
 from sparsemend.files.folders import make_folder
 from sparsemend.files.parsing import parse_json
 from sparsemend.files.tables import csv_text
@@ -11,10 +18,12 @@ __all__ = [
     "atomic_write",
     "cannot_write",
     "check_archive",
+    "check_target",
     "csv_text",
     "make_folder",
     "npz_arrays",
     "npz_keys",
     "parse_json",
     "regular_target",
+    "written_files",
 ]

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,20 @@ _FIXES: dict[int | None, str] = {
     errno.EPERM: _FORBIDDEN,
     errno.EROFS: _FORBIDDEN,
 }
+
+
+# The files that were written within `written_files`.
+_written: ContextVar[list[Path]] = ContextVar("written")
+
+
+@contextmanager
+def written_files() -> Iterator[list[Path]]:
+    """Yield a list of the files that are written within, growing as they are."""
+    token = _written.set([])
+    try:
+        yield _written.get()
+    finally:
+        _written.reset(token)
 
 
 @contextmanager
@@ -59,6 +74,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 os.chown(temporary, present.st_uid, present.st_gid)
             temporary.chmod(stat.S_IMODE(present.st_mode))
         temporary.replace(target)
+        _written.get([]).append(path)
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -71,6 +87,21 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Let ``write`` fill a temporary file that is then renamed to ``path``."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         write(file)
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path at which :func:`atomic_path` could not write, before work is done for it.
+
+    Raises
+    ------
+    SparsemendError
+        As there.
+    """
+    try:
+        target, _ = regular_target(path)
+        create_temporary(target.parent, private=True).unlink()
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def regular_target(path: Path) -> tuple[Path, os.stat_result | None]:

@@ -17,7 +17,8 @@ def make_folder(folder: Path, what: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a null character
+        reason = error.strerror if isinstance(error, OSError) else error
         raise SparsemendError(
-            f"{what} cannot be made ({error.strerror})", str(folder), fix="choose another"
+            f"{what} cannot be made ({reason})", str(folder), fix="choose another"
         ) from error

@@ -145,8 +145,12 @@ def find_layers(
     return LayerSet(layers, graph, coverage, {site.name: site.geometry for site in sites})
 
 
-def layer_weights(model: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor]:
-    """Layer name → its weight tensor, detached, of a model that was calibrated.
+def layer_weights(
+    model: nn.Module, layers: Sequence[Layer], source: str = "calibration"
+) -> dict[str, Tensor]:
+    """Layer name → its weight tensor, detached, of the model that the layers were found in.
+
+    ``source`` says, for the error's text, where they come from.
 
     Raises
     ------
@@ -167,7 +171,7 @@ def layer_weights(model: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor
         except ValueError as error:
             found = str(error)
         raise SparsemendError(
-            f"the calibration is of another network: layer {layer.name!r} has {found}",
+            f"the {source} is of another network: layer {layer.name!r} has {found}",
             allowed=f"{layer.shape}, as calibrated",
             fix="calibrate this model first",
         )

@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import Batch
+from sparsemend.execution.batches import Batch, check_unlabelled
 from sparsemend.layers.discovery import LayerSet, find_layers
 from sparsemend.layers.joins import surroundings
 
@@ -137,6 +138,7 @@ def _several(name: str, patterns: str | Iterable[str]) -> tuple[str, ...]:
     return several
 
 
+@public
 def discover(
     model: nn.Module,
     batch: Batch | None = None,
@@ -174,7 +176,7 @@ def discover(
     ------
     SparsemendError
         If no prunable layer runs, a weight is lazy or not finite, the batch does not fit the
-        model, or a pattern means no layer.
+        model, holds labels, or a pattern means no layer.
 
     Warns
     -----
@@ -182,4 +184,6 @@ def discover(
         If matrices are left out: says which and why.
     """
     chosen = LayerFilter.of(include, exclude)
+    if batch is not None:
+        check_unlabelled(batch, "batch")
     return chosen.apply(find_layers(model, batch, more, tied=EMBEDDING in chosen.include))

@@ -10,6 +10,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from sparsemend.boundary import public
 from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.restoring import restored_on_error
@@ -28,6 +29,7 @@ from sparsemend.masks.verification import verify_masks
 Masks = dict[str, Tensor]
 
 
+@public
 def prune(
     model: nn.Module,
     allocation: Mapping[str, int],
@@ -119,6 +121,7 @@ def apply_masks(
             layer_weight(model, chosen[name]).masked_fill_(~mask, 0)
 
 
+@public
 def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
     """Masks of a pruned model, recovered from its zeros."""
     chosen = discover(model) if layers is None else layers
@@ -126,13 +129,6 @@ def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
 
 
 def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
-    if not isinstance(allocation, Mapping):
-        raise SparsemendError(
-            "allocation is no mapping",
-            allocation,
-            "an Allocation, or layer name → number of weights to keep",
-            "use sparsemend.allocate",
-        )
     missing = [name for name in allocation if name not in layers.names]
     if missing:
         raise SparsemendError(
@@ -151,4 +147,5 @@ def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
 
 def _is_count(value: object, size: int) -> bool:
     """Whole numbers only: a density such as 0.5, given by mistake, would keep one weight."""
-    return isinstance(value, Integral) and 0 <= int(value) <= size
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return is_whole and 0 <= int(value) <= size  # type: ignore[call-overload]

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from sparsemend.boundary import public
 from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.models._names import plain_names
 from sparsemend.models.sources.registry import find_source
@@ -52,6 +53,7 @@ class LoadedModel:
         return None if self.preprocessing is None else self.preprocessing.std
 
 
+@public
 def load(
     model: str,
     weights: str | Path | None = None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from sparsemend.boundary import public
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -88,6 +89,7 @@ def architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
+@public
 def create(name: str, num_classes: int = 10, width: int | None = None) -> nn.Module:
     """Build a built-in network with random weights.
 

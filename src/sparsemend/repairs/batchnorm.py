@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sparsemend.boundary import public
 from sparsemend.calibration.moments import ColumnMoments
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, SparsemendWarning
@@ -37,6 +38,7 @@ EMA_UPDATES = 20
 LEAST_VALUES = 3
 
 
+@public
 def recalibrate(
     model: nn.Module,
     batches: Batches,

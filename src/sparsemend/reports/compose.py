@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparsemend.allocation import Allocation
+from sparsemend.boundary import public
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, printable
 from sparsemend.files import atomic_write
@@ -58,11 +59,13 @@ class Report:
             f'style="border:0" title="{escape(self.title)}"></iframe>'
         )
 
+    @public
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page; the file appears whole or not at all."""
         content = self.html().encode()
         atomic_write(Path(path), lambda file: file.write(content))
 
+    @public
     def save_figures(self, folder: str | os.PathLike[str], kind: str = "svg") -> tuple[Path, ...]:
         """Write every figure on white as a file of its own, for papers, or its numbers.
 
@@ -89,6 +92,7 @@ class Report:
         return "\n".join(map(printable, self.summary))
 
 
+@public
 def report(
     *sources: Source,
     title: str | None = None,

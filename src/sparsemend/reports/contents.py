@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from sparsemend.verbs.compression import CompressionResult
 
 # The density at which layers are compared in numbers and words is the nearest to this.
 _SHOWN_DENSITY = 0.1
+_CHOICES = ("rule", "mask", "repair", "scope")
 # What is not known without labels.
 _ACCURACIES = ("top1_dense", "top1_pruned", "top1_repaired")
 
@@ -100,23 +102,57 @@ class Compression:
         top1: dict[str, Any] = {key: values.get(key) for key in _ACCURACIES}
         coverage = values.get("coverage")
         try:
-            plain = ("rule", "mask", "repair", "scope", "kl", "agreement", "heldout")
-            return cls(
+            made = cls(
                 allocation=Allocation(values["counts"], values["sizes"], values["rule"]),
-                tried=values["tried"],
-                seconds=values["seconds"],
+                tried=dict(values["tried"]),
+                seconds=dict(values["seconds"]),
                 added_biases=tuple(values["added_biases"]),
-                judged=values.get("judged", ""),
                 unshifted=tuple(values.get("unshifted", ())),  # what earlier versions did not say
                 signal_ends=tuple(values.get("signal_ends", ())),
                 coverage=Coverage.from_dict(coverage) if coverage else None,
                 multiplications=values.get("multiplications") or {},
                 note=(values.get("plan") or {}).get("note", ""),
-                **{key: values[key] for key in plain},
+                judged=values.get("judged", ""),
+                **{key: values[key] for key in (*_CHOICES, "kl", "agreement", "heldout")},
                 **top1,
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise SparsemendError(f"this is no result of compress: {error} is missing") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, SparsemendError):
+                raise
+            raise SparsemendError(
+                f"this is no result of compress ({type(error).__name__}: {error})"
+            ) from error
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        """Refuse what no compression gives: the values may come from any file."""
+        shares = {key: getattr(self, key) for key in ("agreement", *_ACCURACIES)}
+        losses = {"kl": self.kl, **{f"tried {key!r}": loss for key, loss in self.tried.items()}}
+        held: object = self.heldout
+        wrong: list[tuple[str, object, str]] = [
+            (key, value, "a fraction in [0, 1], or null")
+            for key, value in shares.items()
+            if not (value is None or (_is_number(value) and 0 <= value <= 1))
+        ]
+        wrong += [
+            (key, value, "a finite number, 0 or more, or null")
+            for key, value in losses.items()
+            if not (value is None or (_is_number(value) and math.isfinite(value)))
+        ]
+        wrong += [
+            (key, getattr(self, key), "a text")
+            for key in (*_CHOICES, "judged")
+            if not isinstance(getattr(self, key), str)
+        ]
+        if not isinstance(held, bool):
+            wrong.append(("heldout", held, "true or false"))
+        for key, value, allowed in wrong:
+            raise SparsemendError(f"this is no result of compress: {key}", value, allowed)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sparsemend.search.directions import Array, Move, counts_of, log_densities, 
 from sparsemend.search.meter import Meter
 from sparsemend.search.mixtures import Mixture, describe, first_mixtures, halfway, mix
 from sparsemend.search.objective import Objective
-from sparsemend.search.result import AllocationSearch, Trial
+from sparsemend.search.result import INTERRUPTED, AllocationSearch, Trial
 from sparsemend.search.slopes import downhill
 
 # Improvements with the cheap repair before the real one confirms them.
@@ -100,7 +100,7 @@ class _Search:
             except KeyboardInterrupt:
                 if not self._trials:
                     raise
-                finished = "interrupted"
+                finished = INTERRUPTED
         best, tried = self._best, {trial.name for trial in self._trials}
         names = [layer.name for layer in self._layers]
         counts = dict(zip(names, best.counts, strict=True))

@@ -33,6 +33,10 @@ class Trial:
     seconds: float
 
 
+# Why a search ended that was interrupted.
+INTERRUPTED = "interrupted"
+
+
 @dataclass(frozen=True)
 class AllocationSearch:
     """The allocation that a search chose, and why.
@@ -74,6 +78,11 @@ class AllocationSearch:
     finished: str
     reference: Mapping[str, float] = field(default_factory=dict)
     label: str = "KL"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an interrupt ended it before its time."""
+        return self.finished == INTERRUPTED
 
     @property
     def plain_kl(self) -> dict[str, float]:

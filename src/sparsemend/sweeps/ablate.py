@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 from sparsemend.allocation import ForcedRule
+from sparsemend.boundary import public
 from sparsemend.data import DataSet
+from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.execution.batches import Batches
 from sparsemend.layers import LayerFilter, select_layers
 from sparsemend.recipe.defaults import BASE_RULE, SEED
 from sparsemend.sweeps import AblationResult
+from sparsemend.sweeps.grid import read_seeds
 from sparsemend.sweeps.sweep import make_networks, sweep
 
 # Options of a sweep that say what the inputs are.
 _INPUTS = ("heldout", "test", "calibration_size", "heldout_size", "batch_size", "limit")
 
 
+@public
 def ablate(
     model: nn.Module | Mapping[str, nn.Module],
     data: DataSet | Mapping[str, DataSet] | Callable[[int], Batches] | Batches,
@@ -57,12 +62,16 @@ def ablate(
     Raises
     ------
     SparsemendError
-        As :func:`sparsemend.sweeps`, and if no layer is meant by ``force``.
+        As :func:`sparsemend.sweeps`, for an unknown option, and if no layer is meant by ``force``.
     """
+    known = inspect.signature(sweep).parameters.keys() - {"model", "data", "sparsities", "rules"}
+    for name in options.keys() - known:
+        raise SparsemendError(
+            "ablate has no such option", name, ", ".join(sorted(known)), did_you_mean(name, known)
+        )
     forced = ForcedRule(rule, force, source)
     inputs = {name: options[name] for name in _INPUTS if name in options}
-    seeds = options.get("seeds", SEED)
-    first = seeds if isinstance(seeds, int) else next(iter(seeds), 0)
+    first = next(iter(read_seeds(options.get("seeds", SEED))), SEED)
     layers = {}
     chosen = LayerFilter.of(options.get("include", ()), options.get("exclude", ()))
     for network in make_networks(model, data, chosen=chosen, **inputs):

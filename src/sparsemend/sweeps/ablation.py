@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsemend.allocation import ForcedRule
+from sparsemend.boundary import public
 from sparsemend.errors import printable
 from sparsemend.sweeps.records import Measure, Record, Spread
 from sparsemend.sweeps.result import SweepResult, write_csv
@@ -63,6 +64,7 @@ class AblationResult:
     layers: Mapping[str, tuple[str, ...]]
     sweep: SweepResult
 
+    @public
     def comparisons(self, measure: Measure | None = None) -> tuple[Comparison, ...]:
         """One for every network, mask, repair and sparsity.
 
@@ -108,6 +110,7 @@ class AblationResult:
             spread(gains), density(base), density(source),
         )  # fmt: skip
 
+    @public
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one row per comparison, atomically; a spread is three columns."""
         write_csv(path, [_row(comparison) for comparison in self.comparisons()])

@@ -76,6 +76,8 @@ class Bench:
         shared, judge = self._shared, self._judge
         given = network.diagnosis if task.recipe.needs_diagnosis else None
         result = run_recipe(shared.session, task.recipe, diagnosis=given)
+        if result.search is not None and result.search.interrupted:
+            raise KeyboardInterrupt  # half a search is no record of this budget
         if not math.isfinite(result.agreement.loss):
             raise SparsemendError("the repaired network's outputs are not finite")
         overall = shared.session.layers.coverage.sparsity(result.allocation.kept)

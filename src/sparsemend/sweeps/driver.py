@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsemend.progress import progress_bar
+from sparsemend.sweeps._interrupts import kept_interrupts
 from sparsemend.sweeps.bench import Compute, in_process
 from sparsemend.sweeps.grid import Grid
 from sparsemend.sweeps.inputs import Network
@@ -56,6 +57,7 @@ def run_sweep(
         failed = {}
         # Closed also when the driver is interrupted, so that no worker goes on.
         with (
+            kept_interrupts() as look,
             contextlib.closing(compute(networks, pending)) as outcomes,
             progress_bar("sweep", len(pending)) as advance,
         ):
@@ -64,6 +66,7 @@ def run_sweep(
                 if isinstance(outcome, Failure):
                     failed[outcome.cell] = outcome
                 advance()
+                look()
         finished = opened.records()
     return SweepResult(
         records=tuple(finished[task] for task in tasks if task in finished),

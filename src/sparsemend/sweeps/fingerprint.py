@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.execution.batches import Batch, batch_size, plain
+from sparsemend.execution.batches import (
+    Batch,
+    batch_size,
+    check_unlabelled,
+    no_batches,
+    plain,
+    split_labels,
+)
 
 _LENGTH = 16
 
@@ -38,11 +45,21 @@ def inputs_fingerprint(*sets: Iterable[Batch]) -> str:
 
 
 def labelled_fingerprint(batches: Iterable[Batch]) -> tuple[str, int]:
-    """The same of labelled batches, and their number of inputs, in one pass."""
+    """The same of labelled batches, and their number of inputs, in one pass.
+
+    Raises
+    ------
+    SparsemendError
+        If a batch has no labels, or there is none.
+    """
     digest, count = hashlib.sha256(), 0
-    for batch in batches:
+    for index, batch in enumerate(batches):
+        inputs, _ = split_labels(batch, f"test[{index}]")
+        check_unlabelled(inputs, f"test[{index}]")
         _add_batch(digest, batch)
         count += batch_size(batch)
+    if not count:
+        raise no_batches("test")
     return digest.hexdigest()[:_LENGTH], count
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from numbers import Real
+
+from torch import Tensor
 
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError
@@ -38,8 +41,6 @@ class Grid:
         for name in ("rules", "masks", "repairs", "sparsities", "seeds"):
             if not getattr(self, name):
                 raise SparsemendError(f"the sweep has no {name}", allowed="at least one")
-        for seed in self.seeds:
-            check_int("seed", seed, minimum=0)
 
     def cells(self, network: str) -> list[Cell]:
         """The cells of one network, seed by seed; masks are None where they are not chosen.
@@ -75,8 +76,20 @@ def make_grid(
         masks=(None,) if masks is None else _several(masks),
         repairs=_several(repairs),
         sparsities=read_sparsities(sparsities),
-        seeds=(seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
+        seeds=read_seeds(seeds),
     )
+
+
+def read_seeds(values: int | Iterable[int]) -> tuple[int, ...]:
+    """One seed or several, each once, in the order given.
+
+    Raises
+    ------
+    SparsemendError
+        For what is no whole number from 0.
+    """
+    given = list(values) if isinstance(values, Iterable) else [values]
+    return tuple(dict.fromkeys(check_int("seed", seed, minimum=0) for seed in given))
 
 
 def read_sparsities(values: str | float | Iterable[str | float]) -> tuple[float, ...]:
@@ -98,14 +111,26 @@ def read_sparsities(values: str | float | Iterable[str | float]) -> tuple[float,
     >>> read_sparsities("0.7:0.9:0.1")
     (0.7, 0.8, 0.9)
     """
-    given = [values] if isinstance(values, str | float | int) else list(values)
-    found = {number for value in given for number in _range(value)}
+    found = {number for value in _listed(values) for number in _range(value)}
     return tuple(sorted(found))
+
+
+def _listed(values: str | float | Iterable[str | float]) -> Sequence[str | float]:
+    """One or several values; of a tensor as plain numbers."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return [values]
+    return values.tolist() if isinstance(values, Tensor) else list(values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _range(value: str | float) -> Iterable[float]:
     if not isinstance(value, str):
-        return (value,)
+        if not _is_number(value):
+            raise SparsemendError("sparsity is no number", value, "a fraction in [0, 1), or a text")
+        return (float(value),)
     try:
         numbers = [Decimal(part.strip()) for part in value.split(":")]
     except InvalidOperation:

@@ -11,7 +11,7 @@ from torch import nn
 from sparsemend.checks import check_int
 from sparsemend.data import DataSet
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, raised_by
 from sparsemend.evaluation import Criterion
 from sparsemend.execution.batches import Batch, Batches, materialise
 from sparsemend.layers import LayerFilter
@@ -142,9 +142,9 @@ class GivenInputs:
                 )
 
     def draw(self, seed: int) -> tuple[list[Batch], list[Batch]]:
-        seen = materialise(_of_seed(self.calibration, seed), "data")
+        seen = materialise(_of_seed(self.calibration, seed, "data"), "data")
         if self.heldout is not None:
-            return seen, materialise(_of_seed(self.heldout, seed), "heldout")
+            return seen, materialise(_of_seed(self.heldout, seed, "heldout"), "heldout")
         kept, unseen = hold_out(seen)
         if unseen is kept:
             raise SparsemendError(
@@ -158,5 +158,13 @@ class GivenInputs:
         return self.labelled
 
 
-def _of_seed(inputs: SeedInputs | Batches, seed: int) -> Batches:
-    return inputs(seed) if callable(inputs) else inputs
+def _of_seed(inputs: SeedInputs | Batches, seed: int, name: str) -> Batches:
+    if not callable(inputs):
+        return inputs
+    try:
+        return inputs(seed)
+    except Exception as error:  # it is the user's
+        raise SparsemendError(
+            f"{name}({seed}) failed: {raised_by(error)}",
+            allowed="a function from the seed to unlabelled batches",
+        ) from error

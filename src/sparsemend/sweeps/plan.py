@@ -120,7 +120,8 @@ def _settings(network: Network, grid: Grid, scope: str, new_biases: bool) -> dic
         seen, unseen = network.inputs.draw(seed)
         if not settings:
             session = network.session(seen)
-            session.check_outputs()
+            for each in (network.session(unseen), session) if unseen else (session,):
+                each.check_outputs()
             _check_forced(session.layers, grid.rules)
             new_biases = new_biases or not unshiftable(network.model, session.layers)
         settings[seed] = Settings(

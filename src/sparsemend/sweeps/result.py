@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError
 from sparsemend.files import atomic_write, csv_text
 from sparsemend.sweeps import text, transition
@@ -44,6 +45,7 @@ class SweepResult:
     computed: int = 0
 
     @classmethod
+    @public
     def load(cls, path: str | os.PathLike[str], **settings: Any) -> SweepResult:
         """Read every finished cell of a store, also while a sweep is writing to it.
 
@@ -78,6 +80,7 @@ class SweepResult:
         _check_unambiguous(records, Path(path))
         return cls(tuple(records), tuple(failures))
 
+    @public
     def transitions(self, measure: Measure | None = None) -> tuple[Transition, ...]:
         """Where recovery is lost, by accuracy (where there are labels) and by agreement.
 
@@ -89,11 +92,13 @@ class SweepResult:
         chosen = MEASURES if measure is None else (measure,)
         return tuple(t for m in chosen for t in transition.transitions(self.records, m))
 
+    @public
     def leads(self, measure: Measure | None = None) -> tuple[Lead, ...]:
         """Which rule recovers most on which sparsities, where several were swept."""
         chosen = MEASURES if measure is None else (measure,)
         return tuple(lead for m in chosen for lead in transition.leads(self.records, m))
 
+    @public
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one row per record, atomically."""
         write_csv(path, [record_row(record) for record in self.records])

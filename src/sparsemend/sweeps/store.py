@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sparsemend.errors import SparsemendError
-from sparsemend.files import cannot_write, regular_target
+from sparsemend.files import cannot_write, check_target, regular_target
 from sparsemend.sweeps import schema
 from sparsemend.sweeps._locks import locked_file
 from sparsemend.sweeps.records import Cell, Failure, Record, Settings, Task
@@ -185,6 +185,7 @@ def _locked(path: Path) -> Iterator[Path]:
         raise SparsemendError(
             "the store cannot be there", str(path), "a file in a folder that exists"
         )
+    check_target(path)  # where nothing can be written, a lock would only seem to be taken
     with ExitStack() as locks:
         try:
             target, present = regular_target(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from sparsemend.boundary import public
 from sparsemend.checks import check_int
 from sparsemend.data import DataSet
 from sparsemend.diagnosis import Diagnosis
@@ -36,6 +37,7 @@ from sparsemend.sweeps.ray import on_ray
 from sparsemend.sweeps.workers import on_workers
 
 
+@public
 def sweep(
     model: nn.Module | Mapping[str, nn.Module],
     data: DataSet | Mapping[str, DataSet] | Callable[[int], Batches] | Batches,
@@ -191,9 +193,17 @@ def make_networks(
 ) -> list[Network]:
     """The networks of a sweep with their inputs; parameters and errors as there."""
     more = (diagnosis, criterion or Criterion(), chosen or LayerFilter())
+    for name, size in sizes.items():
+        if size is not None:
+            check_int(name, size)
     models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
     if not models:
         raise SparsemendError("there is no network to sweep", allowed="at least one")
+    for name, network in models.items():
+        if not isinstance(name, str) or not isinstance(network, nn.Module):
+            raise SparsemendError(
+                "networks are given by name", {name: network}, "texts → torch.nn.Module"
+            )
     if diagnosis is not None and len(models) > 1:
         raise SparsemendError(
             "a diagnosis is of one network, but there are",
@@ -212,6 +222,11 @@ def make_networks(
             ", ".join(models),
             "pass one data set, or one for each network",
         )
+    for name, loaded in images.items():
+        if not isinstance(loaded, DataSet):
+            raise SparsemendError(
+                f"data of network {name!r} are no data set", loaded, "a DataSet", "use data.load"
+            )
     if heldout is not None or test is not None:
         raise SparsemendError(
             "heldout and test go with inputs of your own, but data are images",

@@ -14,10 +14,12 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError
+from sparsemend.sweeps._interrupts import without_interrupts
 from sparsemend.sweeps.bench import Bench, Compute, Outcomes
 from sparsemend.sweeps.inputs import Network
 from sparsemend.sweeps.records import Failure, Record, Task
@@ -40,7 +42,7 @@ def on_workers(count: int) -> Compute:
     def compute(networks: Sequence[Network], tasks: Sequence[Task]) -> Outcomes:
         packed = pack(networks)
         queue = _Queue(tasks)
-        workers = [_Worker(packed) for _ in range(min(count, len(tasks)))]
+        workers: list[_Worker] = []
         running: dict[Future[Record | Failure], tuple[_Worker, Task]] = {}
 
         def occupy(worker: _Worker) -> None:
@@ -49,6 +51,8 @@ def on_workers(count: int) -> Compute:
                 running[worker.submit(task)] = (worker, task)
 
         try:
+            for _ in range(min(count, len(tasks))):
+                workers.append(_Worker(packed))
             for worker in workers:
                 occupy(worker)
             while running:
@@ -161,7 +165,9 @@ class _Worker:
         self._pool = ProcessPoolExecutor(
             1, mp_context=context, initializer=_begin, initargs=(reader,)
         )
-        self._ready = self._pool.submit(_load, self._packed)
+        resource_tracker.ensure_running()  # its own start ends the state that is meant here
+        with without_interrupts():  # which are the driver's to handle, from the first moment on
+            self._ready = self._pool.submit(_load, self._packed)
 
 
 _bench: Bench | None = None  # of a worker process

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsemend.boundary import public
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.execution.batches import Batch, describe, evaluation_mode
@@ -117,6 +118,7 @@ class Timing:
         return "\n".join(lines)
 
 
+@public
 def bench(
     network: nn.Module | HasModel,
     example: Batch,

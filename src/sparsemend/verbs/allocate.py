@@ -15,13 +15,15 @@ from sparsemend.allocation import (
     parse_forced,
     rule_names,
 )
+from sparsemend.boundary import public
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.layers import LayerFilter, LayerSet, discover, layer_weight, select_layers
+from sparsemend.layers import LayerFilter, LayerSet, discover, layer_weights, select_layers
 from sparsemend.recipe import AUTO
 from sparsemend.recipe.defaults import PLAIN_RULE
 
 
+@public
 def allocate(
     model: nn.Module,
     sparsity: float,
@@ -81,15 +83,11 @@ def allocate(
             allowed=", ".join(rule_names()),
             fix="use compress(..., rule='auto'); its result has the allocation",
         )
-    if diagnosis is not None and not isinstance(diagnosis, Diagnosis):
-        raise SparsemendError(
-            "diagnosis is none", diagnosis, "a Diagnosis", "use sparsemend.diagnose"
-        )
     found = discover(model) if layers is None else layers
     if layers is None and diagnosis is not None:
         found = _diagnosed(found, diagnosis)
     found = LayerFilter.of(include, exclude).apply(found)
-    weights = {layer.name: layer_weight(model, layer) for layer in found}
+    weights = layer_weights(model, found, "set of layers")
     forced = parse_forced(rule)
     if forced is None:
         return allocate_layers(found, weights, sparsity, rule, diagnosis=diagnosis, **options)
@@ -113,6 +111,6 @@ def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> LayerSet:
         warnings.warn(
             f"not in the diagnosis, so they stay dense and do not count: {', '.join(missing)}",
             SparsemendWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return found.only(diagnosis.layers, "not in the diagnosis")

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from torch import nn
 
 from sparsemend.allocation import Allocation
+from sparsemend.boundary import public
 from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.evaluation import LossFunction
@@ -28,6 +29,7 @@ from sparsemend.verbs.planning import rerun, run_planned
 from sparsemend.verbs.running import run_recipe
 
 
+@public
 def compress(
     model: nn.Module,
     batches: Batches,

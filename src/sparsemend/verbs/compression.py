@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsemend.allocation import Allocation
+from sparsemend.boundary import public
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, printable
 from sparsemend.evaluation import Agreement
@@ -139,6 +140,7 @@ class CompressionResult:
             "version": importlib.metadata.version("sparsemend"),
         }
 
+    @public
     def save(
         self, path: str | os.PathLike[str], metadata: Mapping[str, object] | None = None
     ) -> None:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 from torch import nn
 
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
@@ -23,6 +24,7 @@ from sparsemend.session import Session
 from sparsemend.verbs.verification import shapes_of, verify_result
 
 
+@public
 def repair(
     pruned: nn.Module,
     dense: nn.Module,
@@ -95,7 +97,7 @@ def repair(
     with progress_shown(progress):
         session = Session.open(dense, batches, criterion=criterion, judging=formula.judges)
         _check_pair(pruned, dense)
-        if formula.judges:
+        if formula.judges or criterion != Criterion():
             session.check_outputs()
         check_copy(pruned, session.seen[0])
         masks = find_masks(pruned, session.layers)
@@ -122,7 +124,7 @@ def repair(
         warnings.warn(
             f"layers that got a bias parameter: {', '.join(outcome.added_biases)}",
             SparsemendWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return repaired
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, raised_by
 
 
 def construct(factory: Any, arguments: Mapping[str, Any], *, spec: str) -> nn.Module:
@@ -28,11 +28,10 @@ def construct(factory: Any, arguments: Mapping[str, Any], *, spec: str) -> nn.Mo
             raise SparsemendError(f"model {spec!r} takes no {name}", value, fix=f"leave {name} out")
     try:
         network = factory(**arguments)
-    # What is not the library's may fail in any way.
-    except Exception as error:
+    # What is not the library's may fail in any way, or be a program that ends itself.
+    except (Exception, SystemExit) as error:
         raise SparsemendError(
-            f"model {spec!r} failed when called with {dict(arguments)} "
-            f"({type(error).__name__}: {first_line(error)})",
+            f"model {spec!r} failed when called with {dict(arguments)}: {raised_by(error)}",
             fix="pass what else it needs as --model-arg key=value (arguments={...} in Python)",
         ) from error
     if not isinstance(network, nn.Module):
