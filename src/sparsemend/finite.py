@@ -80,7 +80,8 @@ def check_network(model: nn.Module, which: str = "the network") -> None:
     NotFiniteError
         Names the layer.
     """
-    fix = "" if which == "the network" else f"found in {which}"
+    fix = "load finite weights, such as those of an earlier checkpoint"
+    fix = fix if which == "the network" else f"found in {which}"
     for name, module in model.named_modules():
         owner = f"layer {name!r}" if name else "the network"
         held: dict[str, Tensor | None] = dict(module._parameters)

@@ -213,9 +213,9 @@ def test_batches_that_cannot_be_used(mode):
         ),
         ({"momentum": 0}, "momentum is out of range: got 0"),
         ({"momentum": 1.5}, "momentum is out of range: got 1.5"),
-        ({"momentum": None}, "momentum is out of range: got None"),
+        ({"momentum": None}, "momentum is of the wrong kind: got None"),
         ({"updates": 0}, "updates is out of range: got 0"),
-        ({"updates": 2.0}, "updates is out of range: got 2.0"),
+        ({"updates": 2.0}, "updates is of the wrong kind: got 2.0"),
     ],
 )
 def test_options_out_of_range(options, text):

@@ -218,7 +218,7 @@ def test_layers_that_are_too_wide_for_their_moments():
 
 
 def test_a_calibration_that_finds_a_layer_too_wide(monkeypatch):
-    monkeypatch.setitem(sm.calibrate.__kwdefaults__, "max_fan_in", 60)
+    monkeypatch.setitem(sm.calibrate.__wrapped__.__kwdefaults__, "max_fan_in", 60)
     model, batches = data("conv-linear")
     result = sm.compress(model, batches, 0.6, repair="reconstruct", budget=15)
     check(result, model)

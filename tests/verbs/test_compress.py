@@ -601,7 +601,7 @@ def test_an_error_half_way_leaves_the_model_as_it_was(repair, place, after, erro
         before = state_of(model)
         grads = [parameter.requires_grad for parameter in model.parameters()]
         random = torch.get_rng_state()
-    with pytest.raises(error):
+    with pytest.raises(SparsemendError if error is RuntimeError else error):
         sm.compress(model, IMAGES, 0.5, "erk", repair=repair, inplace=True)
     assert len(calls) == after + 1
     same(state_of(model), before)
