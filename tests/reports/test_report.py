@@ -86,8 +86,12 @@ def test_the_same_twice():
 def test_bad_sources():
     with pytest.raises(sm.SparsemendError, match="needs at least one result"):
         sm.report()
-    with pytest.raises(sm.SparsemendError, match="cannot show this: got 'int'; allowed: a Diagn"):
+    with pytest.raises(
+        sm.SparsemendError, match="sources is of the wrong kind: got 3; allowed: a D"
+    ):
         sm.report(3)
+    with pytest.raises(sm.SparsemendError, match="cannot show this: got 'int'; allowed: a Diagn"):
+        sm.report(named={"a": 3})
     with pytest.raises(sm.SparsemendError, match="one compression"):
         sm.report(make_compression(), make_compression())
     with pytest.raises(sm.SparsemendError, match="something to show"):
