@@ -8,7 +8,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -99,6 +99,12 @@ def test_no_argument_can_be_anything(name, parameter):
     )
 
 
+class Named(Protocol):
+    name: str
+
+    def call(self) -> None: ...
+
+
 @public
 def example(
     count: int = 1,
@@ -113,6 +119,7 @@ def example(
     *rest: Tensor,
     module: nn.Module | None = None,
     loss: str | Callable[[Tensor], Tensor] = "",
+    named: Named | None = None,
     anything: Any = None,
     **options: Any,
 ) -> str:
@@ -131,6 +138,7 @@ def example(
         {"names": {"a": 1}, "numbers": (0.5, 1)},
         {"path": Path("a"), "table": {"a": 1}, "way": "down"},
         {"module": nn.Identity(), "loss": torch.nn.functional.relu},
+        {"named": types.SimpleNamespace(name="a", call=print)},
         {"anything": object(), "other": object()},
     ],
 )
@@ -158,6 +166,7 @@ def test_what_fits(arguments):
         ({"table": [1]}, "table is of the wrong kind: got [1]; allowed: a mapping or None"),
         ({"way": "left"}, "way is of the wrong kind: got 'left'; allowed: 'up' or 'down'"),
         ({"module": torch.ones(2)}, "got Tensor float32 [2]; allowed: a torch.nn.Module or None"),
+        ({"named": Path("a")}, "got PosixPath('a'); allowed: a Named or None"),
         ({"loss": 3}, "loss is of the wrong kind: got 3; allowed: a text or a function"),
     ],
 )

@@ -40,6 +40,8 @@ _CALLED: dict[Any, str] = {
     Tensor: "a tensor",
     nn.Module: "a torch.nn.Module",
 }
+# Where classes are protocols that know their instances.
+_ABSTRACT = ("collections.abc", "typing", "os")
 # Of these every element is looked at; other iterables can be read only once, or are large.
 _LISTS = (list, tuple, set, frozenset, dict, range, str)
 
@@ -115,6 +117,8 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, str) and value in parts
     if origin is Callable:
         return callable(value)
+    if getattr(origin, "_is_protocol", False) and origin.__module__ not in _ABSTRACT:
+        return all(hasattr(value, name) for name in _members(origin))
     if not isinstance(value, _TAKEN.get(origin, origin)):
         return False
     if isinstance(value, bool | np.bool_) and origin in (int, float):
@@ -127,6 +131,12 @@ def _fits(value: object, hint: Any) -> bool:
         if isinstance(value, _LISTS) and parts:
             return all(_fits(element, parts[0]) for element in value)
     return True
+
+
+def _members(protocol: type) -> set[str]:
+    """What an object must have to be of a protocol."""
+    named = (*vars(protocol), *vars(protocol).get("__annotations__", ()))
+    return {name for name in named if not name.startswith("_")}
 
 
 def _describe(hint: Any) -> str:
