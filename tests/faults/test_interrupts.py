@@ -124,7 +124,9 @@ def test_half_a_search_is_no_record(good, tmp_path, monkeypatch):
     assert sm.SweepResult.load(store).records == ()
 
 
-def test_an_interrupt_that_was_dropped_is_raised_after_the_cell(good, tmp_path, monkeypatch):
+def test_an_interrupt_that_was_dropped_is_raised_before_the_cell_is_kept(
+    good, tmp_path, monkeypatch
+):
     compute, seen = Bench.compute, []
 
     def dropping(bench, task):
@@ -137,5 +139,5 @@ def test_an_interrupt_that_was_dropped_is_raised_after_the_cell(good, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         sweep(good, tmp_path / "s.sqlite")
     assert len(seen) == 1
-    assert len(sm.SweepResult.load(tmp_path / "s.sqlite").records) == 1
+    assert sm.SweepResult.load(tmp_path / "s.sqlite").records == ()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -62,11 +62,11 @@ def run_sweep(
             progress_bar("sweep", len(pending)) as advance,
         ):
             for outcome in outcomes:
+                look()  # what was cut short is no record, even if it made the best of it
                 opened.add(outcome)
                 if isinstance(outcome, Failure):
                     failed[outcome.cell] = outcome
                 advance()
-                look()
         finished = opened.records()
     return SweepResult(
         records=tuple(finished[task] for task in tasks if task in finished),
