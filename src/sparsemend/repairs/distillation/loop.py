@@ -37,6 +37,8 @@ from sparsemend.session import Session
 # Learning rate up to so many trained values, and how it falls with their square root beyond; best
 # on ResNet-20 at 0.9 (27,000), and right for networks with a hundred times as many.
 _RATE, _RATE_UP_TO, _LEAST_RATE = 5e-3, 27_000, 2e-4
+# In fewer steps than these a network would not come back from so large a rate.
+_FULL_STEPS = 400
 _WARM = 0.05
 # Outputs of one piece of a batch, whose losses are taken in float64.
 _MOST_OUTPUTS = 1 << 24
@@ -134,8 +136,8 @@ class _Run:
     def _steps(self) -> Iterator[float | None]:
         """Take the steps; the judged loss after those that are judged."""
         settings, parameters = self._settings, list(self._trained.parameters.values())
-        rate = settings.rate or _rate(self._trained.count)
-        optimiser = torch.optim.Adam(parameters, lr=rate)
+        largest = settings.rate or _rate(self._trained.count)
+        optimiser = torch.optim.Adam(parameters, lr=largest)
         generator = torch.Generator().manual_seed(settings.seed)
         batches = drawn(self._session.seen, settings.batch, generator)
         judged = 0
@@ -143,6 +145,7 @@ class _Run:
             done = self._done(step)
             if done >= 1:
                 break
+            rate = largest if settings.rate else largest * min(1.0, self._all(step) / _FULL_STEPS)
             for group in optimiser.param_groups:
                 group["lr"] = rate * _shape(done, step)
             if not self._gradients(next(batches)):
@@ -162,6 +165,12 @@ class _Run:
             return self._session.reference.agreement(self._student).loss
         except NotFiniteError:
             return None
+
+    def _all(self, step: int) -> float:
+        """How many steps there will be, of a time about."""
+        if math.isfinite(self._settings.steps):
+            return self._settings.steps
+        return max(1, step) / max(self._done(step), 1e-9)
 
     def _done(self, step: int) -> float:
         """The share of the work that is done."""
