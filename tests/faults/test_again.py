@@ -7,7 +7,16 @@ from pathlib import Path
 
 COMMAND = [
     *("compress", "--model", "digits", "--data", "digits", "--sparsity", "0.9", "--rule", "rr"),
-    *("--repair", "best", "--calibration-size", "48", "--heldout-size", "32", "--batch-size", "16"),
+    *(
+        "--repair",
+        "variance+batchnorm",
+        "--calibration-size",
+        "48",
+        "--heldout-size",
+        "32",
+        "--batch-size",
+        "16",
+    ),
     *("--limit", "50", "--no-report"),
 ]
 
