@@ -94,6 +94,9 @@ def test_labels_that_do_not_count():
         evaluate(OneHot(), [(tokens[0], none)])
     with pytest.raises(SparsemendError, match=r"\[0\] has labels below 0: got -1; .*from 0"):
         evaluate(OneHot(), [(tokens[0], torch.tensor([0, -1, 2]))])
+    beyond = r"\[0\] has labels of classes that the network does not score: got 9; .* 0 to "
+    with pytest.raises(SparsemendError, match=beyond):
+        evaluate(OneHot(), [(tokens[0], torch.tensor([0, 9, 2]))])
 
 
 class Packed(OneHot):

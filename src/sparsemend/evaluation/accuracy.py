@@ -72,7 +72,8 @@ def evaluate(
     ------
     SparsemendError
         If there are no batches or no labels that count, a batch has no integer labels, as many
-        as do not fit, or negative ones, or the network's outputs are no class scores, or NaN.
+        as do not fit, or numbers that are no class of the network, or its outputs are no class
+        scores, or NaN.
     """
     hits, count, batches = 0, 0, 0
     total = batch_count(labelled_batches)
@@ -117,6 +118,14 @@ def _counted(scores: Tensor, labels: Tensor, where: str) -> Tensor:
             f"{where} has labels below 0",
             int(flat[counted].min()),
             f"class numbers from 0, and {IGNORED} for what does not count",
+        )
+    classes = scores.shape[1]
+    if bool((flat[counted] >= classes).any()):
+        raise SparsemendError(
+            f"{where} has labels of classes that the network does not score",
+            int(flat[counted].max()),
+            f"class numbers from 0 to {classes - 1}",
+            "give the labels that the network was trained with",
         )
     if bool(scores[counted].isnan().any()):
         raise SparsemendError(
