@@ -119,7 +119,9 @@ def _fits(value: object, hint: Any) -> bool:
         return callable(value)
     if getattr(origin, "_is_protocol", False) and origin.__module__ not in _ABSTRACT:
         return all(hasattr(value, name) for name in _members(origin))
-    if not isinstance(value, _TAKEN.get(origin, origin)):
+    if not isinstance(value, _TAKEN.get(origin, origin)) and not (
+        origin in (Iterable, Sequence) and _is_numbered(value)
+    ):
         return False
     if isinstance(value, bool | np.bool_) and origin in (int, float):
         return False
@@ -131,6 +133,13 @@ def _fits(value: object, hint: Any) -> bool:
         if isinstance(value, _LISTS) and parts:
             return all(_fits(element, parts[0]) for element in value)
     return True
+
+
+def _is_numbered(value: object) -> bool:
+    """Whether it gives elements by number, as data sets do that have no iterator."""
+    return (
+        hasattr(value, "__len__") and hasattr(value, "__getitem__") and not hasattr(value, "keys")
+    )
 
 
 def _members(protocol: type) -> set[str]:

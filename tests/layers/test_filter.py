@@ -42,7 +42,7 @@ def test_layers_by_name_pattern_and_class(include, exclude, names):
 
 @pytest.mark.parametrize("patterns", [3, ["first", 3], [None]])
 def test_what_is_no_pattern(patterns):
-    with pytest.raises(SparsemendError, match="include is no name of layers: got"):
+    with pytest.raises(SparsemendError, match="include is of the wrong kind: got"):
         sm.discover(net(), images(), include=patterns)
 
 

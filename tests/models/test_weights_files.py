@@ -240,7 +240,7 @@ def test_factory_with_a_weights_file(factories: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attribute", "text"),
     [
-        (":nowhere", "cannot be imported .AttributeError"),
+        (":nowhere", "cannot be imported: AttributeError"),
         ("_not_there:plain", "cannot be imported: ModuleNotFoundError"),
         (":constant", "is not callable: got 3"),
         (":number", "returned no module: got 'int'"),

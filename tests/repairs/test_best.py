@@ -16,6 +16,7 @@ from sparsemend.finite import NotFiniteError
 from sparsemend.layers import discover
 from sparsemend.repairs import Support, Terms, get_repair
 from sparsemend.session import Session, hold_out
+from sparsemend.verbs import running
 
 pytestmark = pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
 
@@ -173,6 +174,7 @@ def seen_while(monkeypatch, dense, job):
 
     for name in ("__init__", "agreement"):
         monkeypatch.setattr(Reference, name, judging(getattr(Reference, name)))
+    monkeypatch.setattr(running, "signal_ends", judging(running.signal_ends))
     dense.log.clear()
     job()
     phases["repair"] |= set(dense.log)
