@@ -15,7 +15,7 @@ from sparsemend.sweeps import DrawnInputs, Failure, GivenInputs, Network, make_g
 from sparsemend.sweeps import bench as module
 from sparsemend.sweeps.bench import Bench
 from sparsemend.sweeps.plan import plan_tasks
-from sparsemend.verbs import compress as whole_job
+from sparsemend.verbs import running
 
 
 def tasks_of(networks, *values, scope="sequential", budget=None):
@@ -82,7 +82,7 @@ def test_shared_work_is_done_once(network, monkeypatch):
     places = {
         "gather_moments": session,
         "diagnose": relative_repairability,
-        "damage_curves": whole_job,
+        "damage_curves": running,
         "evaluate": module,
     }
     calls = dict.fromkeys(places, 0)
