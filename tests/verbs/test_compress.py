@@ -573,7 +573,7 @@ def test_a_search_among_networks_of_nan_is_an_error():
 @pytest.mark.parametrize(
     ("repair", "place", "after"),
     [
-        ("variance", "repairs.channelwise.fold", 2),
+        ("variance", "repairs.matching.fold", 2),
         ("reconstruct", "repairs.reconstruction.fold", 2),
         ("best", "repairs.reconstruction.fold", 4),
         ("batchnorm", "repairs.batchnorm._set_statistics", 1),
