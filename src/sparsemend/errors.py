@@ -72,13 +72,13 @@ def raised_by(error: BaseException, *, name: bool = True) -> str:
 
     Examples
     --------
-    >>> def forward(x):
-    ...     return {}[x]
+    >>> namespace = {"__name__": "theirs"}
+    >>> exec(compile("def forward(x): return {}[x]", "net.py", "exec"), namespace)
     >>> try:
-    ...     forward("k")
+    ...     namespace["forward"]("k")
     ... except KeyError as error:
     ...     print(raised_by(error))
-    KeyError: 'k' (<doctest sparsemend.errors.raised_by[0]>:2, in forward)
+    KeyError: 'k' (net.py:1, in forward)
     """
     try:
         text = str(error)

@@ -165,7 +165,7 @@ def test_what_is_as_it_should_be_passes():
 
 
 def test_outcomes_of_one_network_are_joined():
-    first = Outcome({}, ("a",), ("b", "c"), "x")
+    first = Outcome({}, ("a",), ("b", "c"), repair="x")
     second = dataclasses.replace(Outcome({}, (), ("c", "d")), repair="y")
     both = second.after(first)
     assert (both.added_biases, both.unshifted, both.repair) == (("a",), ("b", "c", "d"), "y")
