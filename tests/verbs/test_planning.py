@@ -11,6 +11,7 @@ import torch
 from tests.repairs.networks import conv_bn, images
 
 import sparsemend as sm
+from sparsemend.execution.batches import count_inputs, first_inputs
 from sparsemend.finite import NotFiniteError
 from sparsemend.layers import count_multiplications
 from sparsemend.progress import announcing
@@ -18,7 +19,7 @@ from sparsemend.recipe import AUTO, Recipe
 from sparsemend.repairs import EFFORTS
 from sparsemend.session import Session
 from sparsemend.verbs import planning
-from sparsemend.verbs.costs import Costs, count_inputs, first_inputs
+from sparsemend.verbs.costs import Costs
 from sparsemend.verbs.planning import Step, carry_out, fitting, steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")

@@ -55,10 +55,12 @@ def allocate(given: Given) -> None:
         source = load_source(given)
         network = source.model
         seen = source.calibration(source.shares(given.calibration_size, 0)[0], given.seed)
-        layers = sm.discover(network, seen[0], seen[1:], **chosen)
         if diagnosing:
             calibration = sm.calibrate(network, seen, **chosen)
+            layers = calibration.layers
             found = sm.diagnose(network, calibration, given.repair)
+        else:
+            layers = sm.discover(network, seen[0], seen[1:], **chosen)
     else:
         network = load_model(given).model
     options = chosen if layers is None else {"layers": layers}

@@ -119,10 +119,7 @@ class ArraySplit:
 
     @cached_property
     def labels(self) -> Tensor | None:
-        if self._label_key is None:
-            return None
-        source = f"array {self._label_key!r} of {str(self._path)!r}"
-        return check_labels(_array(self._path, self._label_key), len(self), source=source)
+        return _labels(self._path, self._label_key, len(self))
 
     def inputs(self, rows: Sequence[int]) -> Tensor:
         return self._images[torch.as_tensor(rows, dtype=torch.int64)]
@@ -168,15 +165,19 @@ class InputSplit:
 
     @cached_property
     def labels(self) -> Tensor | None:
-        if self._label_key is None:
-            return None
-        source = f"array {self._label_key!r} of {str(self._path)!r}"
-        return check_labels(_array(self._path, self._label_key), len(self), source=source)
+        return _labels(self._path, self._label_key, len(self))
 
     def inputs(self, rows: Sequence[int]) -> Batch:
         chosen = torch.as_tensor(rows, dtype=torch.int64)
         found = {name: tensor[chosen] for name, tensor in self._arrays.items()}
         return found if len(found) > 1 else next(iter(found.values()))
+
+
+def _labels(path: Path, key: str | None, count: int) -> Tensor | None:
+    """Labels of ``count`` inputs; None where the file has none."""
+    if key is None:
+        return None
+    return check_labels(_array(path, key), count, source=f"array {key!r} of {str(path)!r}")
 
 
 def _channels_first(images: Tensor, source: str) -> Tensor:

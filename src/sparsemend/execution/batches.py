@@ -221,6 +221,23 @@ def cut(batch: Batch, start: int, stop: int) -> Batch:
     return tree_map(part, plain(batch))
 
 
+def first_inputs(batches: Sequence[Batch], count: int) -> list[Batch]:
+    """The first inputs of some batches, as many as there are."""
+    chosen: list[Batch] = []
+    for batch in batches:
+        size = batch_size(batch)
+        if count <= 0:
+            break
+        chosen.append(batch if size <= count else cut(batch, 0, count))
+        count -= size
+    return chosen
+
+
+def count_inputs(batches: Sequence[Batch]) -> int:
+    """Number of inputs in some batches."""
+    return sum(map(batch_size, batches))
+
+
 def split_inputs(
     batches: Sequence[Batch], first: Callable[[int], int]
 ) -> tuple[list[Batch], list[Batch]]:

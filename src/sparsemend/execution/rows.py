@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from sparsemend.checks import takes_keyword
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, Batches, is_labelled
 
@@ -66,7 +67,9 @@ def _without_labels(batch: Batch) -> Batch:
 
 
 def _collated(model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:
-    columns = [name for name in rows[0] if name not in _LABELS and _takes(model, name)]
+    columns = [
+        name for name in rows[0] if name not in _LABELS and takes_keyword(model.forward, name)
+    ]
     columns = [name for name in columns if not isinstance(rows[0][name], str)]
     if not columns:
         raise SparsemendError(
@@ -79,7 +82,7 @@ def _collated(model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> Iterator[B
         chosen = rows[start : start + _ROWS]
         batch = {name: _stacked([row[name] for row in chosen]) for name in columns}
         lengths = {len(row[columns[0]]) for row in chosen if np.ndim(row[columns[0]])}
-        if len(lengths) > 1 and _MASK not in batch and _takes(model, _MASK):
+        if len(lengths) > 1 and _MASK not in batch and takes_keyword(model.forward, _MASK):
             batch[_MASK] = _stacked([[1] * len(row[columns[0]]) for row in chosen])
         yield batch
 
@@ -96,8 +99,3 @@ def _stacked(values: Sequence[Any]) -> Tensor:
 
 def _parameters(model: nn.Module) -> list[str]:
     return list(inspect.signature(model.forward).parameters)
-
-
-def _takes(model: nn.Module, name: str) -> bool:
-    parameters = inspect.signature(model.forward).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from sparsemend.graphs.graph import Graph, Node
 from sparsemend.graphs.operations import (
+    ACTIVATIONS,
     Activation,
     Add,
     Affine,
@@ -24,22 +25,15 @@ from sparsemend.graphs.operations import (
     MaxPool,
     Operation,
     Reshape,
-    Slot,
     Softmax,
     Torch,
+    filled,
     operator_of,
 )
 
-_ACTIVATIONS: Mapping[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
-    "relu": (F.relu, {}),
-    "relu6": (F.relu6, {}),
-    "hardswish": (F.hardswish, {}),
-    "hardsigmoid": (F.hardsigmoid, {}),
-    "silu": (F.silu, {}),
-    "gelu": (F.gelu, {}),
+# What modules call where it is not the function itself, and with which keywords.
+_CALLED: Mapping[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     "gelu_tanh": (F.gelu, {"approximate": "tanh"}),
-    "sigmoid": (torch.sigmoid, {}),
-    "tanh": (torch.tanh, {}),
 }
 
 
@@ -103,7 +97,7 @@ class _Builder:
                 shift = self._buffer(f"{name}_shift", operation.shift.float().view(shape))
                 return call(operator.add, (call(operator.mul, (inputs[0], scale)), shift))
             case Activation():
-                function, keywords = _ACTIVATIONS[operation.function]
+                function, keywords = _called(operation.function)
                 return call(function, (inputs[0],), keywords)
             case Add():
                 return call(operator.add, tuple(inputs))
@@ -123,8 +117,8 @@ class _Builder:
             case Reshape():
                 return call(torch.reshape, (inputs[0], self._shape(operation.shape, inputs[0])))
             case Torch():
-                arguments = _filled(operation.arguments, inputs)
-                keywords = {key: _filled(value, inputs) for key, value in operation.keywords}
+                arguments = filled(operation.arguments, inputs)
+                keywords = {key: filled(value, inputs) for key, value in operation.keywords}
                 return call(operator_of(operation.target), tuple(arguments), keywords)
             case Item():
                 return call(operator.getitem, (inputs[0], operation.index))
@@ -140,6 +134,10 @@ class _Builder:
         )
 
 
+def _called(activation: str) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+    return _CALLED.get(activation, (ACTIVATIONS[activation], {}))
+
+
 def _kernel(weight: Tensor) -> tuple[int, int]:
     return (weight.shape[2], weight.shape[3])
 
@@ -147,11 +145,3 @@ def _kernel(weight: Tensor) -> tuple[int, int]:
 def _plain(name: str) -> str:
     """A name that can be an attribute."""
     return "".join(letter if letter.isalnum() else "_" for letter in f"m_{name}").removeprefix("m_")
-
-
-def _filled(template: Any, inputs: list[fx.Node]) -> Any:
-    if isinstance(template, Slot):
-        return inputs[template.index]
-    if isinstance(template, tuple):
-        return [_filled(each, inputs) for each in template]
-    return template

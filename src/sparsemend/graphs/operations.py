@@ -6,7 +6,7 @@ hold it. All are for float32; images are [N, C, H, W].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -207,8 +207,8 @@ class Torch(Operation):
     keywords: tuple[tuple[str, Any], ...] = ()
 
     def run(self, *inputs: Any) -> Any:
-        keywords = {name: _filled(value, inputs) for name, value in self.keywords}
-        return operator_of(self.target)(*_filled(self.arguments, inputs), **keywords)
+        keywords = {name: filled(value, inputs) for name, value in self.keywords}
+        return operator_of(self.target)(*filled(self.arguments, inputs), **keywords)
 
 
 @dataclass(frozen=True)
@@ -257,10 +257,10 @@ def operator_of(target: str) -> Any:
     return found
 
 
-def _filled(template: Any, inputs: tuple[Any, ...]) -> Any:
+def filled(template: Any, inputs: Sequence[Any]) -> Any:
     """Arguments with the inputs in their slots; operators want lists, files and hashes tuples."""
     if isinstance(template, Slot):
         return inputs[template.index]
     if isinstance(template, tuple):
-        return [_filled(each, inputs) for each in template]
+        return [filled(each, inputs) for each in template]
     return template

@@ -103,26 +103,26 @@ class _Trials:
         if refit.name in self._failed:
             return
         start, before = self._refitted[refit.name]
-        support = dataclasses.replace(self._terms.support, masks=before.masks)
-        terms = dataclasses.replace(self._terms, support=support)
         for repair in finishing:
-            if self.suits(repair, support):
-                model = copy.deepcopy(start)
-                name = f"{refit.name}+{repair.name}"
-                with self._trial(name):
-                    outcome = repair.run(self._session, model, terms)
-                    self._judge(name, model, outcome.after(before))
+            if self.suits(repair, self._behind(before).support):
+                self._run_behind(repair, refit.name, start, before)
 
     def polish(self, repair: Repair) -> None:
         """Try a repair behind the best so far."""
-        if self._best is None:
-            return
-        _, start, before = self._best
+        if self._best is not None:
+            _, start, before = self._best
+            self._run_behind(repair, before.repair, start, before)
+
+    def _behind(self, before: Outcome) -> Terms:
+        """The terms behind another repair, which has chosen the masks."""
         support = dataclasses.replace(self._terms.support, masks=before.masks)
-        terms, model = dataclasses.replace(self._terms, support=support), copy.deepcopy(start)
-        name = f"{before.repair}+{repair.name}"
+        return dataclasses.replace(self._terms, support=support)
+
+    def _run_behind(self, repair: Repair, first: str, start: nn.Module, before: Outcome) -> None:
+        """Try a repair on what another one, of the name ``first``, has made."""
+        model, name = copy.deepcopy(start), f"{first}+{repair.name}"
         with self._trial(name):
-            outcome = repair.run(self._session, model, terms)
+            outcome = repair.run(self._session, model, self._behind(before))
             self._judge(name, model, outcome.after(before))
 
     def take(self, network: nn.Module) -> Outcome:

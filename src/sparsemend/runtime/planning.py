@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sparsemend.execution.stopwatch import best_time
 from sparsemend.graphs import Graph
 from sparsemend.runtime.lowering import Layer, Program, Shape, lower
 from sparsemend.runtime.steps import Kind, Library, View
@@ -233,17 +233,6 @@ def _dense_seconds(layer: Layer, shapes: Mapping[str, Shape]) -> float:
                 value.clone()
 
     return best_time(run, _REPEATS)
-
-
-def best_time(run: Callable[[], object], repeats: int) -> float:
-    """The shortest of some runs, seconds; the first is not counted."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def _arena(program: Program) -> NDArray[np.float32]:

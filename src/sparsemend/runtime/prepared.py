@@ -15,12 +15,13 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, arguments
+from sparsemend.execution.stopwatch import best_time
 from sparsemend.graphs import Graph, Traced, trace
 from sparsemend.graphs.operations import Torch
 from sparsemend.runtime.fusion import Task, fuse
 from sparsemend.runtime.lowering import Native
-from sparsemend.runtime.planning import Choice, Plan, best_time, plan
-from sparsemend.runtime.steps import Library, Step, instruction_sets, library
+from sparsemend.runtime.planning import Choice, Plan, plan
+from sparsemend.runtime.steps import Library, Step, library
 
 _NO_LIBRARY = (
     "the kernels are not built, so that PyTorch runs everything: install a C compiler and run "
@@ -276,6 +277,3 @@ class _Foreign:
         task = self._task
         with torch.no_grad():
             values[task.name] = task.run(*(values[name] for name in task.sources))
-
-
-__all__ = ["Prepared", "instruction_sets", "prepare", "prepare_traced"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from sparsemend.errors import SparsemendWarning
 from sparsemend.evaluation import Reference
-from sparsemend.execution.batches import batch_size, split_inputs
+from sparsemend.execution.batches import count_inputs, split_inputs
 from sparsemend.finite import NotFiniteError
 from sparsemend.masks import MaskRule, apply_masks, choose_masks
 from sparsemend.progress import progress_shown
@@ -93,7 +93,7 @@ class Objective:
     def proxy_cost(self) -> float:
         """Cost of :meth:`proxy` as a share of that of :meth:`exact`."""
         rounds = _PROXY_ROUNDS if self._formula.refits else 1.0
-        few, all_ = (sum(map(batch_size, s.seen)) for s in (self._quick, self._session))
+        few, all_ = (count_inputs(s.seen) for s in (self._quick, self._session))
         return rounds * few / all_
 
     def exact(self, counts: Mapping[str, int]) -> float:

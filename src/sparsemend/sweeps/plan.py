@@ -11,7 +11,7 @@ from torch import nn
 
 from sparsemend.allocation import needs_diagnosis, parse_forced
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import batch_size
+from sparsemend.execution.batches import batch_size, count_inputs
 from sparsemend.layers import LayerSet, select_layers
 from sparsemend.recipe import AUTO, Recipe, parse_budget
 from sparsemend.recipe.training import parse_distill
@@ -126,8 +126,8 @@ def _settings(network: Network, grid: Grid, scope: str, new_biases: bool) -> dic
             new_biases = new_biases or not unshiftable(network.model, session.layers)
         settings[seed] = Settings(
             scope=scope,
-            calibration_size=sum(map(batch_size, seen)),
-            heldout_size=sum(map(batch_size, unseen)),
+            calibration_size=count_inputs(seen),
+            heldout_size=count_inputs(unseen),
             test_size=test_size,
             batch_size=batch_size(seen[0]),
             weights=weights,

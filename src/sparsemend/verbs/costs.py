@@ -16,7 +16,13 @@ import torch
 
 from sparsemend.calibration import gather_moments
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import Batch, batch_size, call, cut, evaluation_mode
+from sparsemend.execution.batches import (
+    Batch,
+    call,
+    count_inputs,
+    evaluation_mode,
+    first_inputs,
+)
 from sparsemend.layers import Layer
 from sparsemend.repairs import FitSettings
 from sparsemend.session import Session
@@ -133,23 +139,6 @@ def _runs(session: Session, batches: Sequence[Batch]) -> bool:
     except SparsemendError:
         return False
     return True
-
-
-def first_inputs(batches: Sequence[Batch], count: int) -> list[Batch]:
-    """The first inputs of some batches, as many as there are."""
-    chosen: list[Batch] = []
-    for batch in batches:
-        size = batch_size(batch)
-        if count <= 0:
-            break
-        chosen.append(batch if size <= count else cut(batch, 0, count))
-        count -= size
-    return chosen
-
-
-def count_inputs(batches: Sequence[Batch]) -> int:
-    """Number of inputs in some batches."""
-    return sum(map(batch_size, batches))
 
 
 def _marginal(

@@ -23,6 +23,7 @@ from torch import nn
 
 from sparsemend.allocation import RULES, Allocation
 from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.execution.batches import count_inputs, first_inputs
 from sparsemend.finite import NotFiniteError, check_network
 from sparsemend.progress import announce, timed_bar
 from sparsemend.recipe import AUTO, Recipe
@@ -39,7 +40,7 @@ from sparsemend.repairs import (
 from sparsemend.repairs.repair import Situation
 from sparsemend.session import Session
 from sparsemend.verbs.compression import CompressionResult
-from sparsemend.verbs.costs import Costs, count_inputs, first_inputs
+from sparsemend.verbs.costs import Costs
 from sparsemend.verbs.plan import Plan
 from sparsemend.verbs.running import run_recipe
 from sparsemend.verbs.screen import span

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from sparsemend.checks import takes_keyword
 from sparsemend.errors import SparsemendError, raised_by
 
 
@@ -24,7 +24,7 @@ def construct(factory: Any, arguments: Mapping[str, Any], *, spec: str) -> nn.Mo
             f"model {spec!r} is not callable", factory, "a function or class giving a module"
         )
     for name, value in arguments.items():
-        if not _accepts(factory, name):
+        if not takes_keyword(factory, name):
             raise SparsemendError(f"model {spec!r} takes no {name}", value, fix=f"leave {name} out")
     try:
         network = factory(**arguments)
@@ -45,18 +45,3 @@ def first_line(error: BaseException) -> str:
     """What an error says, without the pages that some libraries add."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else ""
-
-
-def _accepts(factory: Callable[..., object], name: str) -> bool:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # built-ins without a signature
-        return True
-    return any(
-        parameter.kind is parameter.VAR_KEYWORD
-        or (
-            parameter.name == name
-            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        )
-        for parameter in parameters
-    )

@@ -1,12 +1,20 @@
-"""The hub of Hugging Face, which timm and transformers load weights from."""
+"""Caches of pretrained weights on this machine: PyTorch's, and that of the hub of Hugging Face."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from sparsemend.imports import require
+
+
+def cached_file(url: str) -> Path:
+    """Where PyTorch keeps what it has downloaded from an address, which need not be there."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
 
 
 @contextlib.contextmanager

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.imports import require
 from sparsemend.models.sources.constructing import construct, first_line
-from sparsemend.models.sources.hub import offline
+from sparsemend.models.sources.hub import cached_file, offline
 from sparsemend.models.sources.source import Request, Source, Supply, behind
 
 
@@ -55,7 +52,7 @@ def _require_cached(config: Any, request: Request) -> None:
     if config is None or not (config.hf_hub_id or config.url):
         raise _not_here(request, "timm has none")
     if not config.hf_hub_id:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name
+        file = cached_file(config.url)
         if not file.is_file():
             raise _not_here(request, f"{file.name} is in no cache")
 

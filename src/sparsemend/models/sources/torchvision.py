@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from sparsemend.data.preprocessing import Preprocessing
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.imports import require
 from sparsemend.models.sources.constructing import construct
+from sparsemend.models.sources.hub import cached_file
 from sparsemend.models.sources.source import Request, Source, Supply, behind
 
 
@@ -37,7 +35,7 @@ def supply(request: Request) -> Supply:
     if request.state is not None:
         arguments |= bare
     elif "weights" not in arguments:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(default.url).name
+        file = cached_file(default.url)
         if not file.is_file():
             raise SparsemendError(
                 f"the weights of {request.spec!r} are not on this machine "

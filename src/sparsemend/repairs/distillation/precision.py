@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 
 import torch
 from torch.nn import functional as F
+
+from sparsemend.execution.stopwatch import best_time
 
 # Networks with fewer trained values are not worth the casts.
 _LEAST_VALUES = 10_000
@@ -29,11 +30,6 @@ def _half_is_faster(device: torch.device) -> bool:
 
 
 def _seconds(x: torch.Tensor, weight: torch.Tensor) -> float:
-    """The fastest of some rounds; the first is not counted."""
-    found = []
+    # item() waits for the device
     with torch.no_grad():
-        for _ in range(_ROUNDS + 1):
-            start = time.perf_counter()
-            F.conv2d(x, weight, padding=1).sum().item()  # waits for the device
-            found.append(time.perf_counter() - start)
-    return min(found[1:])
+        return best_time(lambda: F.conv2d(x, weight, padding=1).sum().item(), _ROUNDS)
