@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-
-# Two workers on two cores: one thread each, and so the programs that tests start.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +16,16 @@ from hypothesis import register_random, settings
 from torch import Tensor, nn
 
 import sparsemend as sm
+
+# Two workers on two cores: one thread each, and so the programs that tests start. A plugin may
+# have loaded OpenMP by now, which reads the variable only then.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# A shell that runs the tests in the background ignores interrupts, and so would what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Property tests are timed by nobody: a busy machine must not fail them.
 settings.register_profile("no-deadline", deadline=None)

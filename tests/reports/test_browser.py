@@ -52,10 +52,19 @@ def report():
 
 @pytest.fixture
 def page(browser, report, tmp_path):
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.support.ui import WebDriverWait
+
     report.save(tmp_path / "report.html")
     browser.get_log("browser")
     browser.get_log("performance")
-    browser.get((tmp_path / "report.html").as_uri())
+    url = (tmp_path / "report.html").as_uri()
+    browser.get(url)
+    # The page's own script shows the buttons; the driver does not always wait for it.
+    ready = "return location.href === arguments[0] && !document.querySelector('.copy').hidden"
+    WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException]).until(
+        lambda page: page.execute_script(ready, url)
+    )
     return browser
 
 
@@ -197,12 +206,15 @@ def copied(browser, clipboard):
         Object.defineProperty(navigator, "clipboard", {value: {writeText: write},
           configurable: true});
         const button = document.querySelector(".copy");
+        const asked = button.textContent;
         button.click();
-        setTimeout(() => {
+        const answered = () => {
+          if (button.textContent === asked) return setTimeout(answered, 20);
           const details = button.parentNode.querySelector("details");
           done({numbers: details.querySelector("textarea").value, text, open: details.open,
             label: button.textContent, selected: document.activeElement.tagName});
-        }, 200);
+        };
+        answered();
         """,
         clipboard,
     )
