@@ -33,6 +33,38 @@ def test_the_digits_network_on_images_of_any_architecture(digits, tmp_path):
     assert_close(output, expected)
 
 
+on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86-64 compilers")
+with_aarch64 = pytest.mark.skipif(
+    shutil.which("aarch64-linux-gnu-gcc") is None or shutil.which("qemu-aarch64") is None,
+    reason="no compiler or emulator for aarch64: Debian's gcc-aarch64-linux-gnu, qemu-user",
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "emulator"),
+    [
+        pytest.param(["CFLAGS=-O1 -march=native -mno-avx512f"], [], id="no-avx512", marks=on_x86),
+        pytest.param(["CFLAGS=-O1 -march=x86-64"], [], id="x86-64", marks=on_x86),
+        pytest.param(["CC=aarch64-linux-gnu-gcc", "CFLAGS=-O1 -static"], ["qemu-aarch64"],
+                     id="aarch64", marks=with_aarch64),
+    ],
+)  # fmt: skip
+def test_other_machines_compute_the_same(exported, settings, emulator):
+    folder, x, expected = exported
+    (output,) = run_folder(folder, [x], *settings, emulator=emulator)
+    assert_close(output, expected)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder of C, an input, and the network's outputs."""
+    model, x = random_network(2, known_only=True)
+    folder = tmp_path_factory.mktemp("c") / "net"
+    sm.export(model, folder, "c", example=x)
+    with torch.no_grad():
+        return folder, x, model(x).reshape(-1)
+
+
 def test_a_random_network(tmp_path):
     model, x = random_network(2, known_only=True)
     done = sm.export(model, tmp_path / "net", "c", example=x)

@@ -7,7 +7,7 @@ import functools
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -223,7 +223,9 @@ def _read(request: Request) -> Callable[..., Any] | None:
     return lambda *inputs: run_folder(request.path, inputs, f"CC={' '.join(command)}", "CFLAGS=-O1")
 
 
-def run_folder(folder: Path, inputs: Any, *settings: str) -> tuple[Tensor, ...]:
+def run_folder(
+    folder: Path, inputs: Any, *settings: str, emulator: Sequence[str] = ()
+) -> tuple[Tensor, ...]:
     """Compile an export elsewhere, run it on one batch and return its outputs, flat in one row.
 
     Parameters
@@ -234,6 +236,8 @@ def run_folder(folder: Path, inputs: Any, *settings: str) -> tuple[Tensor, ...]:
         Tensors of one batch.
     settings
         Of make, such as ``"CFLAGS=-O3 -march=native"``.
+    emulator
+        Command that runs programs of the machine that was compiled for, if that is not this one.
 
     Raises
     ------
@@ -247,7 +251,7 @@ def run_folder(folder: Path, inputs: Any, *settings: str) -> tuple[Tensor, ...]:
         data.write_bytes(b"".join(x.float().contiguous().numpy().tobytes() for x in inputs))
         for words in (
             ["make", "-s", "-C", str(copied), *settings],
-            [str(copied / "main"), str(data)],
+            [*emulator, str(copied / "main"), str(data)],
         ):
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode:
