@@ -39,7 +39,7 @@ def main() -> None:
         seeds=options.seed,
         diagnosis=sm.diagnose(model, sm.calibrate(model, inputs), "variance"),
         calibration_size=options.calibration_size,
-        heldout_size=None,
+        heldout_size=0,
         batch_size=BATCH_SIZE,
         store=options.store,
     )

@@ -24,8 +24,7 @@ def main(folder: str, lines: str, out: str = "") -> None:
     )
     print(result)
     if out:
-        result.save_pretrained(out)  # transformers reads it with from_pretrained
-        loaded.tokenizer.save_pretrained(out)
+        result.save_pretrained(out, loaded.tokenizer)  # what from_pretrained reads
 
 
 if __name__ == "__main__":

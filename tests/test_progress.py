@@ -104,3 +104,12 @@ def test_time_left_is_said_only_where_the_number_of_steps_is_known(capsys):
     assert "left" not in capsys.readouterr().err
     run(total=3, show=True)
     assert "left" in capsys.readouterr().err
+
+
+def test_time_left_may_be_known_better_than_from_the_steps(capsys):
+    with progress_shown(True), progress_bar("work", 4) as advance:
+        advance(left=3600.0)
+        advance(left=7200.0)
+    err = capsys.readouterr().err
+    assert "2/4" in err
+    assert any(f"{time} left" in err for time in ("2:00:00", "1:59:59", "1:59:58"))

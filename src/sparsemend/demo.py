@@ -182,7 +182,7 @@ def _run(
         # One diagnosis for all, so that a rule has the same densities whatever the repair.
         diagnosis=diagnosis,
         calibration_size=CALIBRATION_SIZE,
-        heldout_size=None,
+        heldout_size=0,
         batch_size=BATCH_SIZE,
     )
     if swept.failures:

@@ -6,6 +6,7 @@ Whether they are shown is ambient: a verb says it once, for all that it calls.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,9 +29,17 @@ from rich.text import Text
 
 
 class Advance(Protocol):
-    """Moves a bar one step on, or to what ``done`` says; may rename it."""
+    """Moves a bar one step on, or to what ``done`` says; may rename it.
 
-    def __call__(self, description: str | None = None, done: float | None = None) -> None: ...
+    ``left`` is how many seconds are left, where that is known better than from the steps so far.
+    """
+
+    def __call__(
+        self,
+        description: str | None = None,
+        done: float | None = None,
+        left: float | None = None,
+    ) -> None: ...
 
 
 # rich allows one live display at a time, so an inner bar joins the outer one's display.
@@ -40,10 +49,11 @@ _announced: ContextVar[bool] = ContextVar("announced", default=False)
 
 
 class _Steps(MofNCompleteColumn):
-    """How many steps are done; of a time, there are none."""
+    """How many steps are done; of a time alone, there are none."""
 
     def render(self, task: Task) -> Text:
-        return Text() if _seconds(task) is not None else super().render(task)
+        timed = task.total is None and _seconds(task) is not None
+        return Text() if timed else super().render(task)
 
 
 class _Bar(BarColumn):
@@ -115,12 +125,20 @@ def announce(text: str) -> None:
         display.console.print(text, markup=False, highlight=False)
 
 
-def _nothing(description: str | None = None, done: float | None = None) -> None:
+def _nothing(
+    description: str | None = None, done: float | None = None, left: float | None = None
+) -> None:
     """There is no bar."""
 
 
 def _advancing(display: Progress, task: TaskID) -> Advance:
-    def advance(description: str | None = None, done: float | None = None) -> None:
+    start = time.monotonic()
+
+    def advance(
+        description: str | None = None, done: float | None = None, left: float | None = None
+    ) -> None:
+        if left is not None:
+            display.update(task, seconds=time.monotonic() - start + left)
         if description is not None:
             display.update(task, description=description)
         if done is None:

@@ -60,7 +60,8 @@ def test_timm_with_its_own_preprocessing(run_json, tmp_path):
     assert values["sparsity"] == pytest.approx(0.5, abs=1e-4)
 
 
-def test_a_sentence_encoder_with_its_tokenizer(run_json, tmp_path):
+def sentence_encoder(tmp_path):
+    """Folder of a small one, and a file of lines."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     folder = tmp_path / "encoder"
@@ -86,7 +87,63 @@ def test_a_sentence_encoder_with_its_tokenizer(run_json, tmp_path):
     lines = [f"a photo of {'the ' * (n % 5)}fox" for n in range(24)]
     (tmp_path / "lines.txt").write_text("\n".join(lines))
     (tmp_path / "lines.csv").write_text("n,text\n" + "\n".join(f"1,{line}" for line in lines))
+    return folder, tmp_path / "lines.txt"
+
+
+def test_a_sentence_encoder_with_its_tokenizer(run_json, tmp_path):
+    folder, _ = sentence_encoder(tmp_path)
     for name in ("lines.txt", "lines.csv"):
         values = run_json(*QUICK, "--model", f"hf:{folder}", "--data", tmp_path / name)
         assert values["calibration_size"] == 16
         assert values["sparsity"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_folder_that_transformers_reads(run, run_json, refused, tmp_path):
+    folder, lines = sentence_encoder(tmp_path)
+    source = (*QUICK, "--model", f"hf:{folder}", "--data", lines)
+    assert "holds other files" in refused(*source, "--out", folder)
+    assert "--new-biases" in refused(*source, "--out", tmp_path / "sparse", "--new-biases")
+    for _ in range(2):  # its own folder is written again
+        values = run_json(*source, "--out", tmp_path / "sparse")
+    transformers = pytest.importorskip("transformers")
+    again = transformers.AutoModel.from_pretrained(tmp_path / "sparse")
+    zeros = sum(int((again.get_submodule(name).weight == 0).sum()) for name in values["counts"])
+    assert zeros == values["total"] - values["kept"]
+    assert values["bytes"] > again.num_parameters()
+    assert values["next"] == f"sparsemend bench --model hf:{tmp_path / 'sparse'} --data {lines}"
+    result = run(*values["next"].split()[1:], "--seconds", 0.1, "--engine", "pytorch")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_folders_are_for_networks_of_transformers(refused, tmp_path):
+    np.savez(tmp_path / "frames.npz", frames=np.random.default_rng(0).normal(size=(20, 6)))
+    source = ("--model", "torch.nn:Linear", "--model-arg", "in_features=6")
+    wanted = (*source, "--model-arg", "out_features=3", "--data", tmp_path / "frames.npz")
+    text = refused(*QUICK, *wanted, "--out", tmp_path / "sparse")
+    assert text.startswith("--out has another ending: got ")
+    assert "No such file" in refused(*QUICK, *wanted, "--out", tmp_path / "no" / "sparse")
+
+
+def test_the_next_command_loads_the_same_network(run_json, tmp_path):
+    np.savez(tmp_path / "frames.npz", frames=np.random.default_rng(0).normal(size=(20, 6)))
+    source = ("--model", "torch.nn:Linear", "--model-arg", "in_features=6")
+    wanted = (*source, "--model-arg", "out_features=3", "--data", tmp_path / "frames.npz")
+    said = run_json(*QUICK, *wanted, "--out", tmp_path / "s.safetensors")["next"].split()
+    assert said[:2] == ["sparsemend", "bench"]
+    assert set(map(str, wanted)) | {"--weights", str(tmp_path / "s.safetensors")} == set(said[2:])
+
+
+def test_a_few_inputs_do_for_every_command(run, tmp_path):
+    np.savez(tmp_path / "frames.npz", frames=np.random.default_rng(0).normal(size=(30, 6)))
+    source = ("--model", "torch.nn:Linear", "--model-arg", "in_features=6")
+    wanted = (*source, "--model-arg", "out_features=3", "--data", tmp_path / "frames.npz")
+    grid = ("--sparsity", 0.5, "--rule", "erk", "--repair", "variance")
+    for command, said in (
+        (("diagnose",), "30 inputs: 30 to calibrate with"),
+        (("sweep", *grid), "30 inputs: 20 to calibrate with, 10 others to judge on"),
+        (("sweep", *grid, "--dry-run"), "30 inputs: 20 to calibrate with, 10 others to judge on"),
+        (("sweep", *grid, "--heldout-size", 0), "30 inputs: 30 to calibrate with, none held out"),
+    ):
+        result = run(*command, *wanted)
+        assert result.exit_code == 0, result.stderr
+        assert said in result.stdout.splitlines()

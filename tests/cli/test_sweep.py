@@ -170,7 +170,7 @@ def test_flags_for_one_network_do_not_go_with_several(refused, tmp_path):
         (("--scope", "both"), "unknown repair scope: got 'both'"),
         (("--seed", -1), "seed is out of range: got -1"),
         (("--limit", 0), "limit is out of range: got 0"),
-        (("--heldout-size", 0), "heldout_size is out of range: got 0"),
+        (("--heldout-size", -1), "heldout_size is out of range: got -1"),
         (("--workers", 0), "workers is out of range: got 0"),
         (("--workers", 2, "--ray", "auto"), "workers and ray exclude each other"),
         (("--csv", "s.txt"), "--csv has another ending: got 's.txt'; allowed: .csv"),

@@ -138,7 +138,7 @@ def test_one_output_is_judged_by_its_relative_error(form):
     assert found.loss == pytest.approx(float(expected))
     assert (found.judge, found.kl, found.top1, found.count) == ("relative", None, None, y.numel())
     assert found.recovery == 1 - found.loss
-    assert str(found) == f"relative squared error {found.loss:.4f} of {y.numel()}"
+    assert str(found) == f"relative squared error {found.loss:.4f} over {y.numel()} samples"
 
 
 def test_an_output_that_is_always_the_mean_has_relative_error_one():
@@ -160,7 +160,7 @@ def test_every_head_counts():
     assert found.loss == (first + second) / 2
     assert (found.judge, found.kl, found.top1) == ("kl+relative", None, None)
     assert str(found) == (
-        f"loss {found.loss:.4f} of 60, the mean over outputs: 0 KL {first:.4f}, 1 relative "
+        f"loss {found.loss:.4f} over 60 samples, the mean of 0 KL {first:.4f}, 1 relative "
         f"squared error {second:.4f}"
     )
     classes = sm.agreement(sparse, dense, X, judge="kl")
@@ -184,7 +184,7 @@ def test_a_function_judges_outputs_as_they_are():
     expected = largest(dense(X), sparse(X)).mean().item()
     assert found.loss == pytest.approx(expected)
     assert (found.judge, found.count, found.recovery) == ("largest", 30, None)
-    assert str(found) == f"largest {found.loss:.4f} of 30"
+    assert str(found) == f"largest {found.loss:.4f} over 30 samples"
     named = Shaped(lambda y: (y, y[:, :2]))
     first = sm.agreement(damaged(named), named, X, output=1,
                          judge=lambda a, b: (a - b).square().sum(dim=1))  # fmt: skip

@@ -130,7 +130,6 @@ COUNTS = {
     "width": lambda _, n: sm.models.create("digits", width=n),
     "workers": lambda g, n: sweep(g, workers=n),
     "calibration_size": lambda g, n: sweep(g, calibration_size=n),
-    "heldout_size": lambda g, n: sweep(g, heldout_size=n),
 }
 for name, call in COUNTS.items():
     for count in (0, -1, HUGE):
@@ -144,6 +143,11 @@ for count in (-1, HUGE):
         f"max_fan_in={count}",
         lambda g, n=count: sm.calibrate(g.model, g.batches, max_fan_in=n),
         f"max_fan_in is out of range: got {count}",
+    )
+    case(
+        f"heldout_size={count}",
+        lambda g, n=count: sweep(g, heldout_size=n),
+        f"heldout_size is out of range: got {count}",
     )
     case(
         f"seed={count}", lambda g, n=count: g.images.calibration(4, seed=n), "seed is out of range"

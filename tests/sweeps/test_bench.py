@@ -129,7 +129,7 @@ def test_a_diagnosis_that_is_given_replaces_the_cells_own(digits, network):
 
 
 def test_nothing_held_out(digits, images):
-    inputs = DrawnInputs(images, **(SIZES | {"heldout_size": None}))
+    inputs = DrawnInputs(images, **(SIZES | {"heldout_size": 0}))
     network = Network("digits", digits.model, inputs)
     (task,) = tasks_of([network], 0.9, "erk", None, "mean")
     record = Bench([network]).compute(task)

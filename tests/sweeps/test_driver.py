@@ -8,6 +8,7 @@ import pytest
 from tests.sweeps.samples import SIZES, table
 
 from sparsemend import SparsemendError
+from sparsemend.progress import announcing
 from sparsemend.sweeps import DrawnInputs, Failure, Network, make_grid
 from sparsemend.sweeps.bench import in_process
 from sparsemend.sweeps.driver import preview_sweep, run_sweep
@@ -155,3 +156,26 @@ def test_killed_at_any_moment_it_resumes_without_losing_or_repeating(digits_cach
     assert found["computed_at_last"] == found["cells"] - found["done_by_killed_runs"]
     assert found["same"]
     assert "killed.sqlite.lock" not in found["files"]
+
+
+def test_it_says_how_long_it_will_take_once_every_kind_is_known(networks, monkeypatch, capsys):
+    grid = make_grid([0.8, 0.9], ["erk", "rr"], None, ["none", "mean"], [0, 1])
+    with announcing():
+        run_sweep(networks, grid, "sequential", None)
+        assert capsys.readouterr().err == ""  # it takes no time worth a word
+        monkeypatch.setattr("sparsemend.sweeps.driver._LONG", 0.0)
+        run_sweep(networks, grid, "sequential", None)
+    assert capsys.readouterr().err.startswith("sweep of digits: 13 cells to do, about ")
+
+
+def test_it_says_so_at_once_where_the_store_knows(networks, monkeypatch, capsys, tmp_path):
+    path = tmp_path / "s.sqlite"
+    run_sweep(networks, make_grid(0.8, "erk", None, "mean"), "sequential", path)
+    monkeypatch.setattr("sparsemend.sweeps.driver._LONG", 0.0)
+
+    def compute(_, tasks):
+        assert capsys.readouterr().err.startswith("sweep of digits: 7 cells to do, about ")
+        yield from in_process(networks, tasks)
+
+    with announcing():
+        assert run_sweep(networks, GRID, "sequential", path, compute).computed == 7

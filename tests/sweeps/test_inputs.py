@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import sparsemend as sm
 from sparsemend import SparsemendError
 from sparsemend.sweeps import DrawnInputs, GivenInputs
+from sparsemend.sweeps.inputs import sizes_of
 
 BATCHES = [torch.full((4, 3), float(i)) for i in range(5)]
 
@@ -18,10 +21,26 @@ def test_images_are_drawn_as_compress_draws_them(images):
     assert sum(len(labels) for _, labels in labelled) == 7
 
 
+@pytest.mark.parametrize("count", [2, 3, 20, 300, 767, 768, 1000])
+def test_usual_sizes_share_what_there_is(tmp_path, count):
+    np.savez(tmp_path / "rows.npz", rows=np.zeros((count, 2), dtype="float32"))
+    data = sm.data.load(tmp_path / "rows.npz")
+    for asked in ((None, None), (1, None), (None, 1), (None, 0), (count, 0)):
+        seen, unseen = sizes_of(data, *asked)
+        assert all(size in (None, found) for size, found in zip(asked, (seen, unseen), strict=True))
+        assert 1 <= seen <= max(512, asked[0] or 0)
+        assert (unseen > 0) == (asked[1] != 0)
+        assert unseen <= 256
+        assert seen + unseen <= count
+        inputs = DrawnInputs(data, *asked)
+        assert [sum(map(len, batches)) for batches in inputs.draw(0)] == [seen, unseen]
+    assert sizes_of(data) == data.shares(512, 256)
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"heldout_size": 0}, "heldout_size is out of range"),
+        ({"heldout_size": -1}, "heldout_size is out of range"),
         ({"batch_size": 0}, "batch_size is out of range"),
         ({"limit": 0}, "limit is out of range"),
     ],

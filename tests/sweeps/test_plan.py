@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from tests.sweeps.samples import SIZES, make_cell, make_record, make_settings
@@ -5,7 +7,7 @@ from torch import nn
 
 from sparsemend import SparsemendError
 from sparsemend.sweeps import DrawnInputs, GivenInputs, Network, estimate, make_grid
-from sparsemend.sweeps.plan import Estimate, plan_tasks
+from sparsemend.sweeps.plan import Estimate, Forecast, plan_tasks, sharing, telling_first
 from sparsemend.sweeps.records import Task
 
 
@@ -150,3 +152,37 @@ def test_time_is_estimated_from_like_cells():
 )
 def test_estimates_in_words(estimated, text):
     assert str(estimated).startswith(text)
+
+
+def test_one_of_every_kind_comes_first_and_a_second_of_the_first():
+    grid = [
+        Task(make_cell(network=network, seed=seed, rule=rule, repair=repair), make_settings())
+        for network in ("a", "b")
+        for seed in (0, 1)
+        for rule in ("erk", "lamp", "uniform")
+        for repair in ("mean", "variance", "affine")
+    ]
+    ordered = telling_first(grid)
+    assert sorted(map(grid.index, ordered)) == list(range(len(grid)))
+    assert list(dict.fromkeys(map(sharing, ordered))) == list(dict.fromkeys(map(sharing, grid)))
+    assert [len(list(group)) for _, group in itertools.groupby(ordered, key=sharing)] == [9] * 4
+    repairs = [task.cell.repair for task in ordered]
+    assert repairs[:4] == repairs[18:22] == ["mean", "variance", "affine", "mean"]
+    assert ordered[9:18] == [task for task in grid if sharing(task) == ("a", 1)][:9]
+
+
+def test_a_forecast_learns_from_what_is_done():
+    cells = [make_cell(seed=seed, repair=name) for seed in (0, 1) for name in ("mean", "affine")]
+    tasks = [Task(cell, make_settings()) for cell in cells]
+    forecast = Forecast(tasks, [])
+    assert forecast.estimate() == Estimate(0.0, 4)
+    forecast.finish(tasks[0], None)
+    assert forecast.estimate() == Estimate(0.0, 3)
+    forecast.finish(tasks[1], 5.0)
+    assert forecast.estimate() == Estimate(5.0, 1)
+    forecast.finish(tasks[2], 1.0)
+    assert forecast.estimate() == forecast.estimate(tasks[0].cell.network) == Estimate(5.0, 0)
+    assert forecast.count(tasks[0].cell.network) == 1
+    assert forecast.estimate("other") == Estimate(0.0, 0)
+    forecast.finish(tasks[3], None)
+    assert forecast.estimate() == Estimate(0.0, 0)

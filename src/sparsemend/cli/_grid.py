@@ -16,7 +16,7 @@ from sparsemend.cli._command import Given
 from sparsemend.cli._config import sweep_values
 from sparsemend.cli._options import DEVICE, LOADING, NETWORK, RAY, STORE, WORKERS
 from sparsemend.cli._output import check_out, print_json
-from sparsemend.cli._source import load_source
+from sparsemend.cli._source import describe_sizes, load_source
 from sparsemend.data import DataSet
 from sparsemend.recipe.options import (
     BATCH_SIZE,
@@ -39,6 +39,7 @@ from sparsemend.recipe.options import (
     SPARSITY,
     Option,
 )
+from sparsemend.sweeps.inputs import sizes_of
 
 INTERRUPTED = "interrupted; finished cells are in the store, if there is one"
 
@@ -116,15 +117,26 @@ def finish(
     elif given.dry_run:
         done, pending = len(sweep.records), sweep.pending
         print(f"{done} cells are done, {len(pending)} to do: {sweep.estimate}")
+        print(_sizes(asked))
         for cell in pending:
             print(f"  {cell}")
     else:
-        print(result)
+        print(f"{result}\n{_sizes(asked)}")
         for file in (given.csv, asked.options.get("store")):
             if file is not None:
                 print(f"wrote {file}")
     if sweep.failures:
         raise typer.Exit(1)
+
+
+def _sizes(asked: Asked) -> str:
+    """Which inputs serve for what, a line for each network."""
+    lines = []
+    for name, data in asked.images.items():
+        wanted = (asked.options.get(size.name) for size in (CALIBRATION_SIZE, HELDOUT_SIZE))
+        whose = f"{name}: " if len(asked.images) > 1 else ""
+        lines.append(f"{whose}{describe_sizes(data, *sizes_of(data, *wanted))}")
+    return "\n".join(lines)
 
 
 def _summary(result: sm.SweepResult) -> dict[str, Any]:

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparsemend.recipe.options import (
-    BATCH_SIZE,
-    CALIBRATION_SIZE,
-    HELDOUT_SIZE,
-    Option,
-    read_number,
-    read_text,
-)
+from sparsemend.recipe.options import BATCH_SIZE, Option, read_number, read_text
 
 
 def _read_channels(value: object) -> str:
@@ -88,16 +81,6 @@ TOKENIZER = Option("tokenizer", str, "Folder or cached name of one; default the 
 PREPROCESSING = (MEAN, STD, RESIZE, CROP, COLUMN, TOKENIZER)
 # One network and its data.
 NETWORK = (NAME, MODEL, MODEL_ARG, WEIGHTS, DATA, NUM_CLASSES, WIDTH, *PREPROCESSING)
-
-# Without them the usual sizes, as far as there are inputs.
-CALIBRATION = CALIBRATION_SIZE.but(
-    default=None,
-    help=f"{CALIBRATION_SIZE.help} Default {CALIBRATION_SIZE.default}, or what there is.",
-)
-HELDOUT = HELDOUT_SIZE.but(
-    default=None,
-    help=f"{HELDOUT_SIZE.help} Default {HELDOUT_SIZE.default}, or a third of what there is.",
-)
 
 DEVICE = Option("device", str, "cpu, cuda, …; default cuda where there is one.")
 STORE = Option("store", Path, "SQLite file that keeps finished cells.")

@@ -15,7 +15,6 @@ from sparsemend.cli._command import Given
 from sparsemend.data import DataSet, Preprocessing
 from sparsemend.models import LoadedModel
 from sparsemend.models.sources.huggingface import find_tokenizer
-from sparsemend.recipe import defaults
 
 
 @dataclass(frozen=True)
@@ -48,22 +47,6 @@ class Source:
             size, self.batch_size, calibration_size=calibration_size, seed=seed
         )
 
-    def shares(self, calibration_size: int | None, heldout_size: int | None) -> tuple[int, int]:
-        """Sizes of both samples: as asked for, else the usual ones as far as there are inputs."""
-        if calibration_size is not None and heldout_size is not None:
-            return calibration_size, heldout_size
-        if heldout_size == 0:
-            return self.data.shares(calibration_size or defaults.CALIBRATION_SIZE, 0)
-        usual = (defaults.CALIBRATION_SIZE, defaults.HELDOUT_SIZE)
-        wanted = (calibration_size or usual[0], heldout_size or usual[1])
-        found = self.data.shares(*wanted)
-        if calibration_size is not None:
-            rest = max(1, self.data.train_size - calibration_size)
-            found = calibration_size, min(wanted[1], rest)
-        elif heldout_size is not None:
-            found = max(1, min(wanted[0], self.data.train_size - heldout_size)), heldout_size
-        return found
-
     @property
     def is_labelled(self) -> bool:
         """Whether accuracy can be measured."""
@@ -73,14 +56,17 @@ class Source:
         """On how many inputs accuracy is measured."""
         return self.data.test_size if limit is None else min(limit, self.data.test_size)
 
-    def describe_shares(self, calibration_size: int, heldout_size: int) -> str:
-        """Which inputs serve for what, as a line."""
-        held = f"{heldout_size:,} others to judge on" if heldout_size else "none held out"
-        return f"{self.data.train_size:,} inputs: {calibration_size:,} to calibrate with, {held}"
-
     def test(self, limit: int | None) -> Iterator[tuple[Any, Tensor]]:
         """Labelled batches from the test split."""
         return self.data.test_batches(self.batch_size, limit=limit)
+
+
+def describe_sizes(data: DataSet, calibration_size: int, heldout_size: int | None = None) -> str:
+    """Which inputs serve for what, as a line; the held-out ones where they have a use."""
+    text = f"{data.train_size:,} inputs: {calibration_size:,} to calibrate with"
+    if heldout_size is None:
+        return text
+    return f"{text}, {f'{heldout_size:,} others to judge on' if heldout_size else 'none held out'}"
 
 
 def load_model(given: Given) -> LoadedModel:

@@ -7,11 +7,12 @@ from pathlib import Path
 import sparsemend as sm
 from sparsemend.allocation import RULES, needs_diagnosis
 from sparsemend.cli._command import Given, command
-from sparsemend.cli._options import CALIBRATION, DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
 from sparsemend.cli._output import print_json
 from sparsemend.cli._source import load_model, load_source
 from sparsemend.recipe import defaults
 from sparsemend.recipe.options import (
+    CALIBRATION_SIZE,
     EXCLUDE,
     INCLUDE,
     LAYERS,
@@ -21,6 +22,7 @@ from sparsemend.recipe.options import (
     SPARSITY,
     Option,
 )
+from sparsemend.sweeps.inputs import sizes_of
 
 
 def _diagnosed() -> tuple[str, ...]:
@@ -39,7 +41,7 @@ def _diagnosed() -> tuple[str, ...]:
     REPAIR.but(help="Operator to diagnose with.", default=defaults.DIAGNOSED_REPAIR),
     INCLUDE,
     EXCLUDE,
-    CALIBRATION,
+    CALIBRATION_SIZE,
     SEED,
     *LOADING,
 )
@@ -54,7 +56,8 @@ def allocate(given: Given) -> None:
     if given.data is not None and (diagnosing or any(chosen.values())):
         source = load_source(given)
         network = source.model
-        seen = source.calibration(source.shares(given.calibration_size, 0)[0], given.seed)
+        size, _ = sizes_of(source.data, given.calibration_size, 0)
+        seen = source.calibration(size, given.seed)
         if diagnosing:
             calibration = sm.calibrate(network, seen, **chosen)
             layers = calibration.layers

@@ -16,9 +16,7 @@ from torch import nn
 import sparsemend as sm
 from sparsemend.cli._command import Given, command
 from sparsemend.cli._options import (
-    CALIBRATION,
     DATA,
-    HELDOUT,
     LOADING,
     MODEL,
     NO_REPORT,
@@ -26,16 +24,20 @@ from sparsemend.cli._options import (
     WEIGHTS,
 )
 from sparsemend.cli._output import check_out, print_json, report_path
-from sparsemend.cli._source import Source, load_source
+from sparsemend.cli._source import Source, describe_sizes, load_source
 from sparsemend.execution.batches import cut
+from sparsemend.exports.exporting import size_of
+from sparsemend.files import check_folder
 from sparsemend.masks import apply_masks
 from sparsemend.models.weights import added_biases
 from sparsemend.progress import announcing
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.options import (
     BUDGET,
+    CALIBRATION_SIZE,
     DISTILL,
     EXCLUDE,
+    HELDOUT_SIZE,
     INCLUDE,
     JUDGE,
     LIMIT,
@@ -51,6 +53,8 @@ from sparsemend.recipe.options import (
     Option,
 )
 from sparsemend.reports import Compression, other_rules
+from sparsemend.sweeps.inputs import sizes_of
+from sparsemend.verbs.compression import PRETRAINED_FACTS
 from sparsemend.verbs.screen import as_text, first_screen
 
 # Part of the time for all that measuring accuracy may take, for three networks.
@@ -73,12 +77,16 @@ _TESTING, _EVALUATIONS = 0.15, 3
     INCLUDE,
     EXCLUDE,
     DISTILL,
-    CALIBRATION,
-    HELDOUT,
+    CALIBRATION_SIZE,
+    HELDOUT_SIZE,
     Option("flip", bool, "Add mirrored copies of the calibration images.", False),
     SEED,
     Option("plan", Path, "Do again what an earlier compress --json, in this file, has planned."),
-    Option("out", Path, "Write the sparse network here."),
+    Option(
+        "out",
+        Path,
+        "Write the sparse network here: FILE.safetensors, or a folder for from_pretrained.",
+    ),
     Option("bench", bool, "Time one input on the sparse runtime and on dense ones.", False),
     REPORT,
     NO_REPORT,
@@ -91,15 +99,17 @@ def compress(given: Given) -> None:
     Example: sparsemend compress --model digits --data digits --sparsity 0.9 --out s.safetensors
     """
     out = given.out
-    check_out(out, ".safetensors")
-    beside = None if out is None else out.with_suffix(".html")
+    in_folder = _check_out(out, given)
+    beside = None if out is None else out.with_name(f"{out.name if in_folder else out.stem}.html")
     page = report_path(given.report, given.no_report, beside)
     recipe = {**given.only(RECIPE), "rule": _rule(given.rule)}
     checked = Recipe(**recipe)  # a bad one is refused before any work
     plan = None if given.plan is None else sm.Plan.load(given.plan)
     source = load_source(given)
+    if in_folder:
+        _check_pretrained(source, given)
     seed = given.seed
-    size, heldout_size = source.shares(given.calibration_size, given.heldout_size)
+    size, heldout_size = sizes_of(source.data, given.calibration_size, given.heldout_size)
     unseen = source.heldout(heldout_size, size, seed)
     timed = checked.planned and plan is None
     clock = Clock(checked.limit.seconds if timed else math.inf)
@@ -120,34 +130,66 @@ def compress(given: Given) -> None:
     facts: dict[str, Any] = {**top1, "model": given.weights.stem if given.weights else given.model}
     if dense is not None:
         facts["tested"] = source.tested(limit)
-    if out is not None:
+    if in_folder:
+        beside_it = (source.loaded.tokenizer, source.loaded.processor)
+        result.save_pretrained(out, *(part for part in beside_it if part is not None))
+    elif out is not None:
         _save(result, source, given, size)
     timing = None
     if given.bench:
         timing = sm.bench(copy.deepcopy(result.model).cpu(), cut(seen[0], 0, 1))
+    values = result.to_dict() | facts | {"seed": seed, "calibration_size": size}
+    for key, path in (("out", out), ("report", page)):
+        values[key] = None if path is None else str(path)
+    values["bytes"] = None if out is None else size_of(out)
+    values["timing"] = None if timing is None else timing.to_dict()
+    values["next"] = _next(given, source, in_folder)
     if page is not None:
         others = other_rules(
             source.model, result.allocation, diagnosis=result.diagnosis, layers=result.layers
         )
         diagnoses = [] if result.diagnosis is None else [result.diagnosis]
-        compression = dataclasses.replace(Compression.of(result, **top1), timing=timing)
+        compression = dataclasses.replace(Compression.from_dict(values), timing=timing)
         sm.report(compression, *others, *diagnoses).save(page)
-    values = result.to_dict() | facts | {"seed": seed, "calibration_size": size}
-    for key, path in (("out", out), ("report", page)):
-        values[key] = None if path is None else str(path)
-    values["bytes"] = None if out is None else out.stat().st_size
-    values["timing"] = None if timing is None else timing.to_dict()
-    values["next"] = _next(given, source)
     if given.json:
         print_json(values)
         return
     print(result)
     if result.search is not None:
         print(result.search)
-    print(source.describe_shares(size, heldout_size))
+    print(describe_sizes(source.data, size, heldout_size))
     print(f"\n{as_text(first_screen(values))}")
     if timing is not None:
         print(f"\n{timing}")
+
+
+def _check_out(out: Path | None, given: Given) -> bool:
+    """Refuse what could not be written; whether it is a folder, as transformers keeps networks."""
+    if out is None or (out.suffix and not out.is_dir()):
+        check_out(out, ".safetensors")
+        return False
+    check_folder(out, "the folder of --out")
+    # The dense network may be there.
+    if any(out.glob("*")) and not (out / PRETRAINED_FACTS).exists():
+        raise sm.SparsemendError(
+            "the folder of --out holds other files", str(out), "a new or an empty folder"
+        )
+    if given.new_biases:
+        raise sm.SparsemendError(
+            "from_pretrained would not read the biases that --new-biases adds",
+            str(out),
+            "a file that ends in .safetensors",
+        )
+    return True
+
+
+def _check_pretrained(source: Source, given: Given) -> None:
+    if not hasattr(source.model, "save_pretrained"):
+        raise sm.SparsemendError(
+            "--out has another ending",
+            str(given.out),
+            ".safetensors; folders are for networks of transformers",
+        )
 
 
 def _rule(text: str | None) -> str | sm.Allocation | None:
@@ -200,13 +242,23 @@ class Clock:
         return self.seconds - spent - (_EVALUATIONS - 1) * self._evaluation
 
 
-def _next(given: Given, source: Source) -> str:
+def _next(given: Given, source: Source, in_folder: bool) -> str:
     """One command to go on with."""
     if given.out is None:
         return "the same with --out sparse.safetensors, to keep the network"
-    verb = "evaluate" if source.is_labelled else "bench"
-    network = f"--model {shlex.quote(given.model)} --weights {shlex.quote(str(given.out))}"
-    return f"sparsemend {verb} {network} --data {shlex.quote(given.data)}"
+    said = dict(given.values)
+    if in_folder:
+        said |= {MODEL.name: f"hf:{given.out}", WEIGHTS.name: None}
+    else:
+        said[WEIGHTS.name] = given.out
+    words = ["sparsemend", "evaluate" if source.is_labelled else "bench"]
+    for option in (MODEL, WEIGHTS, DATA, *LOADING):
+        value = said[option.name]
+        if value == option.default:
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [option.spelling, shlex.quote(str(one))]
+    return " ".join(words)
 
 
 def _save(result: sm.CompressionResult, source: Source, given: Given, size: int) -> None:

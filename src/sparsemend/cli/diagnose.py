@@ -6,14 +6,15 @@ from pathlib import Path
 
 import sparsemend as sm
 from sparsemend.cli._command import Given, command
-from sparsemend.cli._options import CALIBRATION, DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
 from sparsemend.cli._output import check_out, print_json
-from sparsemend.cli._source import load_source
+from sparsemend.cli._source import describe_sizes, load_source
 from sparsemend.diagnosis import WEIGHTINGS
 from sparsemend.masks import default_mask
 from sparsemend.operators import OPERATORS
 from sparsemend.recipe import defaults
 from sparsemend.recipe.options import (
+    CALIBRATION_SIZE,
     EXCLUDE,
     INCLUDE,
     LAYERS,
@@ -22,6 +23,7 @@ from sparsemend.recipe.options import (
     SEED,
     Option,
 )
+from sparsemend.sweeps.inputs import sizes_of
 
 _ONE = "One of {choices}."
 
@@ -35,7 +37,7 @@ _ONE = "One of {choices}."
     Option("weighting", str, f"{' or '.join(WEIGHTINGS)}.", defaults.WEIGHTING),
     INCLUDE,
     EXCLUDE,
-    CALIBRATION,
+    CALIBRATION_SIZE,
     SEED,
     Option("out", Path, "Write here, as .json or .npz."),
     *LOADING,
@@ -47,7 +49,8 @@ def diagnose(given: Given) -> None:
     """
     check_out(given.out, ".json", ".npz")
     source = load_source(given)
-    seen = source.calibration(source.shares(given.calibration_size, 0)[0], given.seed)
+    size, _ = sizes_of(source.data, given.calibration_size, 0)
+    seen = source.calibration(size, given.seed)
     calibration = sm.calibrate(source.model, seen, **given.only(LAYERS))
     diagnosis = sm.diagnose(
         source.model, calibration, given.repair, mask=given.mask, weighting=given.weighting
@@ -58,5 +61,6 @@ def diagnose(given: Given) -> None:
         print_json(diagnosis.to_dict())
         return
     print(diagnosis)
+    print(describe_sizes(source.data, size))
     if given.out is not None:
         print(f"wrote {given.out}")

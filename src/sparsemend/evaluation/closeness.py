@@ -87,11 +87,16 @@ class Agreement:
     def __str__(self) -> str:
         text = f"{self.label} {self.loss:.4f}"
         if self.top1 is not None:
-            text += f", same top-1 class {100 * self.top1:.2f} %"
-        text += f" of {self.count:,}"
+            text += f", same top-1 class {100 * self.top1:.2f} % of {self.count:,}"
+        else:
+            text += f" over {self.count:,} samples"
         if len(self.losses) > 1:
-            parts = (f"{one.output} {one.label} {one.loss:.4f}" for one in self.losses)
-            text += f", the mean over outputs: {', '.join(parts)}"
+            # Each with its label where they differ.
+            parts = (
+                f"{one.output} {'' if one.label == self.label else f'{one.label} '}{one.loss:.4f}"
+                for one in self.losses
+            )
+            text += f", the mean of {', '.join(parts)}"
         elif self.losses and self.losses[0].output:
             text += f", output {self.losses[0].output!r}"
         return text

@@ -9,7 +9,7 @@ from sparsemend.files.atomic import (
     regular_target,
     written_files,
 )
-from sparsemend.files.folders import make_folder
+from sparsemend.files.folders import check_folder, filled_folder, make_folder
 from sparsemend.files.parsing import parse_json
 from sparsemend.files.tables import csv_text
 
@@ -18,8 +18,10 @@ __all__ = [
     "atomic_write",
     "cannot_write",
     "check_archive",
+    "check_folder",
     "check_target",
     "csv_text",
+    "filled_folder",
     "make_folder",
     "npz_arrays",
     "npz_keys",

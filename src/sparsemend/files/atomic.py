@@ -48,6 +48,11 @@ def written_files() -> Iterator[list[Path]]:
         _written.reset(token)
 
 
+def note_written(path: Path) -> None:
+    """Count a file or folder among those that are written within :func:`written_files`."""
+    _written.get([]).append(path)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that is renamed to it at the end.
@@ -74,7 +79,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 os.chown(temporary, present.st_uid, present.st_gid)
             temporary.chmod(stat.S_IMODE(present.st_mode))
         temporary.replace(target)
-        _written.get([]).append(path)
+        note_written(path)
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import uuid
 from pathlib import Path
 
@@ -28,10 +29,15 @@ def create_temporary(folder: Path, *, private: bool) -> Path:
     private
         Nobody else may read it; otherwise the umask says who may.
     """
-    path = folder / f".sparsemend-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    path = temporary_path(folder)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     os.close(os.open(path, flags, 0o600 if private else 0o666))
     return path
+
+
+def temporary_path(folder: Path) -> Path:
+    """A new name that says who writes there."""
+    return folder / f".sparsemend-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -41,6 +47,9 @@ def remove_leftovers(folder: Path) -> None:
         for entry in entries:
             name = _NAME.fullmatch(entry.name)
             if name and name["machine"] == machine and not _runs(int(name["pid"])):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                    continue
                 with contextlib.suppress(OSError):  # another writer may have been faster
                     Path(entry.path).unlink()
 

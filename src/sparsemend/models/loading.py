@@ -34,6 +34,8 @@ class LoadedModel:
         of the file goes first. None where neither says anything.
     tokenizer
         Texts → tensors, where the network came with one.
+    processor
+        Image processor of transformers, where the network came with one.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class LoadedModel:
     metadata: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     tokenizer: Any = None
+    processor: Any = None
 
     @property
     def mean(self) -> tuple[float, ...] | None:
@@ -126,6 +129,7 @@ def load(
         metadata=metadata,
         preprocessing=_preprocessing(found.preprocessing, metadata, where),
         tokenizer=found.tokenizer,
+        processor=found.processor,
     )
 
 

@@ -253,16 +253,13 @@ SEED = Option(
 CALIBRATION_SIZE = Option(
     "calibration_size",
     int,
-    "Unlabelled training inputs to use.",
-    defaults.CALIBRATION_SIZE,
-    sweep_help="Unlabelled training inputs; default {default}.",
+    f"Unlabelled training inputs to use; default {defaults.CALIBRATION_SIZE}, or what there is.",
 )
 HELDOUT_SIZE = Option(
     "heldout_size",
     int,
-    "Further training inputs on which agreement is measured.",
-    defaults.HELDOUT_SIZE,
-    sweep_help="Further ones that measure agreement; default {default}.",
+    "Further ones on which agreement is measured, 0 for none; "
+    f"default {defaults.HELDOUT_SIZE}, or a third of what there is.",
 )
 BATCH_SIZE = Option(
     "batch_size",

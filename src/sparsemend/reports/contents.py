@@ -20,6 +20,8 @@ from sparsemend.verbs.compression import CompressionResult
 # The density at which layers are compared in numbers and words is the nearest to this.
 _SHOWN_DENSITY = 0.1
 _CHOICES = ("rule", "mask", "repair", "scope")
+# What those who called for a compression may know besides.
+_CONTEXT = ("model", "tested", "out", "bytes", "next")
 # What is not known without labels.
 _ACCURACIES = ("top1_dense", "top1_pruned", "top1_repaired")
 
@@ -61,6 +63,9 @@ class Compression:
         What was planned for a time, in words.
     timing
         How fast one input runs on the sparse runtime and on others, where that was measured.
+    context
+        What a result does not know and the page begins with: ``model``, ``tested``, ``out``,
+        ``bytes``, ``next``, as of :func:`sparsemend.verbs.screen.first_screen`.
     """
 
     allocation: Allocation
@@ -84,6 +89,7 @@ class Compression:
     multiplications: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
     timing: Timing | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: CompressionResult, **top1: float | None) -> Compression:
@@ -113,6 +119,7 @@ class Compression:
                 multiplications=values.get("multiplications") or {},
                 note=(values.get("plan") or {}).get("note", ""),
                 judged=values.get("judged", ""),
+                context={key: values[key] for key in _CONTEXT if key in values},
                 **{key: values[key] for key in (*_CHOICES, "kl", "agreement", "heldout")},
                 **top1,
             )

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sparsemend.progress import progress_bar
+from sparsemend.errors import printable
+from sparsemend.progress import Advance, announce, progress_bar
 from sparsemend.sweeps._interrupts import kept_interrupts
 from sparsemend.sweeps.bench import Compute, in_process
 from sparsemend.sweeps.grid import Grid
 from sparsemend.sweeps.inputs import Network
-from sparsemend.sweeps.plan import estimate, plan_tasks
+from sparsemend.sweeps.plan import Forecast, estimate, plan_tasks, sharing, telling_first
 from sparsemend.sweeps.records import Failure, Record, Task
 from sparsemend.sweeps.result import SweepResult
 from sparsemend.sweeps.store import open_store, read_store
+from sparsemend.verbs.screen import span
+
+# Seconds; what takes less is done before it is read.
+_LONG = 10.0
 
 
 def run_sweep(
@@ -53,7 +59,7 @@ def run_sweep(
     tasks = plan_tasks(networks, grid, scope, budget, new_biases=new_biases, distill=distill)
     with open_store(store) as opened:
         finished = opened.records()
-        pending = [task for task in tasks if task not in finished]
+        pending = telling_first(task for task in tasks if task not in finished)
         failed = {}
         # Closed also when the driver is interrupted, so that no worker goes on.
         with (
@@ -61,18 +67,72 @@ def run_sweep(
             contextlib.closing(compute(networks, pending)) as outcomes,
             progress_bar("sweep", len(pending)) as advance,
         ):
+            watch = _Watch(pending, finished.values(), advance)
             for outcome in outcomes:
                 look()  # what was cut short is no record, even if it made the best of it
                 opened.add(outcome)
                 if isinstance(outcome, Failure):
                     failed[outcome.cell] = outcome
-                advance()
+                watch.see(outcome)
         finished = opened.records()
     return SweepResult(
         records=tuple(finished[task] for task in tasks if task in finished),
         failures=tuple(failed[task.cell] for task in tasks if task.cell in failed),
         computed=len(pending) - len(failed),
     )
+
+
+class _Watch:
+    """Says how long the cells of a network will take, once that is known, and what is left of all.
+
+    Parameters
+    ----------
+    tasks
+        The cells to compute.
+    finished
+        What was computed before.
+    advance
+        Moves the bar.
+    """
+
+    def __init__(self, tasks: Sequence[Task], finished: Iterable[Record], advance: Advance) -> None:
+        self._forecast, self._advance = Forecast(tasks, finished), advance
+        self._start, self._spent = time.perf_counter(), 0.0
+        self._begun: set[tuple[str, int]] = set()
+        self._quiet: set[str] = set()
+        for network in dict.fromkeys(task.cell.network for task in tasks):
+            self._say(network)
+
+    def see(self, outcome: Record | Failure) -> None:
+        """Count a cell as done."""
+        assert outcome.settings is not None
+        task = Task(outcome.cell, outcome.settings)
+        seconds = None if isinstance(outcome, Failure) else outcome.seconds
+        self._spent += seconds or 0.0
+        # The first pays for what all share.
+        told = sharing(task) in self._begun
+        self._begun.add(sharing(task))
+        self._forecast.finish(task, seconds if told else None)
+        self._say(task.cell.network)
+        self._advance(left=self._left())
+
+    def _say(self, network: str) -> None:
+        left = self._left(network)
+        if left is None or network in self._quiet:
+            return
+        self._quiet.add(network)
+        if left >= _LONG:
+            count = self._forecast.count(network)
+            announce(f"sweep of {printable(network)}: {count:,} cells to do, about {span(left)}")
+
+    def _left(self, network: str | None = None) -> float | None:
+        """Seconds, where every kind of cell has been seen."""
+        found = self._forecast.estimate(network)
+        if found.unknown:
+            return None
+        # Several workers are faster than the sum of their cells, and a busy machine is slower.
+        passed = time.perf_counter() - self._start
+        return found.seconds * (passed / self._spent if self._spent else 1.0)
 
 
 def preview_sweep(

@@ -64,6 +64,29 @@ class Network:
         return Session(self.model, seen, unseen, criterion=self.criterion, chosen=self.chosen)
 
 
+def sizes_of(
+    data: DataSet, calibration_size: int | None = None, heldout_size: int | None = None
+) -> tuple[int, int]:
+    """Numbers of calibration and of held-out inputs: what is asked for, else what is usual.
+
+    Parameters
+    ----------
+    data
+        Where there are too few inputs for the usual numbers, they share what there is.
+    calibration_size, heldout_size
+        None for the usual number; 0 holds out none.
+    """
+    usual = CALIBRATION_SIZE, HELDOUT_SIZE
+    if calibration_size is None and heldout_size is None:
+        return data.shares(*usual)
+    if heldout_size is None:
+        assert calibration_size is not None
+        return calibration_size, min(usual[1], max(1, data.train_size - calibration_size))
+    if calibration_size is None:
+        return max(1, min(usual[0], data.train_size - heldout_size)), heldout_size
+    return calibration_size, heldout_size
+
+
 @dataclass(frozen=True)
 class DrawnInputs:
     """Inputs of a data set, as ``sparsemend compress`` draws them.
@@ -73,8 +96,8 @@ class DrawnInputs:
     images
         The data set.
     calibration_size, heldout_size
-        Numbers of training images; a held-out size of None holds out none, so that agreement is
-        measured on the calibration images.
+        Numbers of training images, None for the usual ones as far as there are images. A held-out
+        size of 0 holds out none, so that agreement is measured on the calibration images.
     batch_size
         Images per batch.
     limit
@@ -82,21 +105,23 @@ class DrawnInputs:
     """
 
     images: DataSet
-    calibration_size: int = CALIBRATION_SIZE
-    heldout_size: int | None = HELDOUT_SIZE
+    calibration_size: int | None = None
+    heldout_size: int | None = None
     batch_size: int = BATCH_SIZE
     limit: int | None = None
 
     def __post_init__(self) -> None:
         check_int("batch_size", self.batch_size)
-        if self.heldout_size is not None:
-            check_int("heldout_size", self.heldout_size)
+        for name, least in (("calibration_size", 1), ("heldout_size", 0)):
+            size = getattr(self, name)
+            if size is not None:
+                check_int(name, size, minimum=least)
         self.test()  # refuses a bad limit
 
     def draw(self, seed: int) -> tuple[list[Batch], list[Batch]]:
-        used, size = self.calibration_size, self.heldout_size
+        used, size = sizes_of(self.images, self.calibration_size, self.heldout_size)
         seen = self.images.calibration_batches(used, self.batch_size, seed=seed)
-        if size is None:
+        if not size:
             return seen, []
         unseen = self.images.heldout_batches(
             size, self.batch_size, calibration_size=used, seed=seed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -177,28 +179,90 @@ class Estimate:
         return ", and ".join(parts)
 
 
-def estimate(tasks: Iterable[Task], finished: Iterable[Record]) -> Estimate:
-    """How long tasks will take, by the median time of like cells.
+class Forecast:
+    """How long the cells that are left will take, by the median time of like cells.
 
     Cells are alike that have the same network, mask, repair and sizes, and if there are some,
     the same rule as well.
+
+    Parameters
+    ----------
+    tasks
+        What is left to do.
+    finished
+        What was done before.
     """
-    times: dict[tuple[object, ...], list[float]] = {}
-    for record in finished:
-        if record.settings is not None:
-            for key in _kinds(Task(record.cell, record.settings)):
-                times.setdefault(key, []).append(record.seconds)
-    seconds, unknown = 0.0, 0
-    for task in tasks:
-        alike = next((times[key] for key in _kinds(task) if key in times), None)
-        if alike is None:
-            unknown += 1
-        else:
-            seconds += statistics.median(alike)
-    return Estimate(seconds, unknown)
+
+    def __init__(self, tasks: Iterable[Task], finished: Iterable[Record]) -> None:
+        self._left = Counter(_kinds(task) for task in tasks)
+        self._times: dict[_Kind, list[float]] = {}
+        for record in finished:
+            if record.settings is not None:
+                self._learn(Task(record.cell, record.settings), record.seconds)
+
+    def finish(self, task: Task, seconds: float | None) -> None:
+        """Count a task as done; without seconds, nothing is learned from it."""
+        self._left[_kinds(task)] -= 1
+        if seconds is not None:
+            self._learn(task, seconds)
+
+    def count(self, network: str) -> int:
+        """Number of a network's cells that are left."""
+        return sum(n for (*_, kind), n in self._left.items() if kind[0] == network)
+
+    def estimate(self, network: str | None = None) -> Estimate:
+        """Of what is left, of one network or of all."""
+        seconds, unknown = 0.0, 0
+        for kinds, count in self._left.items():
+            if not count or network not in (None, kinds[-1][0]):
+                continue
+            alike = next((self._times[kind] for kind in kinds if kind in self._times), None)
+            if alike is None:
+                unknown += count
+            else:
+                seconds += count * statistics.median(alike)
+        return Estimate(seconds, unknown)
+
+    def _learn(self, task: Task, seconds: float) -> None:
+        for kind in _kinds(task):
+            self._times.setdefault(kind, []).append(seconds)
 
 
-def _kinds(task: Task) -> tuple[tuple[object, ...], ...]:
+def estimate(tasks: Iterable[Task], finished: Iterable[Record]) -> Estimate:
+    """How long tasks will take, by those that are finished."""
+    return Forecast(tasks, finished).estimate()
+
+
+def telling_first(tasks: Iterable[Task]) -> list[Task]:
+    """The same tasks in an order in which it is known early how long all of them take.
+
+    What shares work stays together; there, one of every kind comes first. The first of all pays
+    for what they share and tells nothing of its kind, so that has another.
+    """
+    ordered: list[Task] = []
+    known: set[_Kind] = set()
+    for _, group in itertools.groupby(tasks, key=sharing):
+        telling: list[Task] = []
+        others: list[Task] = []
+        for number, task in enumerate(group):
+            kind = _kinds(task)[-1]
+            (others if kind in known else telling).append(task)
+            if number:
+                known.add(kind)
+        ordered += telling + others
+    return ordered
+
+
+def sharing(task: Task) -> tuple[str, int]:
+    """What tasks have in common that share work."""
+    return task.cell.network, task.cell.seed
+
+
+_Kind = tuple[object, ...]
+
+
+def _kinds(task: Task) -> tuple[_Kind, ...]:
+    """What tasks are alike that share it, from the closest likeness on."""
     cell, settings = task.cell, task.settings
     sizes = (settings.calibration_size, settings.heldout_size, settings.test_size)
     kind = (cell.network, cell.mask, cell.repair, settings.scope, settings.distill, *sizes)

@@ -20,8 +20,6 @@ from sparsemend.layers import LayerFilter
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import (
     BATCH_SIZE,
-    CALIBRATION_SIZE,
-    HELDOUT_SIZE,
     JUDGE,
     NEW_BIASES,
     PLAIN_RULE,
@@ -58,8 +56,8 @@ def sweep(
     output: str | int | None = None,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
-    calibration_size: int = CALIBRATION_SIZE,
-    heldout_size: int | None = HELDOUT_SIZE,
+    calibration_size: int | None = None,
+    heldout_size: int | None = None,
     batch_size: int = BATCH_SIZE,
     limit: int | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -110,9 +108,10 @@ def sweep(
     include, exclude
         Which layers to prune, as in :func:`sparsemend.compress`.
     calibration_size, heldout_size, batch_size, limit
-        With images: how many to calibrate with, to measure agreement on, per batch, and to
-        measure accuracy on (default all). A ``heldout_size`` of None holds out none, and
-        agreement is measured on the calibration inputs.
+        With images: how many to calibrate with (default 512), to measure agreement on (default
+        256), per batch, and to measure accuracy on (default all). Where there are fewer images,
+        the defaults share what there is. A ``heldout_size`` of 0 holds out none, and agreement is
+        measured on the calibration inputs.
     store
         SQLite file that keeps the cells; made where it is missing. None: nothing is kept. Cells
         that an earlier version computed are not computed again; records name the version.
@@ -195,7 +194,7 @@ def make_networks(
     more = (diagnosis, criterion or Criterion(), chosen or LayerFilter())
     for name, size in sizes.items():
         if size is not None:
-            check_int(name, size)
+            check_int(name, size, minimum=0 if name == "heldout_size" else 1)
     models = {type(model).__name__: model} if isinstance(model, nn.Module) else dict(model)
     if not models:
         raise SparsemendError("there is no network to sweep", allowed="at least one")

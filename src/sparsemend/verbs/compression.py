@@ -18,12 +18,14 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
-from sparsemend.files import atomic_write, make_folder
+from sparsemend.files import filled_folder
 from sparsemend.layers import Coverage, LayerSet
 from sparsemend.search import AllocationSearch
 from sparsemend.verbs.plan import Plan
 from sparsemend.verbs.screen import as_html, first_screen
 
+# Beside a network in a folder: what was done.
+PRETRAINED_FACTS = "sparsemend.json"
 # So many layers are named in the text of a result.
 _NAMED = 8
 
@@ -154,39 +156,43 @@ class CompressionResult:
             added_biases=self.added_biases,
         )
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    @public
+    def save_pretrained(self, folder: str | os.PathLike[str], *companions: Any) -> None:
         """Write a network of transformers so that ``from_pretrained`` reads it, and the plan.
 
         Parameters
         ----------
         folder
             Where to; made if missing. The network's configuration and weights go there under their
-            own keys, and ``sparsemend.json`` with what was done.
+            own keys, and ``sparsemend.json`` with what was done. Files of other names stay.
+        companions
+            What goes there as well, by its own ``save_pretrained``: a tokenizer and the like.
 
         Raises
         ------
         SparsemendError
             If the network has no ``save_pretrained``, or got biases that it does not read back.
         """
-        save = getattr(self.model, "save_pretrained", None)
-        if not callable(save):
-            raise SparsemendError(
-                "the network has no save_pretrained",
-                type(self.model).__name__,
-                "a network of transformers",
-                "use result.save('sparse.safetensors')",
-            )
+        for part in (self.model, *companions):
+            if not callable(getattr(part, "save_pretrained", None)):
+                raise SparsemendError(
+                    f"{'the network' if part is self.model else 'a companion'} has no "
+                    "save_pretrained",
+                    type(part).__name__,
+                    "networks, tokenizers and image processors of transformers",
+                    "use result.save('sparse.safetensors')",
+                )
         if self.added_biases:
             raise SparsemendError(
                 "from_pretrained would not read the biases that were added",
                 list(self.added_biases)[:_NAMED],
                 fix="compress without new_biases, or use result.save('sparse.safetensors')",
             )
-        target = Path(folder)
-        make_folder(target, "the folder of the network")
-        save(target)
-        facts = json.dumps(self.to_dict(), indent=1).encode()
-        atomic_write(target / "sparsemend.json", lambda file: file.write(facts))
+        with filled_folder(Path(folder), "the folder of the network") as target:
+            for part in (self.model, *companions):
+                part.save_pretrained(target)
+            facts = json.dumps(self.to_dict(), indent=1)
+            (target / PRETRAINED_FACTS).write_text(facts, encoding="utf-8")
 
     def _repr_html_(self) -> str:
         """What notebooks show."""

@@ -69,9 +69,10 @@ def span(seconds: float) -> str:
 
 
 def _sparsity(values: Mapping[str, Any]) -> str:
+    layers = len(values["counts"])
     text = (
         f"{_percent(values['sparsity'])} of {values['total']:,} weights in "
-        f"{len(values['counts'])} layers are zero"
+        f"{layers} layer{'' if layers == 1 else 's'} are zero"
     )
     coverage = values.get("coverage")
     if coverage and coverage["covered"] < coverage["matrix"]:

@@ -23,6 +23,8 @@ from sparsemend.reports.drawing.scale import (
 SCALES = [
     Linear(-2.0, 7.5),
     Linear(0, 1, as_percent=True),
+    Linear(0, 11_678_912),
+    Linear(0, 4e9),
     Logarithmic(0.01, 1),
     Remaining(0.4, 0.98),
     Root(4.2),
@@ -145,3 +147,17 @@ def test_accuracies_end_at_all_of_them():
 def test_an_axis_ends_above_its_finite_values():
     assert end_above([1.0, math.inf, 3.9, math.nan], 0.1) == nice_end(3.9) == 4.0
     assert end_above([0.0, -1.0], 0.1) == end_above([math.nan], 0.1) == nice_end(0.1)
+
+
+@pytest.mark.parametrize(
+    ("high", "labels"),
+    [
+        (3000, ["0", "1000", "2000", "3000"]),
+        (77_704, ["0", "50 k"]),
+        (1_200_000, ["0", "0.5 M", "1 M"]),
+        (3e9, ["0", "1 G", "2 G", "3 G"]),
+    ],
+)
+def test_large_numbers_are_labelled_in_units(high, labels):
+    found = [tick.label.replace("\u00a0", " ") for tick in Linear(0, high, count=3).ticks()]
+    assert found == labels

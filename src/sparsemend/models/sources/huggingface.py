@@ -50,10 +50,14 @@ def supply(request: Request) -> Supply:
         # An automatic class is called by from_config, others by their own name.
         make = getattr(factory, "from_config", factory)
         model = construct(lambda: make(config), {}, spec=request.spec)
+    processor = None
+    if hasattr(transformers, "AutoImageProcessor"):
+        processor = _optional(transformers.AutoImageProcessor, name, online)
     return Supply(
         model,
-        preprocessing=_preprocessing(transformers, name, online),
+        preprocessing=None if processor is None else _preprocessing(processor),
         tokenizer=find_tokenizer(name, **online),
+        processor=processor,
     )
 
 
@@ -70,13 +74,8 @@ def _optional(factory: Any, name: str, arguments: Any) -> Any:
         return None
 
 
-def _preprocessing(transformers: Any, name: str, online: Any) -> Preprocessing | None:
+def _preprocessing(processor: Any) -> Preprocessing:
     """What the image processor's configuration says, where it is a resizing and a cut."""
-    if not hasattr(transformers, "AutoImageProcessor"):
-        return None
-    processor = _optional(transformers.AutoImageProcessor, name, online)
-    if processor is None:
-        return None
     size = dict(getattr(processor, "size", None) or {})
     crop = dict(getattr(processor, "crop_size", None) or {})
     resize: int | tuple[int, int] | None = size.get("shortest_edge")

@@ -50,12 +50,15 @@ class Supply:
         How it wants its images, where the source knows.
     tokenizer
         Texts → tensors, where the source has one.
+    processor
+        What its library prepares images with, where that is an object to be saved with the network.
     """
 
     model: nn.Module
     metadata: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     tokenizer: Any = None
+    processor: Any = None
 
 
 @dataclass(frozen=True)

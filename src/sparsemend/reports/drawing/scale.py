@@ -7,13 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sparsemend.reports.drawing.text import number, percent, shorten
+from sparsemend.reports.drawing.text import NBSP, number, percent, shorten
 
 # In the order in which they get a label where there is room.
 _ROUND_SPARSITIES = (
     *(0.0, 0.5, 0.9, 0.8, 0.95, 0.98, 0.99, 0.995, 0.999),
     *(0.7, 0.97, 0.85, 0.92, 0.94, 0.96, 0.6, 0.88, 0.2),
 )
+
+
+# From where on large numbers are labelled in a unit, its size and its sign.
+_UNITS = ((1e9, 1e9, f"{NBSP}G"), (1e6, 1e6, f"{NBSP}M"), (1e4, 1e3, f"{NBSP}k"))
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,12 @@ class Linear:
         return self.low + position * (self.high - self.low)
 
     def ticks(self) -> tuple[Tick, ...]:
-        show = percent if self.as_percent else number
-        return tuple(Tick(v, show(v)) for v in nice_ticks(self.low, self.high, self.count))
+        values = nice_ticks(self.low, self.high, self.count)
+        if self.as_percent:
+            return tuple(Tick(v, percent(v)) for v in values)
+        known = ((unit, sign) for start, unit, sign in _UNITS if self.high >= start)
+        unit, sign = next(known, (1.0, ""))
+        return tuple(Tick(v, f"{number(v / unit)}{sign if v else ''}") for v in values)
 
 
 @dataclass(frozen=True)

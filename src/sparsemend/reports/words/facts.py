@@ -14,6 +14,7 @@ def facts_of(contents: Contents) -> tuple[tuple[str, str], ...]:
     allocation = shown.allocation
     values = {
         **vars(shown),
+        **shown.context,
         "sparsity": allocation.sparsity,
         "kept": allocation.kept,
         "total": allocation.total,
