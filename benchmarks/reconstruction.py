@@ -25,6 +25,7 @@ from benchmarks._store import Store
 from sparsemend.repairs import FitSettings, Support
 from sparsemend.repairs.reconstruction import reconstruct
 from sparsemend.session import Session
+from sparsemend.solvers import ROUGH, THOROUGH
 from sparsemend.sweeps import Record
 
 GOALS = (
@@ -40,8 +41,10 @@ NETWORKS = ("cifar100_resnet20", "cifar10_resnet20", "cifar100_resnet56", "cifar
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "no ReLU-aware refits": {"refits": 0},
-    "refits on a fixed mask": {"reselections": 0},
-    "twice the refits": {"refits": 8, "reselections": 4},
+    "refits on a fixed mask": {"schedules": (THOROUGH,)},
+    "three thorough choices": {"schedules": (THOROUGH,) * 3},
+    "three rough choices": {"schedules": (ROUGH,) * 3},
+    "twice the refits": {"refits": 8, "schedules": (ROUGH,) * 4 + (THOROUGH,)},
     "rows of equal importance": {"importance": False},
     "no pooled weight": {"pooled_weight": 0.0},
     "pooled weight 0.3": {"pooled_weight": 0.3},

@@ -56,8 +56,9 @@ def test_records():
         assert rule.name == name
         assert inspect.getdoc(rule.counts)
         assert get_rule(name) is rule
-    ranks = [rule.rank for rule in RULES.values()]
-    assert len({*ranks}) == len(ranks)
+    for sparsity in (0.5, 0.949, 0.95, 0.99):
+        ranks = [rule.rank_at(sparsity) for rule in RULES.values()]
+        assert len({*ranks}) == len(ranks)
     colours = [rule.colour for rule in RULES.values()]
     assert len({*colours, "ink", ""}) == len(colours) + 2
 

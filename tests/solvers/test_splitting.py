@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsemend.solvers import (
+    THOROUGH,
     Schedule,
     ShiftedInverses,
     choose_support,
@@ -107,7 +108,7 @@ def test_groups_compete_but_do_not_mix():
     assert int(alone.sum()) == 10
 
 
-@pytest.mark.parametrize("schedule", [None, Schedule(iterations=1), Schedule(shrink=1)])
+@pytest.mark.parametrize("schedule", [THOROUGH, Schedule(iterations=1), Schedule(shrink=1)])
 def test_singular_moments_and_repeatability(schedule):
     x, z, _, _ = problem(1, 4, 8, positions=40, seed=1)
     x[..., 3], x[..., 5] = x[..., 2], 0

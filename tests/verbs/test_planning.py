@@ -53,24 +53,30 @@ def same(one, other):
 # ---------------------------------------------------------------------------- what is planned
 
 
+def summary(wanted):
+    return [(f"{step.effort} {step.repair}", step.inputs, step.rule) for step in wanted]
+
+
 def test_more_time_is_more_work(session):
     recipe = Recipe(SPARSITY)
     full = SLOW_INPUTS.reconstruction(list(session.layers), SPARSITY, 64, EFFORTS["full"])
-    found = [steps(session, SLOW_INPUTS, recipe, seconds * full) for seconds in (1000, 20, 5)]
-    searching, limited, tried = found
+    found = [steps(session, SLOW_INPUTS, recipe, seconds * full) for seconds in (1000, 20, 5, 0.6)]
+    searching, limited, tried, hurried = found
     assert [step.rule for step in searching] == [AUTO]
     assert searching[0].budget is None
     assert [step.rule for step in limited] == [AUTO]
     assert limited[0].budget.endswith("s")
-    assert [(step.effort, step.repair) for step in tried] == [
-        *[("quick", "reconstruct")] * 3,
-        ("full", "reconstruct"),
-        ("full", "best"),
+    rules = ["global", "erk", "lamp"]
+    assert summary(tried) == [
+        *[("full reconstruct", 64, rule) for rule in rules],
+        ("full best", 64, ""),
     ]
-    assert [step.rule for step in tried][:3] == ["global", "erk", "lamp"]
-    fewer = steps(session, SLOW_INPUTS, recipe, full / 1.5)
-    assert fewer[0].inputs == 32
-    assert fewer[0].seconds <= full / 1.5
+    assert summary(hurried) == [
+        *[("full reconstruct", 32, rule) for rule in rules],
+        ("full reconstruct", 64, ""),
+        ("full best", 64, ""),
+    ]
+    assert hurried[0].seconds <= 0.6 * full
     last = steps(session, SLOW_INPUTS, recipe, 0.0)
     assert {step.repair for step in last} == {"variance"}
 
@@ -80,6 +86,24 @@ def test_what_is_asked_for_is_kept(session):
     assert {step.repair for step in one_shot} == {"variance"}
     result = carry_out(session, Recipe(SPARSITY, mask="magnitude"), [quick("erk")])
     assert (result.mask, result.plan.mask) == ("magnitude", "magnitude")
+
+
+def test_where_choosing_takes_long_it_is_quick(session):
+    slow = Costs(forward=1e-9, moments=1e-9, product=1.0, inversion=0.0)
+    layers = list(session.layers)
+    full, quick = (slow.reconstruction(layers, SPARSITY, 64, EFFORTS[e]) for e in ("full", "quick"))
+    assert quick < full
+    assert summary(steps(session, slow, Recipe(SPARSITY), 1.01 * quick)) == [
+        *[("quick reconstruct", 64, rule) for rule in ("global", "erk", "lamp")],
+        ("full reconstruct", 64, ""),
+        ("full best", 64, ""),
+    ]
+
+
+def test_where_hardly_anything_is_left_the_rule_that_empties_layers_comes_last(session):
+    full = SLOW_INPUTS.reconstruction(list(session.layers), 0.95, 64, EFFORTS["full"])
+    found = steps(session, SLOW_INPUTS, Recipe(0.95), 5 * full)
+    assert [step.rule for step in found] == ["erk", "lamp", "global", ""]
 
 
 def test_how_many_steps_fit():
@@ -168,6 +192,13 @@ def test_steps_of_a_distillation():
     training = planning.Training(each=1.0)
     assert [training.steps(seconds) for seconds in (-1, 49, 50, 99, 1e6)] == [0, 0, 50, 90, 400]
     assert (planning.Training().kept, planning.Training().steps(1e9)) == (0, 0)
+
+
+@pytest.mark.parametrize(("spare", "kept"), [(1e6, 200 * 5.5 * 64), (100.0, 0.0)])
+def test_time_is_kept_for_a_distillation_only_where_a_repair_leaves_it(session, spare, kept):
+    training = planning._training(session, SLOW_INPUTS, spare)
+    assert training.kept == pytest.approx(kept)
+    assert training.steps(1e9) == 400
 
 
 def test_no_step_begins_that_would_end_too_late(session):

@@ -20,4 +20,5 @@ def global_magnitude(problem: Problem) -> tuple[int, ...]:
     return threshold_counts(problem.magnitudes, problem.sizes, problem.keep)
 
 
-GLOBAL = Rule("global", global_magnitude, needs="weights", colour="blue", rank=0)
+# Beyond 95 % it may leave layers next to nothing.
+GLOBAL = Rule("global", global_magnitude, needs="weights", colour="blue", rank=0, sparse_rank=2.5)

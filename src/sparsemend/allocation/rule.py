@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+_SPARSE = 0.95
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -29,6 +31,9 @@ class Rule:
     rank
         When a search tries it: smaller ranks first, so that a small budget tries these. By default
         after all others.
+    sparse_rank
+        The same at 95 % sparsity and beyond, where what leads before may end behind others; by
+        default no other one.
     """
 
     name: str
@@ -37,3 +42,10 @@ class Rule:
     may_refuse: bool = False
     colour: str = ""
     rank: float = math.inf
+    sparse_rank: float | None = None
+
+    def rank_at(self, sparsity: float) -> float:
+        """When a search for allocations of this sparsity tries it."""
+        if sparsity < _SPARSE or self.sparse_rank is None:
+            return self.rank
+        return self.sparse_rank

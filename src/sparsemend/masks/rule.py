@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsemend.calibration import LayerMoments
 from sparsemend.errors import SparsemendError
-from sparsemend.solvers import Schedule, ShiftedInverses
+from sparsemend.solvers import THOROUGH, Schedule, ShiftedInverses
 from sparsemend.solvers.ranking import (
     descending_rank,
     entries_by_score,
@@ -44,7 +44,7 @@ class LayerFit:
     target: Tensor
     start: Tensor
     ridge: float
-    schedule: Schedule | None = None
+    schedule: Schedule = THOROUGH
 
     @property
     def covariance(self) -> Tensor:

@@ -9,7 +9,7 @@ zero. Columns are then normalised by E x² instead of Var x, of which the ridge 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from sparsemend.layers import (
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
 from sparsemend.repairs.evidence import Spread, column_trust
 from sparsemend.repairs.targets import Targets
-from sparsemend.solvers import Schedule, ShiftedInverses, solve_on_support
+from sparsemend.solvers import ROUGH, THOROUGH, Schedule, ShiftedInverses, solve_on_support
 from sparsemend.solvers.units import unit_of
 
 _DEAD = 1e-12
@@ -52,31 +52,28 @@ class FitSettings:
         Of the least squares, as a fraction of every input column's variance.
     refits
         Rounds of refitting to what the ReLU behind a layer lets through.
-    reselections
-        In so many of these rounds a free support is chosen anew.
     pooled_weight
         Extra weight of the error's mean over positions, where that mean is what counts.
     logit_refits
         Rounds of refitting the final layer to the dense class probabilities.
-    schedule
-        Of the operator splitting that chooses a free support.
+    schedules
+        Of the splittings that choose a free support: for the first targets, then for those of as
+        many rounds of refitting as there are further ones, so rough but for the last. Where there
+        is no refitting the last one alone.
     """
 
     ridge: float = 1e-3
     refits: int = 4
-    reselections: int = 2
     pooled_weight: float = 0.1
     logit_refits: int = 20
-    schedule: Schedule = field(default_factory=Schedule)
+    schedules: tuple[Schedule, ...] = (ROUGH, ROUGH, THOROUGH)
 
 
-# How much work a reconstruction may be. The quick one chooses the support once, in fewer sweeps,
-# which leaves most of the closeness at a fraction of the time.
+# How much work a reconstruction may be. The quick one chooses the support once and roughly, which
+# leaves most of the closeness at a fraction of the time.
 EFFORTS: dict[str, FitSettings] = {
     "full": FitSettings(),
-    "quick": FitSettings(
-        reselections=0, schedule=Schedule(iterations=24, shrink=16, every=4, growth=1.69)
-    ),
+    "quick": FitSettings(schedules=(ROUGH,)),
 }
 
 
@@ -323,11 +320,11 @@ def fit_layer(
     # Enough for a choice; the values on the chosen support are solved for exactly.
     rough = ShiftedInverses(covariance.matrix.float())
 
-    def select(cross: Tensor, deviation: Tensor) -> Tensor:
+    def select(schedule: Schedule, cross: Tensor, deviation: Tensor) -> Tensor:
         rows = _row_units(deviation, targets.slope, choice.importance)
         rows = rows.reshape(layer.groups, -1, 1).to(cross.dtype)
         target, begin = (cross / rows).float(), (start / rows).float()
-        fit = LayerFit(rough, target, begin, ridge, settings.schedule)
+        fit = LayerFit(rough, target, begin, ridge, schedule)
         return choice.rule.mask(MaskProblem(dense, fit=fit), choice.kept)
 
     def solve(cross: Tensor, mean: Tensor, support: Tensor, before: Fit | None = None) -> Fit:
@@ -342,14 +339,16 @@ def fit_layer(
     first = targets.first()
     cross, mean, deviation = covariance.cross(first.__getitem__)
     del first
-    chosen = select(cross, deviation) if mask is None else mask
+    refits = settings.refits if relu else 0
+    schedules = settings.schedules[-1 - refits :]
+    chosen = select(schedules[0], cross, deviation) if mask is None else mask
     fit = solve(cross, mean, chosen)
-    for refit in range(settings.refits if relu else 0):
+    for refit in range(1, 1 + refits):
         current = _install(given, fit)
         rectified = partial(_rectified, targets, current, given.inputs)
         cross, mean, deviation = covariance.cross(rectified)
-        if mask is None and refit < settings.reselections:
-            chosen = select(cross, deviation)
+        if mask is None and refit < len(schedules):
+            chosen = select(schedules[refit], cross, deviation)
         fit = solve(cross, mean, chosen, fit)
     return fit, covariance
 

@@ -78,7 +78,7 @@ def plain_allocations(
     layers = session.layers
     weights = layer_weights(session.model, layers)
     found: dict[str, Allocation] = {}
-    for name, rule in sorted(RULES.items(), key=lambda item: item[1].rank):
+    for name, rule in sorted(RULES.items(), key=lambda item: item[1].rank_at(sparsity)):
         try:
             found[name] = allocate_layers(layers, weights, sparsity, name, diagnosis=diagnosis)
         except SparsemendError:

@@ -23,15 +23,14 @@ from sparsemend.repairs import FitSettings, Support, Terms, unshiftable
 from sparsemend.search.directions import Array
 from sparsemend.search.slopes import at_the_margin, density_slopes
 from sparsemend.session import Session
-from sparsemend.solvers import Schedule
+from sparsemend.solvers import ROUGH
 
 # A cheap trial: a part of the calibration inputs, and of the rounds of a reconstruction.
 _PROXY_INPUTS = 0.25
 _PROXY_SETTINGS = FitSettings(
     refits=1,
-    reselections=0,
     logit_refits=10,
-    schedule=Schedule(iterations=24, shrink=16, every=4, growth=1.69),
+    schedules=(ROUGH,),
 )
 # What the fewer rounds leave of the cost of a reconstruction.
 _PROXY_ROUNDS = 0.5

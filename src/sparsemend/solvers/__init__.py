@@ -2,6 +2,8 @@
 
 from sparsemend.solvers.least_squares import solve_on_support
 from sparsemend.solvers.splitting import (
+    ROUGH,
+    THOROUGH,
     Schedule,
     ShiftedInverses,
     choose_support,
@@ -9,6 +11,8 @@ from sparsemend.solvers.splitting import (
 )
 
 __all__ = [
+    "ROUGH",
+    "THOROUGH",
     "Schedule",
     "ShiftedInverses",
     "choose_support",

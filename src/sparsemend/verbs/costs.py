@@ -7,7 +7,6 @@ multiply-adds, whose rate is measured.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -121,15 +120,15 @@ class Costs:
     def _layer(self, layer: Layer, sparsity: float, settings: FitSettings) -> float:
         """Seconds to choose a layer's weights and solve for their values."""
         width, rows = layer.fan_in, layer.rows
-        schedule = settings.schedule
-        inversions = math.ceil(schedule.iterations / schedule.every)
-        choice = self.product * schedule.iterations * rows * width**2
-        choice += self.inversion * inversions * layer.groups * width**3
+        sweeps = sum(schedule.iterations for schedule in settings.schedules)
+        shared = {rho for schedule in settings.schedules for rho in schedule.penalties}
+        choice = self.product * sweeps * rows * width**2
+        choice += self.inversion * len(shared) * layer.groups * width**3
         kept = width * (1 - sparsity)
         exact = rows * (_FACTORISED * kept**3 / 3 + _GATHERED * kept**2)
         # In float64, of half the rate.
         solving = 2 * self.product * min(exact, 2 * _ITERATIONS * rows * width**2)
-        return (1 + settings.reselections) * choice + (1 + settings.refits) * solving
+        return choice + (1 + settings.refits) * solving
 
 
 def _runs(session: Session, batches: Sequence[Batch]) -> bool:

@@ -1,12 +1,12 @@
 """The default of a compression: as much as fits into a time, said beforehand.
 
 The first steps are measured (``costs.py``), the rest is planned. Where there is the time, rule
-``auto`` searches and repair ``best`` tries every ending. Else a quick repair with the most
-promising rule comes first, then with others, then a full one with the best of them, then every
-ending: as far as the time lasts, which measured steps tell better than the first estimate, less
-what is kept for a short distillation of the best at the end. Where
-not even one quick repair fits, it gets fewer inputs, or variances are matched instead. What was
-done is a :class:`.plan.Plan`, with which it can be done again exactly.
+``auto`` searches and repair ``best`` tries every ending. Else a repair with the most promising
+rule comes first, then with others, then every ending with the best of them: as far as the time
+lasts, which measured steps tell better than the first estimate, less what is kept for a short
+distillation of the best at the end. Where not even one full repair fits, it is a quick one, with
+fewer inputs if need be, or variances are matched instead. What was done is a :class:`.plan.Plan`,
+with which it can be done again exactly.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def steps(session: Session, costs: Costs, recipe: Recipe, seconds: float = math.
     """
     layers, inputs = list(session.layers), count_inputs(session.seen)
     judging = costs.judging(count_inputs(session.unseen))
-    known = sorted(RULES.values(), key=lambda rule: rule.rank)
+    known = sorted(RULES.values(), key=lambda rule: rule.rank_at(recipe.sparsity))
     rules = [rule.name for rule in known if rule.needs != "diagnosis"][:_RULES]
 
     def reconstruction(effort: str, count: int) -> float:
@@ -132,12 +132,12 @@ def steps(session: Session, costs: Costs, recipe: Recipe, seconds: float = math.
             while costs.cuts and costs.matching(fewer) > seconds and fewer >= 2 * _FEWEST:
                 fewer //= 2
             return matching(fewer)
-    quick = reconstruction("quick", count)
-    return [
-        *(Step(_RECONSTRUCT, "quick", count, quick, rule) for rule in rules),
-        Step(_RECONSTRUCT, "full", inputs, full),
-        Step(REPAIR, "full", inputs, endings),
-    ]
+    effort = "full" if reconstruction("full", count) <= seconds else "quick"
+    each = reconstruction(effort, count)
+    tried = [Step(_RECONSTRUCT, effort, count, each, rule) for rule in rules]
+    if (effort, count) != ("full", inputs):
+        tried.append(Step(_RECONSTRUCT, "full", inputs, full))
+    return [*tried, Step(REPAIR, "full", inputs, endings)]
 
 
 @dataclass(frozen=True)
@@ -148,14 +148,12 @@ class Training:
     ----------
     each
         Seconds of one step; infinite where there is to be none.
+    kept
+        Seconds that are kept for it; it may also be what is done with time that is left over.
     """
 
     each: float = math.inf
-
-    @property
-    def kept(self) -> float:
-        """Seconds that are kept for it."""
-        return _STEPS[1] * self.each if math.isfinite(self.each) else 0.0
+    kept: float = 0.0
 
     def steps(self, seconds: float) -> int:
         """How many there is time for, in tens; 0 where they are too few to be of use."""
@@ -196,9 +194,9 @@ def run_planned(
     costs = Costs.measure(session)
     left = limit - (time.perf_counter() - start)
     wanted = steps(session, costs, recipe, left)
-    training = _training(session, costs)
-    if wanted[0].rule == AUTO or not costs.cuts or wanted[0].seconds + training.kept > left:
-        training = Training()
+    training = Training()
+    if wanted[0].rule != AUTO and costs.cuts:
+        training = _training(session, costs, left - wanted[0].seconds)
     count = fitting(wanted, left - training.kept)
     note = _described(wanted, count, recipe.limit.seconds, training)
     announce(note)
@@ -267,9 +265,11 @@ def carry_out(
     return _distilled(session, best, training, deadline)
 
 
-def _training(session: Session, costs: Costs) -> Training:
-    seen = count_inputs(session.seen)
-    return Training(costs.training(min(DistillSettings().batch, seen)))
+def _training(session: Session, costs: Costs, spare: float) -> Training:
+    """With time kept for it where there is so much to spare."""
+    each = costs.training(min(DistillSettings().batch, count_inputs(session.seen)))
+    wanted = _STEPS[1] * each
+    return Training(each, wanted if wanted <= spare else 0.0)
 
 
 def _distilled(
