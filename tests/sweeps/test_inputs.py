@@ -35,6 +35,9 @@ def test_usual_sizes_share_what_there_is(tmp_path, count):
         inputs = DrawnInputs(data, *asked)
         assert [sum(map(len, batches)) for batches in inputs.draw(0)] == [seen, unseen]
     assert sizes_of(data) == data.shares(512, 256)
+    seen, unseen = sizes_of(data, most=600)
+    assert unseen == sizes_of(data)[1]
+    assert seen == max(sizes_of(data)[0], min(600, count - unseen))
 
 
 @pytest.mark.parametrize(

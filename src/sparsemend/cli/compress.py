@@ -31,7 +31,7 @@ from sparsemend.files import check_folder
 from sparsemend.masks import apply_masks
 from sparsemend.models.weights import added_biases
 from sparsemend.progress import announcing
-from sparsemend.recipe import Recipe
+from sparsemend.recipe import Recipe, defaults
 from sparsemend.recipe.options import (
     BUDGET,
     CALIBRATION_SIZE,
@@ -77,7 +77,10 @@ _TESTING, _EVALUATIONS = 0.15, 3
     INCLUDE,
     EXCLUDE,
     DISTILL,
-    CALIBRATION_SIZE,
+    CALIBRATION_SIZE.but(
+        help=f"Unlabelled training inputs to use; default {defaults.CALIBRATION_SIZE} "
+        f"({defaults.PLANNED_CALIBRATION_SIZE:,} where a time is planned for), or what there is."
+    ),
     HELDOUT_SIZE,
     Option("flip", bool, "Add mirrored copies of the calibration images.", False),
     SEED,
@@ -109,7 +112,10 @@ def compress(given: Given) -> None:
     if in_folder:
         _check_pretrained(source, given)
     seed = given.seed
-    size, heldout_size = sizes_of(source.data, given.calibration_size, given.heldout_size)
+    most = defaults.PLANNED_CALIBRATION_SIZE if checked.planned else defaults.CALIBRATION_SIZE
+    size, heldout_size = sizes_of(
+        source.data, given.calibration_size, given.heldout_size, most=most
+    )
     unseen = source.heldout(heldout_size, size, seed)
     timed = checked.planned and plan is None
     clock = Clock(checked.limit.seconds if timed else math.inf)

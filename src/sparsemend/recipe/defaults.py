@@ -21,6 +21,8 @@ DIAGNOSED_REPAIR = "variance"
 WEIGHTING = "relative"
 
 CALIBRATION_SIZE = 512
+# Of a compression that is planned for a time, which takes as many as it has time for.
+PLANNED_CALIBRATION_SIZE = 1024
 HELDOUT_SIZE = 256
 BATCH_SIZE = 128
 EVALUATION_BATCH_SIZE = 256

@@ -65,7 +65,11 @@ class Network:
 
 
 def sizes_of(
-    data: DataSet, calibration_size: int | None = None, heldout_size: int | None = None
+    data: DataSet,
+    calibration_size: int | None = None,
+    heldout_size: int | None = None,
+    *,
+    most: int = CALIBRATION_SIZE,
 ) -> tuple[int, int]:
     """Numbers of calibration and of held-out inputs: what is asked for, else what is usual.
 
@@ -75,15 +79,18 @@ def sizes_of(
         Where there are too few inputs for the usual numbers, they share what there is.
     calibration_size, heldout_size
         None for the usual number; 0 holds out none.
+    most
+        How many calibrate where there are more than the usual numbers of both.
     """
     usual = CALIBRATION_SIZE, HELDOUT_SIZE
     if calibration_size is None and heldout_size is None:
-        return data.shares(*usual)
+        size, unseen = data.shares(*usual)
+        return data.shares(max(size, min(most, data.train_size - unseen)), unseen)
     if heldout_size is None:
         assert calibration_size is not None
         return calibration_size, min(usual[1], max(1, data.train_size - calibration_size))
     if calibration_size is None:
-        return max(1, min(usual[0], data.train_size - heldout_size)), heldout_size
+        return max(1, min(most, data.train_size - heldout_size)), heldout_size
     return calibration_size, heldout_size
 
 
