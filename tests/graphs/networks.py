@@ -65,7 +65,9 @@ def sparse_(model: nn.Module, density: float, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def random_network(seed: int, *, known_only: bool = False) -> tuple[nn.Module, Tensor]:
+def random_network(
+    seed: int, *, known_only: bool = False, size: tuple[int, int] | None = None
+) -> tuple[nn.Module, Tensor]:
     """A network and an input for it.
 
     Parameters
@@ -74,12 +76,14 @@ def random_network(seed: int, *, known_only: bool = False) -> tuple[nn.Module, T
         Of everything.
     known_only
         Leave out what graphs have no operation for.
+    size
+        Of the images; random by default.
     """
     draw = random.Random(seed)
     torch.manual_seed(seed)
     channels = draw.choice([1, 3, 4])
-    size = [draw.randint(5, 17), draw.randint(5, 17)]
-    x = torch.randn(draw.randint(1, 3), channels, *size)
+    drawn = (draw.randint(5, 17), draw.randint(5, 17))
+    x = torch.randn(draw.randint(1, 3), channels, *(size or drawn))
     parts: list[nn.Module] = []
 
     def activation() -> nn.Module:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,3 +103,24 @@ def test_one_channel_stays():
     smaller = shrink(trace(model, x).graph)
     assert smaller.nodes[0].operation.weight.shape[0] == 1
     assert_same(smaller.run(x)[0], model(x).detach())
+
+
+@pytest.mark.parametrize(("shape", "smaller"), [((2, 5, 6), True), ((2, 3, 5, 6), False)])
+def test_linear_layers_on_sequences_lose_dead_features(shape, smaller):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)).eval()
+    model[2].weight.data[:, 2:5] = 0
+    x = torch.randn(shape)
+    graph = shrink(trace(model, x).graph)
+    assert (weights(graph) == 5 * (6 + 3)) == smaller
+    with torch.no_grad():
+        assert_same(graph.run(x)[0], model(x))
+
+
+def test_flattened_sequences_keep_their_features():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Flatten(), nn.Linear(40, 3)).eval()
+    model[3].weight.data[:, 8:16] = 0
+    x = torch.randn(2, 5, 6)
+    with torch.no_grad():
+        assert_same(shrink(trace(model, x).graph).run(x)[0], model(x))

@@ -83,6 +83,44 @@ def test_other_functions_stay_pytorchs():
     assert_same(model, x, graph)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 6), (1, 3, 6), (2, 3, 4, 6)])
+def test_linear_layers_on_sequences_are_one_operation(shape, bias):
+    model = nn.Sequential(nn.Linear(6, 4, bias), nn.GELU(), nn.Linear(4, 3, bias)).eval()
+    x = torch.randn(shape)
+    graph = trace(model, x).graph
+    assert labels(graph) == ["linear", "activation", "linear"]
+    assert_same(model, x, graph)
+    assert_same(model, torch.cat([x, x]), graph)
+
+
+class Rows(nn.Module):
+    """A linear layer on rows by hand, whose result is read as rows, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+
+    def forward(self, x):
+        rows = self.linear(x.reshape(-1, 6))
+        return rows.reshape(*x.shape[:-1], 4).sum(1) + rows.sum()
+
+
+def test_rows_can_be_read_as_well():
+    x = torch.randn(2, 5, 6)
+    model = Rows().eval()
+    assert_same(model, x, trace(model, x).graph)
+
+
+def test_transformer_layers_are_taken_apart():
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    before = torch.backends.mha.get_fastpath_enabled()
+    graph = trace(model, torch.randn(2, 5, 8)).graph
+    assert labels(graph).count("linear") == 4
+    assert torch.backends.mha.get_fastpath_enabled() == before
+    assert_same(model, torch.randn(2, 5, 8), graph)
+
+
 def test_operations_in_place():
     class InPlace(nn.Module):
         def __init__(self):

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import copy
 import threading
-import warnings
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.graphs.networks import random_network, sparse_
+from tests.graphs.networks import Residual, random_network, sparse_
 from torch import nn
 
 import sparsemend as sm
 from sparsemend.graphs import trace
 from sparsemend.runtime import instruction_sets, prepare, prepared
+from sparsemend.runtime.lowering import LAYOUTS
 from sparsemend.runtime.planning import plan
 from sparsemend.runtime.prepared import _Kernels
 from sparsemend.runtime.steps import library
@@ -21,11 +21,11 @@ from sparsemend.runtime.steps import library
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
-def run_with(model, x, *, instructions, lanes=None, threads=1):
+def run_with(model, x, *, instructions, layout="batches", threads=1):
     """The kernels' outputs in one layout, whether or not that is the fastest."""
     graph = trace(model, x).graph
     kernels = library(instructions)
-    made = plan(graph, graph.shapes([x]), kernels, kernels.lanes if lanes is None else lanes)
+    made = plan(graph, graph.shapes([x]), kernels, layout)
     run = _Kernels(graph, made, kernels, threads)
     first, again = run([x])[0], run([x.clone()])[0]
     torch.testing.assert_close(
@@ -42,19 +42,56 @@ def assert_close(output, expected):
 @given(
     st.integers(0, 10**6),
     st.sampled_from(instruction_sets() or ["none"]),
-    st.booleans(),
+    st.sampled_from(LAYOUTS),
     st.sampled_from([None, 3, 9]),
     st.sampled_from([1, 3]),
 )
-def test_kernels_compute_what_networks_do(seed, instructions, planes, batch, threads):
+def test_kernels_compute_what_networks_do(seed, instructions, layout, batch, threads):
     model, x = random_network(seed)
     if batch is not None:
         x = torch.randn(batch, *x.shape[1:])
     with torch.no_grad():
         expected = model(x)
-    lanes = 1 if planes else None
-    output, _ = run_with(model, x, instructions=instructions, lanes=lanes, threads=threads)
+    output, _ = run_with(model, x, instructions=instructions, layout=layout, threads=threads)
     assert_close(output, expected)
+
+
+@settings(max_examples=15)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(instruction_sets() or ["none"]),
+    st.sampled_from([(8, 8), (16, 8), (12, 16)]),
+    st.sampled_from([1, 3]),
+)
+def test_images_that_can_be_cut_into_blocks(seed, instructions, size, threads):
+    model, x = random_network(seed, size=size)
+    with torch.no_grad():
+        expected = model(x)
+    output, _ = run_with(model, x, instructions=instructions, layout="blocks", threads=threads)
+    assert_close(output, expected)
+
+
+@pytest.mark.parametrize("layout", ["planes", "blocks"])
+@pytest.mark.parametrize("shape", [(4, 6), (17, 6), (1, 1, 6), (2, 7, 6), (2, 3, 5, 6)])
+def test_linear_layers_on_any_leading_dimensions(shape, layout):
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 40), nn.GELU(), Residual(nn.Linear(40, 40), nn.ReLU()), nn.Linear(40, 5),
+              nn.Softmax(-1)]  # fmt: skip
+    model, x = sparse_(nn.Sequential(*layers), 0.3), torch.randn(shape)
+    for instructions in instruction_sets():
+        output, run = run_with(model, x, instructions=instructions, layout=layout)
+        with torch.no_grad():
+            assert_close(output, model(x))
+        assert run.foreign == ()
+        assert [choice.layer for choice in run.choices] == ["0", "2.branch", "3"]
+
+
+def test_maxima_of_blocks_do_not_see_padding():
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 2, 3, padding=1))
+    x = torch.randn(1, 1, 16, 16) - 30  # zeros would be the largest
+    output, _ = run_with(model.eval(), x, instructions=None, layout="blocks")
+    with torch.no_grad():
+        assert_close(output, model(x))
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -75,13 +112,13 @@ def test_built_in_networks(name, batch):
 @pytest.mark.parametrize("activation", [nn.GELU(), nn.GELU("tanh"), nn.Tanh(), nn.SiLU(),
                                         nn.Sigmoid(), nn.Hardsigmoid(), nn.Hardswish(),
                                         nn.ReLU6(), nn.ReLU()])  # fmt: skip
-@pytest.mark.parametrize("lanes", [1, None])
-def test_activations_everywhere(activation, lanes):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_activations_everywhere(activation, layout):
     x = torch.linspace(-60, 60, 4 * 3 * 20).view(4, 3, 4, 5)
     model = nn.Sequential(nn.BatchNorm2d(3), activation).eval()
     expected = model(x)
     for instructions in instruction_sets():
-        output, _ = run_with(model, x, instructions=instructions, lanes=lanes)
+        output, _ = run_with(model, x, instructions=instructions, layout=layout)
         torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -89,10 +126,11 @@ def test_nan_stays_nan():
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.MaxPool2d(2)).eval()
     x = torch.ones(1, 1, 4, 4)
     x[0, 0, 0, 0] = torch.nan
-    output, _ = run_with(model, x, instructions=instruction_sets()[0], lanes=1)
+    output, _ = run_with(model, x, instructions=instruction_sets()[0], layout="planes")
     assert torch.equal(output.isnan(), model(x).isnan())
     # Nor does it spread to the next call.
-    assert not run_with(model, torch.ones(1, 1, 4, 4), instructions=None, lanes=1)[0].isnan().any()
+    output, _ = run_with(model, torch.ones(1, 1, 4, 4), instructions=None, layout="planes")
+    assert not output.isnan().any()
 
 
 def test_padding_is_zero_in_buffers_that_are_used_again():
@@ -100,9 +138,9 @@ def test_padding_is_zero_in_buffers_that_are_used_again():
     layers = [nn.Conv2d(2, 2, 3, padding=1) for _ in range(6)]
     model = nn.Sequential(*(part for each in layers for part in (each, nn.Sigmoid()))).eval()
     x = torch.randn(2, 2, 7, 7)
-    output, run = run_with(model, x, instructions=None, lanes=1)
+    output, run = run_with(model, x, instructions=None, layout="planes")
     assert_close(output, model(x).detach())
-    _, alone = run_with(model[:2], x, instructions=None, lanes=1)
+    _, alone = run_with(model[:2], x, instructions=None, layout="planes")
     arenas = [each._plan.arena.nbytes for each in (run, alone)]
     assert arenas[0] < 2 * arenas[1]
 
@@ -155,9 +193,10 @@ def test_a_transformer_runs():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     model, x = sparse_(layer, 0.3), torch.randn(2, 5, 8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sm.SparsemendWarning)
+    with pytest.warns(sm.SparsemendWarning, match="^PyTorch runs .*native_layer_norm") as caught:
         fast = prepare(model, x)
+    assert len(caught) == 1
+    assert "linear" not in fast.foreign
     with torch.no_grad():
         assert_close(fast(x), model(x))
 

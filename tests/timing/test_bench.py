@@ -7,6 +7,7 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend.timing import engines, machine
+from sparsemend.timing.measuring import _take_turns
 
 FEW = ("pytorch", "sparsemend")
 
@@ -31,6 +32,21 @@ def test_engines_take_turns_and_are_compared(network):
     assert timing.to_dict()["milliseconds"] == timing.milliseconds
     for name in FEW:
         assert name in str(timing)
+
+
+def test_a_turn_begins_with_a_run_that_does_not_count():
+    clock, calls = [0.0], []
+
+    def engine(name):
+        def run():
+            calls.append(name)
+            clock[0] += 1 if len(calls) > 1 and calls[-2] == name else 100
+
+        return run
+
+    taken = _take_turns({"a": engine("a"), "b": engine("b")}, 1e-9, lambda: clock[0])
+    assert calls[:4] == ["a", "a", "b", "b"]
+    assert taken == {"a": [1, 1, 1], "b": [1, 1, 1]}
 
 
 def test_an_engine_that_fails_is_said_and_others_go_on(network, monkeypatch):

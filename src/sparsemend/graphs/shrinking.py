@@ -101,12 +101,14 @@ def _classes(graph: Graph, shapes: Mapping[str, Shape]) -> list[_Class]:
         if _passes(node, shapes):
             of(node.name).members.append(node)
             continue
-        if _mixes(node):
+        if _mixes(node, shapes):
             of(node.name).makers.append(node)
             of(node.inputs[0]).readers.append((node, node.inputs[0]))
             continue
         takers = consumers.get(node.name, [])
-        whole = isinstance(node.operation, Reshape) and len(shapes[node.name]) == 2
+        whole = isinstance(node.operation, Reshape) and (
+            len(shapes[node.inputs[0]]) == 4 and len(shapes[node.name]) == 2
+        )
         if whole and takers and all(isinstance(taker.operation, Linear) for taker in takers):
             before = of(node.inputs[0])
             before.flattened.append(node)
@@ -133,14 +135,18 @@ def _passes(node: Node, shapes: Mapping[str, Shape]) -> bool:
     if isinstance(node.operation, Reshape):
         before, after = shapes[node.inputs[0]], shapes[node.name]
         return before[:2] == after[:2] and set(before[2:] + after[2:]) <= {1}
+    rank = len(shapes[node.name])
+    if rank == 3:  # sequences [N, T, C], which linear layers make
+        return isinstance(node.operation, Activation | Add)
     kinds = Activation | Add | Affine | MaxPool | AveragePool | GlobalAverage
-    images = len(shapes[node.name]) in (2, 4)
-    return (isinstance(node.operation, kinds) and images) or _is_depthwise(node)
+    return (isinstance(node.operation, kinds) and rank in (2, 4)) or _is_depthwise(node)
 
 
-def _mixes(node: Node) -> bool:
+def _mixes(node: Node, shapes: Mapping[str, Shape]) -> bool:
     layer = node.operation
-    return isinstance(layer, Linear) or (isinstance(layer, Convolution) and layer.groups == 1)
+    if isinstance(layer, Linear):  # channels of [N, H, W, C] are not those of images
+        return len(shapes[node.name]) in (2, 3)
+    return isinstance(layer, Convolution) and layer.groups == 1
 
 
 def _columns(layer: Node, channels: int) -> Tensor:

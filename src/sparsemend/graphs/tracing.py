@@ -7,8 +7,10 @@ written. What is computed from parameters alone is a constant, such as a normali
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,8 +22,8 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, arguments, call, evaluation_mode
 from sparsemend.graphs.folding import fold
 from sparsemend.graphs.graph import Graph, Node, detached
-from sparsemend.graphs.operations import Item, Slot, Torch
-from sparsemend.graphs.reading import Call, Read, Value, read
+from sparsemend.graphs.operations import Item, Linear, Reshape, Slot, Torch
+from sparsemend.graphs.reading import Call, Read, Value, batch_free, read
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,22 @@ def trace(model: nn.Module, example: Batch) -> Traced:
     if wrong or not leaves:
         raise SparsemendError("the example has inputs that are no tensors", wrong, "tensors")
     recorder = _Recorder(model, leaves)
-    with evaluation_mode(model), recorder:
+    with evaluation_mode(model), _without_fused_attention(), recorder:
         output = call(model, example)
     outputs, out_spec = tree_flatten(output)
     graph = recorder.graph(leaves, outputs)
     return Traced(fold(graph), in_spec, out_spec)
+
+
+@contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    """PyTorch then calls the parts of its transformer layers, and not one operator for all."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @dataclass
@@ -111,6 +124,7 @@ class _Recorder(TorchDispatchMode):
         self.nodes: list[Node] = []
         self.constants: dict[str, Tensor] = {}
         self._constant: dict[int, str] = {}
+        self._same_rows: dict[str, Value] = {}  # matrix → the value whose rows it has
         self._inputs = [self._names.unique("input" if not i else f"input{i}")
                         for i in range(len(inputs))]  # fmt: skip
         for name, tensor in zip(self._inputs, inputs, strict=True):
@@ -163,16 +177,28 @@ class _Recorder(TorchDispatchMode):
 
     def _record(self, call_: Call, result: Any) -> None:
         found = read(call_, result)
+        if isinstance(found, Read) and isinstance(found.operation, Reshape):
+            before = self._same_rows.get(found.inputs[0].name or "")
+            if before is not None and before.shape == tuple(result.shape):
+                found = before
         if isinstance(found, Value):  # the same values again
             assert found.name is not None
             self._name(result, found.name)
             return
         if found is None:
             found = self._any(call_)
+        rows = None
+        if isinstance(found.operation, Linear):
+            rows = self._same_rows.get(found.inputs[0].name or "")
+            found = found if rows is None else replace(found, inputs=(rows,))
         inputs = tuple(map(self._input, found.inputs))
         name = self._names.unique(found.name or call_.target.split(".")[1].strip("_"))
         self.nodes.append(Node(name, found.operation, inputs))
-        if isinstance(result, Tensor):
+        if rows is not None:
+            self._name(result, self._matrix(Value((*rows.shape[:-1], result.shape[-1]), name)))
+        elif isinstance(result, Tensor):
+            if isinstance(found.operation, Reshape):
+                self._remember_rows(name, found.inputs[0], tuple(result.shape))
             self._name(result, name)
         elif isinstance(found.operation, Torch):
             for index, each in enumerate(result):
@@ -183,6 +209,27 @@ class _Recorder(TorchDispatchMode):
         else:  # of a pooling with indices or a BatchNorm the rest is not read
             self._name(result[0], name)
             self._alive.append(result)
+
+    # A linear layer on [N, T, C] is recorded as a reshape to rows, a product, and a reshape back.
+    # Here it is the layer on [N, T, C]; reshapes that nothing reads then go.
+
+    def _remember_rows(self, name: str, source: Value, shape: tuple[int, ...]) -> None:
+        """Note a reshape that makes rows [N * T, C] of [N, T, C]."""
+        before = source.shape
+        if len(shape) != 2 or len(before) < 3 or before[-1] != shape[1]:
+            return
+        # [N, 1, 1, C] is rather an image that is flattened.
+        if before[0] != shape[0] or (len(before) == 3 and shape[1] > 1):
+            self._same_rows[name] = source
+
+    def _matrix(self, value: Value) -> str:
+        """The name of [N, T, C] as rows [N * T, C]."""
+        assert value.name is not None
+        name = self._names.unique(f"{value.name} as rows")
+        matrix = (math.prod(value.shape[:-1]), value.shape[-1])
+        self.nodes.append(Node(name, Reshape(batch_free(value.shape, matrix)), (value.name,)))
+        self._same_rows[name] = value
+        return name
 
     def _any(self, call_: Call) -> Read:
         """The call of an operator that graphs have no operation for."""

@@ -1,10 +1,12 @@
 """How the values of a network lie in the arena.
 
-There are two layouts, told apart by their lanes; ``native/steps.h`` has them too. *Planes*, of one
-lane: vectors run along the positions of one image. What is right of a row is left of the next, so
-that one offset reaches a neighbour from anywhere. A stride-1 convolution maps flat positions to
-flat positions; its input and output have the same pitch. *Batches*, of the lanes of a vector:
-vectors run over images.
+There are three layouts; ``native/steps.h`` has them too. *Planes*, of one lane: vectors run along
+the positions of one image. What is right of a row is left of the next, so that one offset reaches a
+neighbour from anywhere. A stride-1 convolution maps flat positions to flat positions; its input and
+output have the same pitch. *Batches*, of the lanes of a vector: vectors run over images. *Blocks*,
+of the lanes of a vector too: an image is cut into as many blocks, and vectors run over these, so
+that neighbours are whole vectors away and vectors aligned. Margins of a block have copies of what
+is beside it in the next.
 """
 
 from __future__ import annotations
@@ -24,15 +26,19 @@ class Geometry:
     Attributes
     ----------
     lanes
-        Images that are side by side at every position.
+        Values that are side by side at every position: of images, or of blocks of one.
     channels, height, width
-        Of the value; positions of an image.
+        Of the value; positions of an image, or of a block of it.
     pitch
         Positions of a row.
     lead
         Zeros in front of every channel's first position.
     plane
         From a channel to the next.
+    grid
+        Rows and columns of blocks.
+    margin
+        Of a block: (rows, columns) in front of it and beyond it.
     """
 
     lanes: int
@@ -42,6 +48,8 @@ class Geometry:
     pitch: int
     lead: int
     plane: int
+    grid: tuple[int, int] = (1, 1)
+    margin: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
     @property
     def image(self) -> int:
@@ -51,8 +59,8 @@ class Geometry:
     @property
     def margins(self) -> tuple[int, ...]:
         """What buffers must have in common, so that zeros of one are zeros of the other."""
-        if self.plane == self.height * self.width * self.lanes:
-            return ()  # there are none
+        if self.grid != (1, 1) or self.plane == self.height * self.width * self.lanes:
+            return ()  # there are none, or they are filled each time
         return (self.lanes, self.height, self.width, self.pitch, self.lead, self.plane)
 
     def view(self, origin: int) -> View:
@@ -65,6 +73,8 @@ class Geometry:
             self.height,
             self.width,
             self.pitch,
+            self.lanes,
+            *self.grid,
         )
 
     @property
@@ -154,3 +164,17 @@ def batches(shape: tuple[int, int, int], needs: Needs, lanes: int) -> Geometry:
     if not (needs.before[0] or needs.before[1] or needs.beyond[0] or needs.beyond[1]):
         positions = height * pitch
     return Geometry(lanes, channels, height, width, pitch, lead * lanes, positions * lanes)
+
+
+def blocks(shape: tuple[int, int, int], needs: Needs, grid: tuple[int, int]) -> Geometry:
+    """Layout blocks of a value [C, H, W], whose H and W are those of a block."""
+    channels, height, width = shape
+    lanes = grid[0] * grid[1]
+    before, beyond = (needs.before[0], needs.left), (needs.beyond[0], max(0, needs.width - width))
+    pitch = before[1] + width + beyond[1]
+    lead = before[0] * pitch + before[1]
+    positions = (before[0] + height + beyond[0]) * pitch
+    return Geometry(
+        lanes, channels, height, width, pitch, lead * lanes, positions * lanes, grid,
+        (before, beyond),
+    )  # fmt: skip

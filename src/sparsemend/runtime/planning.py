@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sparsemend.execution.stopwatch import best_time
 from sparsemend.graphs import Graph
+from sparsemend.graphs.operations import Convolution
 from sparsemend.runtime.lowering import Layer, Program, Shape, lower
 from sparsemend.runtime.steps import Kind, Library, View
 from sparsemend.runtime.weights import Weights
@@ -68,19 +69,22 @@ class Plan:
         Zeros where no value lies.
     weights
         Kept weights and masks.
+    foreign
+        What PyTorch runs for want of a kernel, by name.
     """
 
     program: Program
     choices: tuple[Choice, ...]
     arena: NDArray[np.float32]
     weights: NDArray[np.uint8]
+    foreign: tuple[str, ...] = ()
 
 
 def plan(
     graph: Graph,
     shapes: Mapping[str, Shape],
     library: Library,
-    lanes: int,
+    layout: str,
     *,
     with_dense: bool = True,
 ) -> Plan:
@@ -94,13 +98,13 @@ def plan(
         Of all values.
     library
         The kernels.
-    lanes
-        1 for layout planes, else that of vectors.
+    layout
+        ``"planes"``, ``"blocks"`` or ``"batches"``.
     with_dense
         Whether PyTorch may run layers.
     """
     dense: dict[str, Choice] = {}
-    trial = lower(graph, shapes, lanes=lanes, vector=library.lanes)
+    trial = lower(graph, shapes, layout=layout, vector=library.lanes)
     chosen = _try_all(trial, library)
     for layer in trial.layers:
         density = chosen[layer.task.name].density
@@ -109,8 +113,9 @@ def plan(
             if seconds < _CLEARLY * chosen[layer.task.name].seconds:
                 name = layer.task.layer
                 dense[layer.task.name] = Choice(name, density, "dense", (0, 0), 0, seconds)
-    program = lower(graph, shapes, lanes=lanes, vector=library.lanes, dense=frozenset(dense))
-    return _planned(program, [layer.task.name for layer in trial.layers], chosen | dense)
+    program = lower(graph, shapes, layout=layout, vector=library.lanes, dense=frozenset(dense))
+    planned = _planned(program, [layer.task.name for layer in trial.layers], chosen | dense)
+    return replace(planned, foreign=trial.foreign_names)
 
 
 def plan_untried(graph: Graph, shapes: Mapping[str, Shape], *, vector: int, most: int) -> Plan:
@@ -125,12 +130,12 @@ def plan_untried(graph: Graph, shapes: Mapping[str, Shape], *, vector: int, most
     most
         Vectors that registers can hold as sums.
     """
-    program = lower(graph, shapes, lanes=1, vector=vector)
+    program = lower(graph, shapes, layout="planes", vector=vector)
     choices = {}
     for layer in program.layers:
         tile = (1, 1)
         if layer.step.kind == Kind.CONVOLUTION:
-            *_, tile = _tiles(layer.step.output, 1, vector, most)
+            *_, tile = _tiles(layer.step.output, vector, most)
         choices[layer.task.name] = Choice(layer.task.layer, _density(layer), "sparse", tile, 1, 0.0)
     return _planned(program, list(choices), choices)
 
@@ -164,7 +169,7 @@ def _try_all(program: Program, library: Library) -> dict[str, Choice]:
             layer.kept.store(step, blocks, weights)
             step.tile_rows, step.tile_columns = rows, columns
             room = weights.array()
-            seconds = library.time(step, arena.ctypes.data, room.ctypes.data, _REPEATS)
+            seconds = library.time(step, arena, room, _REPEATS)
             if best is None or seconds < best.seconds:
                 best = Choice(choice.layer, density, "sparse", choice.tile, blocks, seconds)
         assert best is not None
@@ -178,32 +183,36 @@ def _apply(layer: Layer, choice: Choice, weights: Weights) -> None:
 
 
 def _candidates(layer: Layer, library: Library) -> Iterator[tuple[int, int, int]]:
-    """Tiles and blocks to try: (rows, columns, blocks)."""
+    """Tiles and blocks of input channels to try: (rows, columns, blocks)."""
     step = layer.step
     if step.kind == Kind.LINEAR:
         yield 1, 1, 1
         return
     rows_kept = len(layer.kept.row) / max(len(layer.kept.bias), 1)
-    for rows, columns in _tiles(step.output, step.lanes, library.lanes, library.most):
+    most = int(rows_kept / _FEWEST)
+    for rows, columns in _tiles(step.output, library.lanes, library.most):
         yield rows, columns, 1
-        span = columns * library.lanes * 4 * (1 if step.lanes == 1 else step.stride_x)
-        if step.lanes == 1:
-            # Rows above and below are read too.
-            span += 2 * step.input.pitch * 4
-        else:
-            span *= (rows - 1) * step.stride_y + 3
-        wanted = -(-layer.kept.channels * span // _CACHE)
-        most = int(rows_kept / _FEWEST)
-        for blocks in {min(wanted, most), min(2 * wanted, most)}:
+        wanted = -(-layer.kept.channels * _read(layer, rows, columns, library.lanes) // _CACHE)
+        for blocks in sorted({min(wanted, most), min(2 * wanted, most)}):
             if blocks > 1:
                 yield rows, columns, blocks
 
 
-def _tiles(view: View, lanes: int, vector: int, most: int) -> Iterator[tuple[int, int]]:
+def _read(layer: Layer, rows: int, columns: int, vector: int) -> int:
+    """Bytes of an input channel that a tile reads."""
+    step, operation = layer.step, layer.task.operation
+    ky, kx = operation.weight.shape[2:] if isinstance(operation, Convolution) else (1, 1)
+    if step.output.lanes == 1:
+        return int(4 * (columns * vector + (ky - 1) * step.input.pitch))
+    height, width = (rows - 1) * step.stride_y + ky, (columns - 1) * step.stride_x + kx
+    return int(4 * vector * height * width)
+
+
+def _tiles(view: View, vector: int, most: int) -> Iterator[tuple[int, int]]:
     """Sizes of tiles that fill the registers and divide the image well."""
     height, width, pitch = int(view.height), int(view.width), int(view.pitch)
     widest = 16 if most >= 28 else 12
-    if lanes == 1:
+    if view.lanes == 1:
         vectors = -(-height * pitch // vector)
         for size in sorted({4, 6, 8, widest}):
             tiles = -(-vectors // size)

@@ -17,11 +17,10 @@ from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, arguments
 from sparsemend.execution.stopwatch import best_time
 from sparsemend.graphs import Graph, Traced, trace
-from sparsemend.graphs.operations import Torch
 from sparsemend.runtime.fusion import Task, fuse
-from sparsemend.runtime.lowering import Native
+from sparsemend.runtime.lowering import LAYOUTS, Native
 from sparsemend.runtime.planning import Choice, Plan, plan
-from sparsemend.runtime.steps import Library, Step, library
+from sparsemend.runtime.steps import Library, library
 
 _NO_LIBRARY = (
     "the kernels are not built, so that PyTorch runs everything: install a C compiler and run "
@@ -45,14 +44,14 @@ class Prepared:
     graph
         What is computed.
     layout
-        ``"planes"``, ``"batches"``, or ``"pytorch"`` where nothing was faster or the kernels are
-        not built.
+        ``"planes"``, ``"blocks"``, ``"batches"``, or ``"pytorch"`` where nothing was faster or the
+        kernels are not built.
     instructions
         Instruction set in use; empty without the kernels.
     choices
         What was chosen for every layer.
     foreign
-        Functions that PyTorch runs for want of an operation, by name.
+        What PyTorch runs for want of a kernel, by name.
     """
 
     def __init__(self, traced: Traced, shapes: Mapping[str, tuple[int, ...]], run: _Run) -> None:
@@ -60,17 +59,17 @@ class Prepared:
         self.layout: str = run.layout
         self.instructions: str = run.instructions
         self.choices: tuple[Choice, ...] = run.choices
-        self.foreign: tuple[str, ...] = _foreign(traced.graph)
+        self.foreign: tuple[str, ...] = run.foreign
         self._traced = traced
         self._run = run
         self._inputs = {name: shapes[name] for name in traced.graph.inputs}
         # One tensor in and one out need no trees, which take longer than a small network.
         self._is_plain = (traced.inputs, traced.outputs) == _PLAIN
+        self._first = next(iter(self._inputs.items()))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._is_plain and len(args) == 1 and not kwargs:
-            (expected,) = self._inputs.items()
-            return self._run([self._checked(args[0], expected)])[0]
+            return self._run((self._checked(args[0], self._first),))[0]
         leaves, spec = tree_flatten((args, kwargs))
         if spec != self._traced.inputs:
             raise SparsemendError(
@@ -83,14 +82,14 @@ class Prepared:
 
     def _checked(self, value: Any, expected: tuple[str, tuple[int, ...]]) -> Tensor:
         name, shape = expected
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        if not isinstance(value, Tensor) or value.shape != shape:
             given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise SparsemendError(
                 f"{name} has another shape", given, str(shape),
                 "prepare the network for an example of that shape",
             )  # fmt: skip
-        if value.dtype == torch.float32 and value.device.type == "cpu" and not value.requires_grad:
-            return value.contiguous()
+        if value.dtype is torch.float32 and value.is_cpu and not value.requires_grad:
+            return value if value.is_contiguous() else value.contiguous()
         plain = value.detach().cpu()
         return (plain.float() if plain.is_floating_point() else plain).contiguous()
 
@@ -147,7 +146,7 @@ def prepare(
     Warns
     -----
     SparsemendWarning
-        Once: functions that PyTorch runs, by name, and if the kernels are not built.
+        Once: what PyTorch runs for want of a kernel, by name, and if the kernels are not built.
 
     Examples
     --------
@@ -168,14 +167,13 @@ def prepare_traced(
     leaves, _ = tree_flatten(arguments(example))
     inputs = [leaf.detach().cpu().contiguous() for leaf in leaves]
     shapes = traced.graph.shapes(inputs)
-    foreign = _foreign(traced.graph)
-    if foreign:
-        warnings.warn(SparsemendWarning(f"PyTorch runs {', '.join(foreign)}"), stacklevel=3)
     kernels = library(instructions)
     if kernels is None:
         warnings.warn(SparsemendWarning(_NO_LIBRARY), stacklevel=3)
         return Prepared(traced, shapes, _Run(traced.graph))
     run = _fastest(traced.graph, shapes, inputs, kernels, threads)
+    if run.foreign:
+        warnings.warn(SparsemendWarning(f"PyTorch runs {', '.join(run.foreign)}"), stacklevel=3)
     return Prepared(traced, shapes, run)
 
 
@@ -189,17 +187,12 @@ def _fastest(
     """Of the layouts, and of PyTorch alone, what runs the whole network fastest."""
     batch = inputs[0].shape[0] if inputs[0].dim() else 1
     # Lanes beyond the batch are computed for nothing.
-    layouts = [1] if 2 * batch < kernels.lanes else [1, kernels.lanes]
-    runs: list[_Run] = [_Run(graph)]
-    for lanes in layouts:
-        runs.append(_Kernels(graph, plan(graph, shapes, kernels, lanes), kernels, threads))
+    layouts = [each for each in LAYOUTS if each != "batches" or 2 * batch >= kernels.lanes]
+    runs: list[_Run] = []
+    for layout in layouts:
+        runs.append(_Kernels(graph, plan(graph, shapes, kernels, layout), kernels, threads))
+    runs.append(_Run(graph, runs[0].foreign))
     return min(runs, key=lambda run: best_time(lambda: run(inputs), _REPEATS))
-
-
-def _foreign(graph: Graph) -> tuple[str, ...]:
-    """What graphs have no operation for."""
-    targets = [node.operation.target for node in graph if isinstance(node.operation, Torch)]
-    return tuple(dict.fromkeys(targets))
 
 
 class _Run:
@@ -210,9 +203,10 @@ class _Run:
     choices: tuple[Choice, ...] = ()
     memory = 0
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, foreign: tuple[str, ...] = ()) -> None:
         self._graph = graph
         self._tasks: Sequence[Task] = fuse(graph)
+        self.foreign = foreign
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Any]:
         values = {**self._graph.constants, **dict(zip(self._graph.inputs, inputs, strict=True))}
@@ -228,43 +222,48 @@ class _Kernels(_Run):
     def __init__(self, graph: Graph, plan_: Plan, kernels: Library, threads: int) -> None:
         self._graph, self._plan, self._kernels, self._threads = graph, plan_, kernels, threads
         program = plan_.program
-        self.layout = "planes" if program.lanes == 1 else "batches"
+        self.layout = program.layout
         self.instructions = kernels.instructions
         self.choices = plan_.choices
+        self.foreign = plan_.foreign
         self.memory = plan_.arena.nbytes + plan_.weights.nbytes
         self._outside = (ctypes.c_void_p * max(len(program.slots), 1))()
         self._lock = threading.Lock()
+        self._inputs, self._outputs = tuple(graph.inputs), graph.outputs
         self._stages: list[Callable[[dict[str, Any]], None]] = [
             self._steps(stage) if isinstance(stage, Native) else _Foreign(stage)
             for stage in program.stages
         ]
 
     def _steps(self, native: Native) -> Callable[[dict[str, Any]], None]:
-        steps = (Step * len(native.steps))(*native.steps)
         slots, shapes = self._plan.program.slots, self._plan.program.shapes
         loads = [(name, slots[name]) for name in native.loads]
         stores = [(name, slots[name], shapes[name]) for name in native.stores]
-        arena, weights = self._plan.arena.ctypes.data, self._plan.weights.ctypes.data
+        outside, plan_, empty = self._outside, self._plan, torch.empty
+        runner = self._kernels.runner(
+            native.steps, plan_.arena, plan_.weights, outside, self._threads
+        )
 
         def run(values: dict[str, Any]) -> None:
-            held = []  # contiguous copies live until the kernels have read them
             for name, slot in loads:
-                tensor = values[name].contiguous()
-                held.append(tensor)
-                self._outside[slot] = tensor.data_ptr()
+                tensor = values[name]
+                if not tensor.is_contiguous():
+                    tensor = values[name] = tensor.contiguous()
+                outside[slot] = tensor.data_ptr()
             for name, slot, shape in stores:
-                values[name] = torch.empty(shape)
-                self._outside[slot] = values[name].data_ptr()
-            self._kernels.run(steps, arena, weights, self._outside, self._threads)
+                tensor = values[name] = empty(*shape)
+                outside[slot] = tensor.data_ptr()
+            runner()
 
         return run
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Any]:
-        values = {**self._graph.constants, **dict(zip(self._graph.inputs, inputs, strict=True))}
+        values: dict[str, Any] = dict(zip(self._inputs, inputs, strict=True))
+        values |= self._graph.constants
         with self._lock:
             for stage in self._stages:
                 stage(values)
-        return [values[name] for name in self._graph.outputs]
+        return [values[name] for name in self._outputs]
 
 
 class _Foreign:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sparsemend.errors import SparsemendError
 from sparsemend.runtime.build import LIBRARY
 
-_VERSION = 1
+_VERSION = 2
 INSTRUCTIONS = "SPARSEMEND_INSTRUCTIONS"
 """Environment variable: the instruction set to use instead of the best."""
 
@@ -31,6 +34,7 @@ class Kind(IntEnum):
     SOFTMAX = 8
     LOAD = 9
     STORE = 10
+    MARGINS = 11
 
 
 ACTIVATION_CODES: Mapping[str | None, int] = {
@@ -57,7 +61,7 @@ class View(ctypes.Structure):
 
     _fields_ = (
         *_fields(ctypes.c_int64, "origin image channel"),
-        *_fields(ctypes.c_int32, "channels height width pitch"),
+        *_fields(ctypes.c_int32, "channels height width pitch lanes lanes_y lanes_x"),
     )
 
 
@@ -65,12 +69,27 @@ class Step(ctypes.Structure):
     """``struct step``."""
 
     _fields_ = (
-        *_fields(ctypes.c_int32, "kind lanes images batch activation added"),
+        *_fields(ctypes.c_int32, "kind images batch activation added"),
         *_fields(View, "input output other"),
         *_fields(ctypes.c_int32, "tile_rows tile_columns blocks stride_y stride_x"),
         *_fields(ctypes.c_int32, "kernel_y kernel_x pad_y pad_x dilation_y dilation_x"),
-        *_fields(ctypes.c_int32, "count_padding external"),
-        *_fields(ctypes.c_int64, "phases nonzeros rows bias mask"),
+        *_fields(ctypes.c_int32, "run_count count_padding"),
+        ("fill", ctypes.c_float),
+        ("external", ctypes.c_int32),
+        *_fields(ctypes.c_int64, "outside_image outside_channel outside_row outside_column"),
+        *_fields(ctypes.c_int64, "phases nonzeros rows bias mask runs"),
+    )
+
+
+class _Program(ctypes.Structure):
+    """``struct program``."""
+
+    _fields_ = (
+        ("set", ctypes.c_void_p),
+        ("steps", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        *_fields(ctypes.c_void_p, "arena weights outside"),
+        ("threads", ctypes.c_int32),
     )
 
 
@@ -90,28 +109,45 @@ class Library:
     def __init__(self, handle: Any, instructions: str) -> None:
         self._handle = handle
         self.instructions = instructions
-        self._name = instructions.encode()
-        self.lanes: int = handle.sparsemend_lanes(self._name)
-        self.most: int = handle.sparsemend_most(self._name)
+        name = instructions.encode()
+        self._set: int = handle.sparsemend_find(name)
+        self.lanes: int = handle.sparsemend_lanes(name)
+        self.most: int = handle.sparsemend_most(name)
 
-    def run(
-        self,
-        steps: ctypes.Array[Step],
-        arena: int,
-        weights: int,
-        outside: ctypes.Array[ctypes.c_void_p],
-        threads: int,
-    ) -> None:
-        """Run steps; ``arena`` and ``weights`` are addresses."""
-        self._handle.sparsemend_run(self._name, steps, len(steps), arena, weights, outside, threads)
-
-    def time(self, step: Step, arena: int, weights: int, repeats: int) -> float:
+    def time(
+        self, step: Step, arena: NDArray[np.float32], weights: NDArray[np.uint8], repeats: int
+    ) -> float:
         """The shortest of some runs of one step in the arena, seconds."""
-        outside = (ctypes.c_void_p * 1)()
-        steps = (Step * 1)(step)
-        return float(
-            self._handle.sparsemend_time(self._name, steps, 1, arena, weights, outside, repeats)
-        )
+        runner = self.runner([step], arena, weights, (ctypes.c_void_p * 1)())
+        return float(self._handle.sparsemend_time(runner.address, repeats))
+
+    def runner(
+        self,
+        steps: Sequence[Step],
+        arena: NDArray[np.float32],
+        weights: NDArray[np.uint8],
+        outside: ctypes.Array[ctypes.c_void_p],
+        threads: int = 1,
+    ) -> Runner:
+        """What runs steps on the tensors whose addresses are then in ``outside``."""
+        array = (Step * len(steps))(*steps)
+        program = _Program(
+            self._set, ctypes.addressof(array), len(steps), arena.ctypes.data, weights.ctypes.data,
+            ctypes.addressof(outside), threads,
+        )  # fmt: skip
+        return Runner(self._handle.sparsemend_run, program, (array, arena, weights, outside))
+
+
+class Runner:
+    """Steps with their memory, ready to be run by one call."""
+
+    def __init__(self, run: Callable[[int], None], program: _Program, memory: tuple[Any, ...]):
+        self._run = run
+        self._held = (program, memory)
+        self.address = ctypes.addressof(program)
+
+    def __call__(self) -> None:
+        self._run(self.address)
 
 
 @functools.cache
@@ -130,18 +166,10 @@ def _handle() -> Any:
         return None
     handle.sparsemend_instructions.restype = ctypes.c_char_p
     handle.sparsemend_time.restype = ctypes.c_double
-    pointer = ctypes.c_void_p
-    arguments: list[Any] = [
-        ctypes.c_char_p,
-        pointer,
-        ctypes.c_int64,
-        pointer,
-        pointer,
-        pointer,
-        ctypes.c_int,
-    ]
-    handle.sparsemend_run.argtypes = arguments
-    handle.sparsemend_time.argtypes = arguments
+    handle.sparsemend_find.restype = ctypes.c_void_p
+    handle.sparsemend_run.argtypes = [ctypes.c_void_p]
+    handle.sparsemend_run.restype = None
+    handle.sparsemend_time.argtypes = [ctypes.c_void_p, ctypes.c_int]
     return handle
 
 

@@ -142,3 +142,32 @@ def mask(geometry: Geometry, vector: int) -> NDArray[np.int32] | None:
     row, column = np.divmod(positions, geometry.pitch)
     inside = (row < geometry.height) & (column < geometry.width)
     return None if inside.all() else -inside.astype(np.int32)
+
+
+def margin_runs(geometry: Geometry) -> NDArray[np.int32]:
+    """Layout blocks: the runs of vectors that fill the margins of a block [runs, 3 + lanes].
+
+    Each is where it is, where its values are, how many vectors, and which lanes get values, as
+    ``native/steps.h`` says. What is in a margin of one block lies in another one, a few blocks down
+    and to the right, and so as many lanes apart.
+    """
+    lanes = np.arange(geometry.lanes)
+    lane_y, lane_x = np.divmod(lanes, geometry.grid[1])
+    (top, left), (bottom, right) = geometry.margin
+    starts = [*range(-left, 0), 0, *range(geometry.width, geometry.width + right)]
+    runs = []
+    for y in range(-top, geometry.height + bottom):
+        down, row = divmod(y, geometry.height)
+        for x in starts:
+            across, column = divmod(x, geometry.width)
+            if down == across == 0:
+                continue
+            to = (y * geometry.pitch + x) * geometry.lanes
+            source = (row * geometry.pitch + column) * geometry.lanes
+            vectors = geometry.width if across == 0 else 1
+            inside = (lane_y + down >= 0) & (lane_y + down < geometry.grid[0])
+            inside &= (lane_x + across >= 0) & (lane_x + across < geometry.grid[1])
+            if inside.any():
+                source += down * geometry.grid[1] + across
+            runs.append([to, source, vectors, *-inside.astype(int)])
+    return np.array(runs, "<i4")

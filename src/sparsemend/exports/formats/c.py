@@ -149,10 +149,9 @@ def _files(graph: Graph, inputs: list[Tensor], name: str) -> dict[str, str]:
     made = _plan(graph, inputs)
     program = made.program
     if program.foreign:
-        layers = ", ".join(str(getattr(task.operation, "target", task.operation.label))
-                           for task in program.foreign)  # fmt: skip
+        names = ", ".join(program.foreign_names) or "reshape"
         raise SparsemendError(
-            f"the C export has no code for what PyTorch runs in this network: {layers}",
+            f"the C export has no code for what PyTorch runs in this network: {names}",
             fix="export it as packed or onnx",
         )
     stages = [stage for stage in program.stages if isinstance(stage, Native)]
@@ -189,7 +188,7 @@ def _plan(graph: Graph, inputs: list[Tensor]) -> Plan:
     for name in instruction_sets():
         kernels = library(name)
         if kernels is not None and kernels.lanes == _VECTOR:
-            return plan(graph, shapes, kernels, 1, with_dense=False)
+            return plan(graph, shapes, kernels, "planes", with_dense=False)
     return plan_untried(graph, shapes, vector=_VECTOR, most=_MOST)
 
 

@@ -60,14 +60,19 @@ INLINE VEC NAME(one_plus_erf)(VEC x) {
              0.254829592f) * t * NAME(exp)(-a * a);
     return NAME(choose)(z < 0, p, 2.0f - p);
 }
-/* Every other float, from p. */
-INLINE VEC NAME(even)(const float *p) {
-    const VEC a = NAME(load)(p), b = NAME(load)(p + LANES);
+/* Every other float, from p and from p + 1. */
 #if LANES == 16
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#define EVERY_OTHER(a, b, i) __builtin_shufflevector(a, b, i, i + 2, i + 4, i + 6, i + 8, i + 10, \
+    i + 12, i + 14, i + 16, i + 18, i + 20, i + 22, i + 24, i + 26, i + 28, i + 30)
 #else
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#define EVERY_OTHER(a, b, i) \
+    __builtin_shufflevector(a, b, i, i + 2, i + 4, i + 6, i + 8, i + 10, i + 12, i + 14)
 #endif
+INLINE VEC NAME(even)(const float *p) {
+    return EVERY_OTHER(NAME(load)(p), NAME(load)(p + LANES), 0);
+}
+INLINE VEC NAME(odd)(const float *p) {
+    return EVERY_OTHER(NAME(load)(p), NAME(load)(p + LANES), 1);
 }
 INLINE VEC NAME(activate)(VEC v, int32_t activation) {
     switch (activation) {
@@ -233,7 +238,7 @@ INLINE void NAME(part)(int64_t total, int thread, int threads, int64_t *from, in
 TARGET static void NAME(convolve)(const struct step *s, const char *weights, const float *in,
                                   float *out, const float *added, int rows, int columns,
                                   int first_vector, int from, int to) {
-    const int apart = s->lanes == 1 ? 1 : s->stride_x;
+    const int lanes = s->out.lanes, apart = lanes == 1 ? 1 : s->stride_x;
     int step_rows = rows, step_columns = columns;
     NAME(kernel) kernel = apart <= 2 ? NAME(kernels)[rows][columns][apart - 1] : 0;
     if (!kernel) {
@@ -244,9 +249,9 @@ TARGET static void NAME(convolve)(const struct step *s, const char *weights, con
     struct NAME(place) at = {
         .kept = (const struct nonzero *)(weights + s->nonzeros),
         .bias = (const float *)(weights + s->bias),
-        .in_row = (ptrdiff_t)s->stride_y * s->in.pitch * s->lanes * 4,
-        .out_row = (ptrdiff_t)s->out.pitch * s->lanes * 4,
-        .added_row = (ptrdiff_t)s->other.pitch * s->lanes * 4,
+        .in_row = (ptrdiff_t)s->stride_y * s->in.pitch * lanes * 4,
+        .out_row = (ptrdiff_t)s->out.pitch * lanes * 4,
+        .added_row = (ptrdiff_t)s->other.pitch * lanes * 4,
         .out_channel = s->out.channel * 4,
         .added_channel = s->other.channel * 4,
         .from = from,
@@ -270,7 +275,7 @@ TARGET static void NAME(convolve)(const struct step *s, const char *weights, con
 
 TARGET static void NAME(convolution)(const struct step *s, float *arena, const char *weights,
                                      int thread, int threads) {
-    const int planes = s->lanes == 1;
+    const int planes = s->out.lanes == 1;
     const int32_t vectors = planes ? NAME(vectors)(s->out.height * s->out.pitch) : s->out.width;
     const int32_t height = planes ? 1 : s->out.height;
     const int32_t across = (vectors + s->tile_columns - 1) / s->tile_columns;
@@ -330,38 +335,38 @@ TARGET static void NAME(linear)(const struct step *s, float *arena, const char *
     }
 }
 
+/* One row of an image into rows of its `sx` phases, `apart` floats from each other. */
+INLINE void NAME(split_row)(const float *row, float *out, int64_t apart, int32_t sx, int32_t given,
+                            int32_t whole) {
+    int32_t x = 0;
+    if (sx == 2)
+        for (; 2 * x + 2 * LANES <= given; x += LANES) {
+            NAME(store)(out + x, NAME(even)(row + 2 * x));
+            NAME(store)(out + apart + x, NAME(odd)(row + 2 * x));
+        }
+    for (; x < whole; x++)
+        for (int32_t j = 0; j < sx; j++) out[j * apart + x] = sx * x + j < given ? row[sx * x + j] : 0;
+}
+
 TARGET static void NAME(phases)(const struct step *s, float *arena, int thread, int threads) {
     const int32_t sy = s->stride_y, sx = s->stride_x;
+    const struct view in = s->in, out = s->out;
     int64_t task, last;
-    NAME(part)((int64_t)s->images * s->out.channels, thread, threads, &task, &last);
+    NAME(part)((int64_t)s->images * in.channels * sy, thread, threads, &task, &last);
     for (; task < last; task++) {
-        const int64_t image = task / s->out.channels, c = task % s->out.channels;
-        const int32_t phase = (int32_t)(c % (sy * sx)), i = phase / sx, j = phase % sx;
-        if (!(s->phases >> (phase < 63 ? phase : 63) & 1)) continue;
-        const float *in = arena + s->in.origin + image * s->in.image + c / (sy * sx) * s->in.channel;
-        float *out = arena + s->out.origin + image * s->out.image + c * s->out.channel;
-        /* Kept in registers: what is written might, for all that compilers know, be the step. */
-        const int32_t height = s->out.height, whole = s->out.width, given = s->in.height;
-        const int32_t width = (s->in.width - j + sx - 1) / sx;
-        const int64_t out_row = s->out.pitch, in_row = (int64_t)sy * s->in.pitch;
-        const float *row = in + (int64_t)i * s->in.pitch + j;
-        for (int32_t y = 0; y < height; y++, out += out_row, row += in_row) {
-            int32_t x = 0;
-            if (i + y * sy < given) {
-                if (sx == 2)
-                    for (; x + LANES <= width; x += LANES)
-                        NAME(store)(out + x, NAME(even)(row + 2 * x));
-                for (; x < width; x++) out[x] = row[sx * x];
-            }
-            for (; x < whole; x++) out[x] = 0;
-        }
+        const int64_t image = task / sy / in.channels, c = task / sy % in.channels, i = task % sy;
+        if (!(s->phases >> i & 1)) continue;
+        const float *row = arena + in.origin + image * in.image + c * in.channel + i * in.pitch;
+        float *to = arena + out.origin + image * out.image + (c * sy + i) * sx * out.channel;
+        for (int32_t y = 0; y < out.height; y++, row += (int64_t)sy * in.pitch, to += out.pitch)
+            NAME(split_row)(row, to, out.channel, sx, i + y * sy < in.height ? in.width : 0, out.width);
     }
 }
 
 /* Elementwise: layout planes is one run of vectors, layout batches one for every row. */
 TARGET static void NAME(activation)(const struct step *s, float *arena, const char *weights,
                                     int thread, int threads) {
-    const int planes = s->lanes == 1;
+    const int planes = s->out.lanes == 1;
     const int32_t rows = planes ? 1 : s->out.height;
     const int32_t vectors = planes ? NAME(vectors)(s->out.height * s->out.pitch) : s->out.width;
     const IVEC *mask = s->mask < 0 ? 0 : (const IVEC *)(weights + s->mask);
@@ -383,23 +388,64 @@ TARGET static void NAME(activation)(const struct step *s, float *arena, const ch
     }
 }
 
+/* Where a row and column of an image lies in a view, counted from the image's first. */
+INLINE int64_t NAME(place_of)(const struct view *v, int32_t y, int32_t x) {
+    const int32_t lane = y / v->height * v->lanes_x + x / v->width;
+    return ((int64_t)(y % v->height) * v->pitch + x % v->width) * v->lanes + lane;
+}
+
 TARGET static void NAME(copy)(const struct step *s, float *arena, int thread, int threads) {
+    const struct view in = s->in, out = s->out;
+    const int alike = in.lanes == out.lanes && in.lanes_y == out.lanes_y && in.lanes_x == out.lanes_x;
     int64_t task, last;
-    NAME(part)((int64_t)s->images * s->in.channels, thread, threads, &task, &last);
+    NAME(part)((int64_t)s->images * in.channels, thread, threads, &task, &last);
     for (; task < last; task++) {
-        const int64_t image = task / s->in.channels, c = task % s->in.channels;
-        const float *in = arena + s->in.origin + image * s->in.image + c * s->in.channel;
-        float *out = arena + s->out.origin + image * s->out.image + c * s->out.channel;
-        for (int32_t y = 0; y < s->in.height; y++)
-            memcpy(out + (int64_t)y * s->out.pitch * s->lanes, in + (int64_t)y * s->in.pitch * s->lanes,
-                   (size_t)s->in.width * s->lanes * 4);
+        const int64_t image = task / in.channels, c = task % in.channels;
+        const float *from = arena + in.origin + image * in.image + c * in.channel;
+        float *to = arena + out.origin + image * out.image + c * out.channel;
+        if (alike)
+            for (int32_t y = 0; y < in.height; y++)
+                memcpy(to + (int64_t)y * out.pitch * in.lanes, from + (int64_t)y * in.pitch * in.lanes,
+                       (size_t)in.width * in.lanes * 4);
+        else /* runs of positions that are in one row of one block of either */
+            for (int32_t y = 0; y < in.height * in.lanes_y; y++)
+                for (int32_t x = 0, n; x < in.width * in.lanes_x; x += n) {
+                    const float *a = from + NAME(place_of)(&in, y, x);
+                    float *b = to + NAME(place_of)(&out, y, x);
+                    n = in.width < out.width ? in.width : out.width;
+                    for (int32_t k = 0; k < n; k++) b[k * out.lanes] = a[k * in.lanes];
+                }
     }
 }
 
-/* Maxima or sums of windows; positions outside of the image do not count. */
+/* Layout blocks: margins of every lane get what the lanes beside, above and below have there. These
+ * are a few floats apart, so that one load from there moves all of them. */
+TARGET static void NAME(margins)(const struct step *s, float *arena, const char *weights, int thread,
+                                 int threads) {
+    const VEC fill = NAME(all)(s->fill);
+    const struct view v = s->out;
+    const int32_t count = s->run_count;
+    const int32_t *runs = (const int32_t *)(weights + s->runs);
+    int64_t task, last;
+    NAME(part)((int64_t)s->images * v.channels, thread, threads, &task, &last);
+    for (; task < last; task++) {
+        float *block = arena + v.origin + task / v.channels * v.image + task % v.channels * v.channel;
+        const int32_t *run = runs;
+        for (int32_t i = 0; i < count; i++, run += RUN + LANES) {
+            const IVEC inside = *(const IVEC *)(run + RUN);
+            float *to = block + run[RUN_TO];
+            const float *from = block + run[RUN_FROM];
+            for (int32_t n = run[RUN_VECTORS]; n > 0; n--, to += LANES, from += LANES)
+                NAME(store)(to, NAME(choose)(inside, NAME(load)(from), fill));
+        }
+    }
+}
+
+/* Maxima or sums of windows; positions outside of the image do not count. Layout blocks: they are in
+ * margins, such that they make no difference. */
 TARGET static void NAME(pool)(const struct step *s, float *arena, int thread, int threads) {
     const int most = s->kind == STEP_MAX_POOL;
-    const int32_t lanes = s->lanes;
+    const int32_t lanes = s->out.lanes, blocks = s->out.lanes_y * s->out.lanes_x > 1;
     int64_t task, last;
     NAME(part)((int64_t)s->images * s->out.channels, thread, threads, &task, &last);
     for (; task < last; task++) {
@@ -412,12 +458,13 @@ TARGET static void NAME(pool)(const struct step *s, float *arena, int thread, in
             for (int32_t x = 0; x < s->out.width * lanes; x++) out[x] = start;
             for (int32_t i = 0; i < s->kernel_y; i++) {
                 const int32_t row = y * s->stride_y + i * s->dilation_y - s->pad_y;
-                if (row < 0 || row >= s->in.height) continue;
+                if (!blocks && (row < 0 || row >= s->in.height)) continue;
                 for (int32_t j = 0; j < s->kernel_x; j++) {
                     const int32_t shift = j * s->dilation_x - s->pad_x, sx = s->stride_x;
                     int32_t from = shift < 0 ? (-shift + sx - 1) / sx : 0;
                     int32_t to = s->in.width - 1 - shift < 0 ? 0 : (s->in.width - 1 - shift) / sx + 1;
-                    if (to > s->out.width) to = s->out.width;
+                    if (to > s->out.width || blocks) to = s->out.width;
+                    if (blocks) from = 0;
                     const float *p = in + ((int64_t)row * s->in.pitch + shift) * lanes;
                     if (lanes == 1) {
                         if (most)
@@ -443,7 +490,9 @@ TARGET static void NAME(pool)(const struct step *s, float *arena, int thread, in
                 if (y1 > s->in.height + s->pad_y) y1 = s->in.height + s->pad_y;
                 if (x1 > s->in.width + s->pad_x) x1 = s->in.width + s->pad_x;
                 int32_t count = (y1 - y0) * (x1 - x0);
-                if (!s->count_padding) {
+                if (blocks) {
+                    count = s->kernel_y * s->kernel_x;
+                } else if (!s->count_padding) {
                     if (y0 < 0) y0 = 0;
                     if (x0 < 0) x0 = 0;
                     if (y1 > s->in.height) y1 = s->in.height;
@@ -457,22 +506,23 @@ TARGET static void NAME(pool)(const struct step *s, float *arena, int thread, in
 }
 
 TARGET static void NAME(global_average)(const struct step *s, float *arena, int thread, int threads) {
-    const float scale = 1.0f / (float)((int64_t)s->in.height * s->in.width);
+    const struct view in = s->in;
+    const float scale = 1.0f / (float)((int64_t)in.height * in.lanes_y * in.width * in.lanes_x);
     int64_t task, last;
-    NAME(part)((int64_t)s->images * s->in.channels, thread, threads, &task, &last);
+    NAME(part)((int64_t)s->images * in.channels, thread, threads, &task, &last);
     for (; task < last; task++) {
-        const int64_t image = task / s->in.channels, c = task % s->in.channels;
-        const float *in = arena + s->in.origin + image * s->in.image + c * s->in.channel;
+        const int64_t image = task / in.channels, c = task % in.channels;
+        const float *plane = arena + in.origin + image * in.image + c * in.channel;
         float *out = arena + s->out.origin + image * s->out.image + c * s->out.channel;
         VEC sum = {0};
         float rest = 0;
-        for (int32_t y = 0; y < s->in.height; y++) {
-            const float *row = in + (int64_t)y * s->in.pitch * s->lanes;
+        for (int32_t y = 0; y < in.height; y++) {
+            const float *row = plane + (int64_t)y * in.pitch * in.lanes;
             int32_t x = 0;
-            for (; x + LANES <= s->in.width * s->lanes; x += LANES) sum += NAME(load)(row + x);
-            for (; x < s->in.width * s->lanes; x++) rest += row[x]; /* layout planes only */
+            for (; x + LANES <= in.width * in.lanes; x += LANES) sum += NAME(load)(row + x);
+            for (; x < in.width * in.lanes; x++) rest += row[x]; /* layout planes only */
         }
-        if (s->lanes > 1) {
+        if (s->out.lanes > 1) {
             NAME(store)(out, sum * scale);
         } else {
             for (int l = 0; l < LANES; l++) rest += sum[l];
@@ -482,7 +532,7 @@ TARGET static void NAME(global_average)(const struct step *s, float *arena, int 
 }
 
 TARGET static void NAME(softmax)(const struct step *s, float *arena, int thread, int threads) {
-    const int32_t lanes = s->lanes;
+    const int32_t lanes = s->in.lanes;
     int64_t task, last;
     NAME(part)((int64_t)s->images * s->in.height * s->in.width * lanes, thread, threads, &task, &last);
     for (; task < last; task++) {
@@ -507,26 +557,41 @@ TARGET static void NAME(softmax)(const struct step *s, float *arena, int thread,
     }
 }
 
-/* Between the arena and a contiguous tensor [batch, C, H, W]. Lanes beyond the batch are zero. */
+/* Between the arena and a tensor of `batch` images. Lanes beyond the batch are zero. Channels are
+ * taken together, so that those of one position are read or written at once where they are side by
+ * side in the tensor. */
+#define TOGETHER 16
 TARGET static void NAME(exchange)(const struct step *s, float *arena, float *outside, int thread,
                                   int threads) {
     const int load = s->kind == STEP_LOAD;
-    const struct view *v = load ? &s->out : &s->in;
-    const int64_t plane = (int64_t)v->height * v->width;
+    const struct view v = load ? s->out : s->in;
+    const int64_t beside = s->outside_column, lanes = v.lanes, blocks = v.lanes_y * v.lanes_x;
+    const int32_t together = beside == 1 ? 1 : TOGETHER;
+    const int32_t groups = (v.channels + together - 1) / together;
     int64_t task, last;
-    NAME(part)((int64_t)s->images * v->channels, thread, threads, &task, &last);
+    NAME(part)((int64_t)s->images * groups, thread, threads, &task, &last);
     for (; task < last; task++) {
-        const int64_t image = task / v->channels, c = task % v->channels;
-        float *inside = arena + v->origin + image * v->image + c * v->channel;
-        for (int32_t l = 0; l < s->lanes; l++) {
-            const int64_t n = image * s->lanes + l;
-            float *tensor = outside + (n * v->channels + c) * plane;
-            for (int32_t y = 0; y < v->height; y++) {
-                float *a = inside + (int64_t)y * v->pitch * s->lanes + l, *b = tensor + (int64_t)y * v->width;
-                if (load)
-                    for (int32_t x = 0; x < v->width; x++) a[x * s->lanes] = n < s->batch ? b[x] : 0;
-                else if (n < s->batch)
-                    for (int32_t x = 0; x < v->width; x++) b[x] = a[x * s->lanes];
+        const int64_t image = task / groups, c = task % groups * together;
+        const int32_t channels = v.channels - c < together ? (int32_t)(v.channels - c) : together;
+        for (int64_t l = 0; l < lanes; l++) {
+            const int64_t n = image * (lanes / blocks) + l / blocks, block = l % blocks;
+            if (n >= s->batch && !load) continue;
+            for (int32_t y = 0; y < v.height; y++) {
+                float *a = arena + v.origin + image * v.image + c * v.channel + y * v.pitch * lanes + l;
+                float *b = outside + n * s->outside_image + c * s->outside_channel +
+                           (block / v.lanes_x * v.height + y) * s->outside_row +
+                           block % v.lanes_x * v.width * beside;
+                if (n >= s->batch) {
+                    for (int32_t k = 0; k < channels; k++)
+                        for (int32_t x = 0; x < v.width; x++) a[k * v.channel + x * lanes] = 0;
+                } else if (beside == 1) {
+                    if (load) for (int32_t x = 0; x < v.width; x++) a[x * lanes] = b[x];
+                    else for (int32_t x = 0; x < v.width; x++) b[x] = a[x * lanes];
+                } else {
+                    for (int32_t x = 0; x < v.width; x++, a += lanes, b += beside)
+                        if (load) for (int32_t k = 0; k < channels; k++) a[k * v.channel] = b[k];
+                        else for (int32_t k = 0; k < channels; k++) b[k] = a[k * v.channel];
+                }
             }
         }
     }
@@ -540,6 +605,7 @@ TARGET static void NAME(run_step)(const struct step *s, float *arena, const char
     case STEP_PHASES: NAME(phases)(s, arena, thread, threads); break;
     case STEP_ACTIVATION: NAME(activation)(s, arena, weights, thread, threads); break;
     case STEP_COPY: NAME(copy)(s, arena, thread, threads); break;
+    case STEP_MARGINS: NAME(margins)(s, arena, weights, thread, threads); break;
     case STEP_MAX_POOL:
     case STEP_AVERAGE_POOL: NAME(pool)(s, arena, thread, threads); break;
     case STEP_GLOBAL_AVERAGE: NAME(global_average)(s, arena, thread, threads); break;
@@ -556,6 +622,8 @@ TARGET static void NAME(run_step)(const struct step *s, float *arena, const char
 #undef INLINE
 #undef UNROLL
 #undef CHAINS
+#undef EVERY_OTHER
+#undef TOGETHER
 #undef KERNEL
 #undef KERNELS
 #undef PAIR

@@ -76,7 +76,7 @@ static int is_there(const char *name) {
 }
 
 /* Bump it with every change of struct step: the library refuses plans of another version. */
-int sparsemend_version(void) { return 1; }
+int sparsemend_version(void) { return 2; }
 int sparsemend_step_size(void) { return (int)sizeof(struct step); }
 
 /* Instruction sets of this machine, best first: the i-th one's name, NULL behind the last. */
@@ -95,14 +95,23 @@ static const struct instructions *find(const char *name) {
 int sparsemend_lanes(const char *name) { return find(name) ? find(name)->lanes : 0; }
 int sparsemend_most(const char *name) { return find(name) ? find(name)->most : 0; }
 
-struct job {
-    run_step run;
+/* What is to be run: steps with their memory. */
+struct program {
+    const struct instructions *set; /* of sparsemend_find */
     const struct step *steps;
     int64_t count;
     float *arena;
     const char *weights;
     float *const *outside;
-    int threads;
+    int32_t threads;
+};
+
+/* The instruction set of a name, NULL if it is not there. */
+const struct instructions *sparsemend_find(const char *name) { return find(name); }
+
+struct job {
+    const struct program *program;
+    int threads;        /* that there are */
     int go;             /* the number of threads is final */
     int waiting, round; /* of the barrier */
 };
@@ -129,22 +138,20 @@ static void *work(void *argument) {
     struct worker *self = argument;
     struct job *job = self->job;
     while (!__atomic_load_n(&job->go, __ATOMIC_ACQUIRE)) sched_yield();
-    for (int64_t i = 0; i < job->count; i++) {
-        job->run(job->steps + i, job->arena, job->weights, job->outside, self->thread, job->threads);
+    const struct program p = *job->program;
+    for (int64_t i = 0; i < p.count; i++) {
+        p.set->run(p.steps + i, p.arena, p.weights, p.outside, self->thread, job->threads);
         if (job->threads > 1) barrier(job);
     }
     return NULL;
 }
 
-/* Run steps on up to `threads` threads; 0 if the instruction set is not there. */
+/* Run a program on up to as many threads as it says. */
 #define MOST_THREADS 256
-int sparsemend_run(const char *instructions, const struct step *steps, int64_t count, float *arena,
-                   const char *weights, float *const *outside, int threads) {
-    const struct instructions *set = find(instructions);
-    if (!set) return 0;
-    struct job job = {set->run, steps, count, arena, weights, outside, 1, 0, 0, 0};
+void sparsemend_run(const struct program *program) {
+    struct job job = {program, 1, 0, 0, 0};
     struct worker workers[MOST_THREADS];
-    for (; job.threads < threads && job.threads < MOST_THREADS; job.threads++) {
+    for (; job.threads < program->threads && job.threads < MOST_THREADS; job.threads++) {
         struct worker *next = workers + job.threads;
         *next = (struct worker){&job, job.threads, 0};
         if (pthread_create(&next->handle, NULL, work, next)) break; /* fewer do as well */
@@ -153,17 +160,15 @@ int sparsemend_run(const char *instructions, const struct step *steps, int64_t c
     workers[0] = (struct worker){&job, 0, 0};
     work(workers);
     for (int i = 1; i < job.threads; i++) pthread_join(workers[i].handle, NULL);
-    return 1;
 }
 
-/* The shortest of `repeats` runs of steps by one thread, in seconds. */
-double sparsemend_time(const char *instructions, const struct step *steps, int64_t count,
-                       float *arena, const char *weights, float *const *outside, int repeats) {
+/* The shortest of `repeats` runs by one thread, in seconds. */
+double sparsemend_time(const struct program *program, int repeats) {
     double best = INFINITY;
     for (int i = 0; i < repeats; i++) {
         struct timespec from, to;
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
-        if (!sparsemend_run(instructions, steps, count, arena, weights, outside, 1)) return -1;
+        sparsemend_run(program);
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
         const double seconds = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
         if (seconds < best) best = seconds;
