@@ -179,3 +179,17 @@ def test_it_says_so_at_once_where_the_store_knows(networks, monkeypatch, capsys,
 
     with announcing():
         assert run_sweep(networks, GRID, "sequential", path, compute).computed == 7
+
+
+def test_a_store_keeps_the_order_of_the_grid(networks, tmp_path):
+    path = tmp_path / "s.sqlite"
+
+    def backwards(networks, tasks):
+        yield from in_process(networks, tasks[::-1])
+
+    kept = []
+    for grid in (GRID, make_grid([0.7, 0.8], ["erk", "rr"], None, ["none", "mean"], [0, 1])):
+        result = run_sweep(networks, grid, "sequential", path, backwards)
+        kept += [record.cell for record in result.records if record.cell not in kept]
+        with open_store(path) as store:
+            assert [record.cell for record in store.records().values()] == kept

@@ -59,7 +59,9 @@ def run_sweep(
     tasks = plan_tasks(networks, grid, scope, budget, new_biases=new_biases, distill=distill)
     with open_store(store) as opened:
         finished = opened.records()
-        pending = telling_first(task for task in tasks if task not in finished)
+        missing = [task for task in tasks if task not in finished]
+        opened.expect(missing)
+        pending = telling_first(missing)
         failed = {}
         # Closed also when the driver is interrupted, so that no worker goes on.
         with (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,15 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._places: dict[Task, int] = {}
+
+    def expect(self, tasks: Iterable[Task]) -> None:
+        """Keep cells in this order, behind what is there, in whatever order they are finished."""
+        last = max(
+            self._connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()[0]
+            for table in ("records", "failures")
+        )
+        self._places = {task: last + number for number, task in enumerate(tasks, 1)}
 
     def add(self, outcome: Record | Failure) -> None:
         """Write a finished cell, or why it has no result, in one transaction.
@@ -45,10 +54,12 @@ class Store:
         where = " AND ".join(f"{column.name} = ?" for column in schema.key_columns())
         with schema.transaction(self._connection):
             self._connection.execute(f"DELETE FROM failures WHERE {where}", key)
-            self._insert(table, _names(*schema.key_columns(), *result), (*key, *values))
+            names = f"rowid, {_names(*schema.key_columns(), *result)}"
+            place = self._places.get(Task(outcome.cell, outcome.settings))  # None for the next
+            self._insert(table, names, (place, *key, *values))
 
     def records(self) -> dict[Task, Record]:
-        """Every finished cell, in the order in which they were finished."""
+        """Every finished cell, in the order in which they were expected, or else finished."""
         return {task: Record(**vars(task), **rest) for task, rest in self._rows("records", Record)}
 
     def failures(self) -> dict[Task, Failure]:
