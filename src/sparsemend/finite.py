@@ -95,7 +95,7 @@ def check_network(model: nn.Module, which: str = "the network") -> None:
                 raise NotFiniteError(
                     f"{owner} has NaN or infinite {what}: {_share(value)}", fix=fix
                 )
-            if key == "running_var" and bool((value < 0).any()):
+            if key == "running_var" and not value.is_complex() and bool((value < 0).any()):
                 raise NotFiniteError(f"{owner} has negative {what}", float(value.min()), "≥ 0", fix)
 
 

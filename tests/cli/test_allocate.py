@@ -66,4 +66,4 @@ def test_bad_input(refused, arguments, text):
 def test_a_file_that_is_no_diagnosis(refused, tmp_path):
     (tmp_path / "d.json").write_text('{"a": 1}')
     text = refused(*DIGITS, "--rule", "rr", "--diagnosis", "d.json")
-    assert text.startswith("cannot read a diagnosis: this is not a diagnosis")
+    assert text.startswith("diagnosis file 'd.json': this is not a diagnosis")

@@ -96,8 +96,8 @@ def test_an_allocation_from_a_file(run, run_json, refused, digits, tmp_path):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (None, "the allocation cannot be read (No such file or directory): got 'a.json'"),
-        ("{", "this allocation is no JSON (Expecting property name"),
+        (None, "there is no allocation file: got 'a.json'"),
+        ("{", "the allocation file cannot be read (Expecting property name"),
         ('{"rule": "erk", "kept": 9, "sizes": {"fc": 90}}', "this is no allocation: got "),
         ('{"rule": "erk", "kept": {"no": 1}, "sizes": {"no": 10}}', "lacks layers of the network"),
     ],

@@ -68,7 +68,7 @@ def test_a_sweep(run_json, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("no.json",), "there is no such file: got 'no.json'"),
+        (("no.json",), "there is no result file: got 'no.json'"),
         (("d.json", "--out", "r.pdf"), "--out has another ending: got 'r.pdf'; allowed: .html"),
         (("d.json", "--out", "no/r.html"), "the folder of --out does not exist: got 'no'"),
         (("d.json", "x.txt"), "unknown ending of a result: got 'x.txt'"),

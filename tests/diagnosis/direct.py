@@ -11,6 +11,12 @@ from torch import Tensor, nn
 
 from sparsemend.layers import LayerSet, channel_last
 
+# Variances are matched up to this share of the dense one, for an emptied channel has none.
+EPS = 1e-10
+# Least share of the mean square at which a variance in float64 is more than rounding.
+ROUNDING = 1e-24
+TINIEST = np.finfo(np.float64).tiny
+
 
 def layer_inputs(model: nn.Module, layers: LayerSet, x: Tensor) -> dict[str, Tensor]:
     """Layer name → its input in the dense network."""
@@ -56,12 +62,13 @@ def repaired(name: str, z: np.ndarray, pruned: np.ndarray) -> np.ndarray:
     if name == "none":
         return pruned
     v, w = z.var(axis=0), pruned.var(axis=0)
-    gamma = np.sqrt(v / np.where(w > 0, w, np.inf))
+    w = np.where(w > ROUNDING * np.square(pruned).mean(axis=0), w, 0)
+    gamma = np.sqrt(v / np.maximum(w + EPS * v, TINIEST))
     q = ((z - z.mean(axis=0)) * (pruned - pruned.mean(axis=0))).mean(axis=0)
     scale = {
         "mean": lambda: np.ones_like(v),
         "variance": lambda: gamma,
-        "layerwise": lambda: np.sqrt(v.mean() / w.mean()) if w.any() else np.ones(()),
+        "layerwise": lambda: np.sqrt(v.mean() / max(w.mean() + EPS * v.mean(), TINIEST)),
         "shrinkage": lambda: 1 + w / np.where(w > 0, w + np.median(w), 1) * (gamma - 1),
         "affine": lambda: q / np.where(w > 0, w, 1),
     }[name]()

@@ -115,7 +115,9 @@ case(
     "KeyError: 8",
 )
 case(
-    "evaluate: NaN", lambda g: sm.evaluate(Outer(nan), g.labelled), "outputs on labelled.* are NaN"
+    "evaluate: NaN",
+    lambda g: sm.evaluate(Outer(nan), g.labelled),
+    "outputs of the network are not finite: 40",
 )
 
 # Counts.
@@ -335,8 +337,11 @@ READERS = {
 }
 for name, read in READERS.items():
     for path in ("nowhere.json", "a\0b.json", "x" * 5000 + ".json", "."):
-        case(f"{name}({path[:20]!r})", lambda _, r=read, p=path: r(p),
-             "there is no|cannot be read|no file|does not exist|too long|an empty")  # fmt: skip
+        case(
+            f"{name}({path[:20]!r})",
+            lambda _, r=read, p=path: r(p),
+            "there is no|cannot be read|no file|does not exist|too long|an empty|ending: got",
+        )
 WRITERS = {
     ".json": lambda g, path: g.diagnosis.save(path),
     ".csv": lambda g, path: g.sweep.to_csv(path),

@@ -28,6 +28,10 @@ def save_checkpoint(path):
     sm.save_checkpoint(sm.prune(model, allocation), path, allocation)
 
 
+def export_layer(path, name):
+    sm.export(nn.Linear(100, 100), path, name, example=torch.ones(1, 100))
+
+
 WRITERS = {
     "d.json": lambda path: make_diagnosis(LAYERS).save(path),
     "d.npz": lambda path: make_diagnosis(LAYERS).save(path),
@@ -37,6 +41,8 @@ WRITERS = {
     "csv/repairability.csv": lambda path: sm.report(make_diagnosis(LAYERS)).save_figures(
         path.parent, "csv"
     ),
+    "x.pt2": lambda path: export_layer(path, "shrink"),
+    "x.packed": lambda path: export_layer(path, "packed"),
     "s.csv": lambda path: SweepResult(make_records()).to_csv(path),
     "w.csv": lambda path: write_csv(path, [{"a": "x" * 9000}] * 5),
 }

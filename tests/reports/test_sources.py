@@ -53,12 +53,12 @@ def test_a_printed_allocation(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("x.json", "{", "this is no JSON"),
+        ("x.json", "{", r"the result file cannot be read \(Expecting"),
         ("x.json", "[1]", "this JSON is no result that a report can show"),
-        ("x.json", '{"format": "sparsemend-diagnosis"}', "cannot read a diagnosis"),
+        ("x.json", '{"format": "sparsemend-diagnosis"}', "this JSON is no result that"),
         ("x.json", '{"counts": {}, "tried": {}, "kl": 1}', "this is no result of compress"),
         ("x.txt", "", "unknown ending of a result: got '.*x.txt'; allowed: .json, .npz"),
-        ("x.npz", "rubbish", "cannot read a diagnosis"),
+        ("x.npz", "rubbish", "the diagnosis file cannot be read"),
     ],
 )
 def test_other_files(tmp_path, name, content, text):
@@ -68,7 +68,7 @@ def test_other_files(tmp_path, name, content, text):
 
 
 def test_missing_files(tmp_path):
-    with pytest.raises(sm.SparsemendError, match="there is no such file"):
+    with pytest.raises(sm.SparsemendError, match="there is no result file"):
         load_source(tmp_path / "x.json")
 
 

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from tests.faults.networks import edited, small_network
 from torch import nn
 
 import sparsemend as sm
@@ -478,29 +479,10 @@ def test_an_allocation_of_another_network(digits, repair):
 # Numbers that are not finite, and errors half way
 
 
-def small(edit=None):
-    """A convolution with BatchNorm, one with a bias, and a classifier."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1, bias=False),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Conv2d(4, 6, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(96, 5),
-    ).eval()
-    sm.recalibrate(model, torch.randn(16, 1, 8, 8))
-    with torch.no_grad():
-        if edit is not None:
-            edit(model)
-    return model
-
-
 class OfNaN(nn.Module):
     def __init__(self):
         super().__init__()
-        self.inner = small()
+        self.inner = small_network()
 
     def forward(self, x):
         return self.inner(x) * math.nan
@@ -508,12 +490,12 @@ class OfNaN(nn.Module):
 
 IMAGES = list(torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(3)).split(8))
 NAMED = {
-    "NaN bias": (lambda: small(lambda m: m[3].bias.fill_(math.nan)), "layer '3' has NaN"),
-    "negative variance": (lambda: small(lambda m: m[1].running_var.fill_(-1)), "layer '1' has"),
-    "NaN mean": (lambda: small(lambda m: m[1].running_mean.fill_(math.nan)), "layer '1' has"),
-    "weights": (lambda: small(lambda m: m[0].weight.fill_(1e38)), "outputs of layer '0'"),
+    "NaN bias": (lambda: edited(lambda m: m[3].bias.fill_(math.nan)), "layer '3' has NaN"),
+    "negative variance": (lambda: edited(lambda m: m[1].running_var.fill_(-1)), "layer '1' has"),
+    "NaN mean": (lambda: edited(lambda m: m[1].running_mean.fill_(math.nan)), "layer '1' has"),
+    "weights": (lambda: edited(lambda m: m[0].weight.fill_(1e38)), "outputs of layer '0'"),
     "float16": (
-        lambda: small(lambda m: m[3].weight.mul_(1e5)).half(),
+        lambda: edited(lambda m: m[3].weight.mul_(1e5)).half(),
         "outputs of layer '3' .* use model.float",
     ),
     "NaN outputs": (OfNaN, "the outputs of the network are not finite"),
@@ -546,12 +528,12 @@ def one_large():
 )
 def test_extreme_numbers_end_in_finite_results_or_an_error(case, repair):
     """And they end: least squares had gone on forever."""
-    model, batches = small(), IMAGES
+    model, batches = small_network(), IMAGES
     if case == "one input of 1e20":
         batches = one_large()
     elif case.startswith("weights"):
         factor = float(case.rsplit(" ", 1)[1])
-        model = small(lambda m: (m[3].weight.mul_(factor), m[3].bias.mul_(factor)))
+        model = edited(lambda m: (m[3].weight.mul_(factor), m[3].bias.mul_(factor)))
     else:
         batches = [x * float(case) for x in IMAGES]
     try:
@@ -581,7 +563,7 @@ def test_a_search_among_networks_of_nan_is_an_error():
     ],
 )
 def test_an_error_half_way_leaves_the_model_as_it_was(repair, place, after, error, monkeypatch):
-    model, random = small().train(), torch.get_rng_state()
+    model, random = small_network().train(), torch.get_rng_state()
     model[6].weight.requires_grad_(False)
     before = state_of(model)
     grads = [parameter.requires_grad for parameter in model.parameters()]

@@ -276,7 +276,11 @@ def test_in_place(session, monkeypatch):
 
 def test_files_that_are_no_plan(tmp_path):
     path = tmp_path / "plan.json"
-    for content, text in (("{", "cannot be read"), ("[]", "has no plan"), ("{}", "is no plan")):
+    for content, text in (
+        ("{", "cannot be read"),
+        ("[]", "no plan in it"),
+        ("{}", "is no plan"),
+    ):
         path.write_text(content)
         with pytest.raises(sm.SparsemendError, match=text):
             sm.Plan.load(path)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError, printable
-from sparsemend.files import parse_json
+from sparsemend.files import read_file, read_json
 
 
 class Allocation(Mapping[str, int]):
@@ -117,6 +117,10 @@ class Allocation(Mapping[str, int]):
         SparsemendError
             If a key is missing or a value does not validate.
         """
+        return cls._read(data)
+
+    @classmethod
+    def _read(cls, data: Any) -> Allocation:
         expected = {"rule", "kept", "sizes"}
         # A compression has a number under "kept".
         if not (
@@ -129,13 +133,10 @@ class Allocation(Mapping[str, int]):
                 sorted(map(str, data)) if isinstance(data, Mapping) else data,
                 "a mapping with the keys 'kept', 'rule' and 'sizes'",
             )
-        for key, kind in (("kept", Mapping), ("sizes", Mapping), ("rule", str)):
-            if not isinstance(data[key], kind):
-                raise SparsemendError(
-                    f"this is no allocation: {key!r}",
-                    data[key],
-                    "counts by layer" if kind is Mapping else "the name of a rule",
-                )
+        if not isinstance(data["rule"], str):
+            raise SparsemendError(
+                "this is no allocation: 'rule'", data["rule"], "the name of a rule"
+            )
         return cls(data["kept"], data["sizes"], data["rule"])
 
     @classmethod
@@ -148,19 +149,7 @@ class Allocation(Mapping[str, int]):
         SparsemendError
             If there is no such file, or it holds no allocation.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:  # the latter for a null character and for no text
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise SparsemendError(f"the allocation cannot be read ({reason})", str(path)) from error
-        try:
-            values = parse_json(text)
-        except ValueError as error:
-            raise SparsemendError(f"this allocation is no JSON ({error})", str(path)) from error
-        if not isinstance(values, Mapping):
-            raise SparsemendError("this is no allocation", str(path), "a JSON object")
-        return cls.from_dict(values)
+        return read_file(Path(path), "allocation", lambda file: cls._read(read_json(file)))
 
     def __repr__(self) -> str:
         return (

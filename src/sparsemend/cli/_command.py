@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsemend.cli._output import friendly_errors
+from sparsemend.errors import SparsemendError
 from sparsemend.recipe.options import Option
 
 JSON = Option("json", bool, "Print one JSON object, for machines.", False)
@@ -72,6 +73,7 @@ class Command:
         @functools.wraps(self.run)
         def function(**values: Any) -> None:
             with friendly_errors(self.interrupted):
+                _check_texts(self.options, values)
                 self.run(Given(values))
 
         parameters = [_parameter(option) for option in self.options]
@@ -89,6 +91,14 @@ def command(
     """
     chosen = {option.name: option for option in (*options, JSON)}
     return lambda run: Command(run, tuple(chosen.values()), interrupted)
+
+
+def _check_texts(options: Iterable[Option], values: Mapping[str, Any]) -> None:
+    """Refuse empty texts, as of a shell's variable that was never set."""
+    for option in options:
+        value = values[option.name]
+        if option.type is str and "" in (value if isinstance(value, list) else [value]):
+            raise SparsemendError(f"{option.spelling} is empty", fix="leave it out, or say what")
 
 
 def _parameter(option: Option) -> inspect.Parameter:

@@ -21,6 +21,21 @@ def _read_arguments(value: object) -> list[str]:
     raise TypeError("a table, or a list of texts such as 'key=value'")
 
 
+def _read_columns(value: object) -> list[str]:
+    """Names or numbers of columns, one or a list."""
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, str | int) and part != "" for part in parts):
+        raise TypeError("a name or a number, or a list of two")
+    return [str(part) for part in parts]
+
+
+def _read_lengths(value: object) -> str:
+    """A side, or both, as the flag takes them."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError("a number, or a text such as '224x320'")
+    return str(value)
+
+
 NAME = Option("name", str, "Of the network; default that of the weights file.")
 MODEL = Option(
     "model",
@@ -61,20 +76,20 @@ RESIZE = Option(
     "resize",
     str,
     "Images to this shorter side, or to HEIGHTxWIDTH; else as the network's library does.",
-    read=read_number,
+    read=_read_lengths,
 )
 CROP = Option(
     "crop",
     str,
     "Then cut SIDE or HEIGHTxWIDTH in the centre; else the library's.",
-    read=read_number,
+    read=_read_lengths,
 )
 COLUMN = Option(
     "column",
     str,
     "Column of a table that holds the texts, by name or number from 0; twice for pairs.",
     several=True,
-    read=_read_arguments,
+    read=_read_columns,
 )
 TOKENIZER = Option("tokenizer", str, "Folder or cached name of one; default the network's own.")
 # How inputs become what the network takes.

@@ -53,8 +53,8 @@ def allocate(given: Given) -> None:
     chosen, layers = given.only(LAYERS), None
     found = None if given.diagnosis is None else sm.Diagnosis.load(given.diagnosis)
     diagnosing = found is None and needs_diagnosis(given.rule)
-    if given.data is not None and (diagnosing or any(chosen.values())):
-        source = load_source(given)
+    source = None if given.data is None else load_source(given)
+    if source is not None and (diagnosing or any(chosen.values())):
         network = source.model
         size, _ = sizes_of(source.data, given.calibration_size, 0)
         seen = source.calibration(size, given.seed)
@@ -65,7 +65,7 @@ def allocate(given: Given) -> None:
         else:
             layers = sm.discover(network, seen[0], seen[1:], **chosen)
     else:
-        network = load_model(given).model
+        network = load_model(given).model if source is None else source.model
     options = chosen if layers is None else {"layers": layers}
     allocation = sm.allocate(network, given.sparsity, given.rule, diagnosis=found, **options)
     covered = layers or sm.discover(network, **chosen)

@@ -30,7 +30,8 @@ def report(given: Given) -> None:
 
     Example: sparsemend report diagnosis.json --out report.html
     """
-    target = given.out or given.sources[0].with_suffix(".html")
+    first = given.sources[0]
+    target = given.out or first.parent / f"{first.stem}.html"
     check_out(target, ".html")
     page = sm.report(
         named={source.stem: load_source(source) for source in given.sources}, title=given.title

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsemend.boundary import public
+from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, printable
-from sparsemend.files import atomic_write, npz_arrays, parse_json
+from sparsemend.files import atomic_write, npz_arrays, parse_json, read_file, read_json
 from sparsemend.layers import Coverage
 
 if TYPE_CHECKING:
@@ -126,18 +127,20 @@ class Diagnosis:
         try:
             diagnosis = cls(
                 layers=tuple(values["layers"]),
-                repair=str(values["repair"]),
-                mask=str(values["mask"]),
-                weighting=str(values["weighting"]),
-                left_out={str(k): int(v) for k, v in values["left_out"].items()},
-                inputs=int(values["inputs"]),
+                repair=values["repair"],
+                mask=values["mask"],
+                weighting=values["weighting"],
+                left_out={
+                    str(name): check_int(f"left_out of {name!r}", count, minimum=0)
+                    for name, count in values["left_out"].items()
+                },
+                inputs=check_int("inputs", values["inputs"], minimum=0),
                 coverage=Coverage.from_dict(coverage) if coverage else None,
                 **{key: np.array(values[key], dtype=np.float64) for key in _ARRAYS},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SparsemendError(
-                f"this is not a diagnosis ({type(error).__name__}: {error})"
-            ) from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            what = "" if isinstance(error, SparsemendError) else f"{type(error).__name__}: "
+            raise SparsemendError(f"this is not a diagnosis ({what}{error})") from error
         diagnosis._check()
         return diagnosis
 
@@ -162,13 +165,18 @@ class Diagnosis:
                 raise SparsemendError(
                     f"this is not a diagnosis: shape of {key!r}", array.shape, f"{expected}"
                 )
-            if bool((array < 0).any()):
+            wrong = (array < 0) | np.isinf(array)
+            if bool(wrong.any()):
                 raise SparsemendError(
-                    f"this is not a diagnosis: {key!r}", float(np.nanmin(array)), "0 or more"
+                    f"this is not a diagnosis: {key!r}", float(array[wrong][0]), "0 or more"
                 )
-        if self.inputs < 0 or not names:
-            what, value = ("layers", names) if self.inputs >= 0 else ("inputs", self.inputs)
-            raise SparsemendError(f"this is not a diagnosis: {what}", value, "at least one")
+        if not names:
+            raise SparsemendError("this is not a diagnosis: layers", names, "at least one")
+        for key in ("repair", "mask", "weighting"):
+            if not isinstance(getattr(self, key), str):
+                raise SparsemendError(
+                    f"this is not a diagnosis: {key!r}", getattr(self, key), "a name"
+                )
 
     @public
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -205,18 +213,10 @@ class Diagnosis:
             If there is no such file, or it holds no diagnosis or a damaged one.
         """
         path = Path(path)
-        if not path.is_file():
-            raise SparsemendError("there is no diagnosis file", str(path))
-        try:
-            if path.suffix == ".json":
-                return cls._read(parse_json(path.read_text(encoding="utf-8")))
-            if path.suffix == ".npz":
-                arrays = npz_arrays(path)
-                header = parse_json(str(arrays.pop("header")))
-                return cls._read({**header, **arrays})
-        except Exception as error:  # what a damaged file makes the readers raise is open-ended
-            raise SparsemendError(f"cannot read a diagnosis: {error}", str(path)) from error
-        raise _unknown_ending(path)
+        if path.suffix not in _READERS:
+            raise _unknown_ending(path)
+        read = _READERS[path.suffix]
+        return read_file(path, "diagnosis", lambda file: cls._read(read(file)))
 
     def to_pandas(self) -> pd.DataFrame:
         """Long table with columns layer, density, raw, residual, rr.
@@ -246,6 +246,15 @@ class Diagnosis:
 
 def _without_nan(values: Array) -> list[list[float | None]]:
     return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    arrays = npz_arrays(path)
+    return {**parse_json(str(arrays.pop("header"))), **arrays}
+
+
+# Ending → what reads such a file.
+_READERS: dict[str, Callable[[Path], Any]] = {".json": read_json, ".npz": _read_npz}
 
 
 def _unknown_ending(path: Path) -> SparsemendError:

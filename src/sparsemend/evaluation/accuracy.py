@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from sparsemend.execution.batches import (
     no_batches,
     split_labels,
 )
+from sparsemend.finite import check_outputs
 from sparsemend.progress import progress_bar, progress_shown
 
 # A label that does not count, as of PyTorch's cross entropy.
@@ -73,7 +75,7 @@ def evaluate(
     SparsemendError
         If there are no batches or no labels that count, a batch has no integer labels, as many
         as do not fit, or numbers that are no class of the network, or its outputs are no class
-        scores, or NaN.
+        scores, NaN, or +infinity.
     """
     hits, count, batches = 0, 0, 0
     total = batch_count(labelled_batches)
@@ -87,6 +89,7 @@ def evaluate(
             inputs, labels = split_labels(batch, where)
             scores = logits(call(model, inputs), output)
             counted = _counted(scores, labels, where)
+            check_outputs(model, scores[counted], partial(call, model, inputs))
             predicted = scores[counted].argmax(dim=1)
             hits += int((predicted == labels.flatten().to(predicted.device)[counted]).sum())
             count += len(predicted)
@@ -126,10 +129,5 @@ def _counted(scores: Tensor, labels: Tensor, where: str) -> Tensor:
             int(flat[counted].max()),
             f"class numbers from 0 to {classes - 1}",
             "give the labels that the network was trained with",
-        )
-    if bool(scores[counted].isnan().any()):
-        raise SparsemendError(
-            f"the network's outputs on {where} are NaN",
-            fix="check its weights and statistics, and the preprocessing of the inputs",
         )
     return counted

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from sparsemend.boundary import public
@@ -17,6 +18,8 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, arguments, call, evaluation_mode
 from sparsemend.exports.formats.format import Request
 from sparsemend.exports.formats.registry import format_named
+from sparsemend.files import check_target
+from sparsemend.finite import check_network
 
 _TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 """How far outputs may be from the network's, relative to the largest, by the type of weights."""
@@ -116,6 +119,15 @@ def export(
             str(path),
             " or ".join(chosen.endings),
         )
+    if chosen.endings:
+        check_target(Path(path))
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter) or parameter.is_meta:
+            raise SparsemendError(
+                f"parameter {name!r} has no values",
+                fix="build the network on the CPU, and run it once if it has lazy layers",
+            )
+    check_network(model)
     request = Request(model, Path(path), example, dtype, dict(metadata or {}))
     with evaluation_mode(model):
         chosen.write(request)

@@ -10,7 +10,7 @@ from sparsemend.files.atomic import (
     written_files,
 )
 from sparsemend.files.folders import check_folder, filled_folder, make_folder
-from sparsemend.files.parsing import parse_json
+from sparsemend.files.parsing import parse_json, read_file, read_json
 from sparsemend.files.tables import csv_text
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "npz_arrays",
     "npz_keys",
     "parse_json",
+    "read_file",
+    "read_json",
     "regular_target",
     "written_files",
 ]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparsemend.boundary import public
 from sparsemend.data.preprocessing import Preprocessing
+from sparsemend.errors import SparsemendError
 from sparsemend.models._names import plain_names
 from sparsemend.models.sources.registry import find_source
 from sparsemend.models.sources.source import Request
@@ -122,6 +123,11 @@ def load(
     where = str(weights) if weights is not None else model
     if state is not None:
         load_weights(found.model, state, source=where, metadata=metadata)
+    without = [key for key, value in found.model.state_dict().items() if _is_meta(value)]
+    if without:
+        raise SparsemendError(
+            f"model {model!r} has layers without values", without[:3], fix="build it on the CPU"
+        )
     metadata = metadata or dict(found.metadata)
     return LoadedModel(
         model=found.model.eval(),
@@ -131,6 +137,10 @@ def load(
         tokenizer=found.tokenizer,
         processor=found.processor,
     )
+
+
+def _is_meta(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_meta
 
 
 def _preprocessing(

@@ -100,6 +100,8 @@ class _Parts:
 
     def put(self, tensor: Tensor) -> int:
         """Take a tensor and return its number."""
+        if tensor.is_complex():
+            raise SparsemendError("a packed file holds no complex numbers", str(tensor.dtype))
         record: dict[str, Any] = {"shape": list(tensor.shape)}
         flat = tensor.detach().cpu().reshape(-1)
         if not tensor.is_floating_point():

@@ -23,7 +23,7 @@ from sparsemend.repairs import SCOPES, DistillSettings, repair_names
 
 def read_text(value: Any) -> str:
     """A text as it is."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value:
         raise TypeError("a text")
     return value
 
@@ -39,6 +39,13 @@ def read_number(value: Any) -> str:
     """A number as written, so that decimals and ranges stay exact."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TypeError("a number, or a range such as '0.80:0.98:0.01'")
+    return str(value)
+
+
+def read_amount(value: Any) -> str:
+    """A number or a text that says one, such as a time."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError("a number, or a text such as '10min'")
     return str(value)
 
 
@@ -86,7 +93,8 @@ class Option:
     flag
         On the command line, where it is not the name.
     read
-        From a value of a TOML file; raises TypeError with what is allowed. Default by the type.
+        From a value of a TOML file, or from all of them where several may be said; raises
+        TypeError with what is allowed. Default by the type, value for value.
     many
         Keyword of :func:`sparsemend.sweep`, where that takes several, each in its turn; else it is
         the name.
@@ -128,7 +136,9 @@ class Option:
 
     def read_value(self, value: Any) -> Any:
         """From a file: one value, or where several may be said, one or a list of them."""
-        read = self.read or _READERS[self.type]
+        if self.read is not None:
+            return self.read(value)
+        read = _READERS[self.type]
         if not (self.many or self.several):
             return read(value)
         return [read(part) for part in (value if isinstance(value, list) else [value])]
@@ -195,7 +205,7 @@ BUDGET = Option(
     str,
     f"Time for all, as in 10min (the default) or 1h; with rule auto, for its search, or a number "
     f"of repairs (default {DEFAULT_REPAIRS:g}). Ctrl-C ends it with the best so far.",
-    read=read_number,
+    read=read_amount,
     sweep_help=f"For rule auto, per cell: repairs (default {DEFAULT_REPAIRS:g}) or a time, as in "
     "20min.",
 )
@@ -237,7 +247,7 @@ DISTILL = Option(
     str,
     f"How long repair distill trains: a number of steps (default {DistillSettings().steps:g}), or "
     "2min. With repair best: train its best ending, too.",
-    read=read_number,
+    read=read_amount,
 )
 # What is done: the fields of a recipe.
 RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES, *LAYERS, DISTILL)

@@ -145,7 +145,7 @@ class Compression:
         wrong += [
             (key, value, "a finite number, 0 or more, or null")
             for key, value in losses.items()
-            if not (value is None or (_is_number(value) and math.isfinite(value)))
+            if not (value is None or (_is_number(value) and 0 <= value < math.inf))
         ]
         wrong += [
             (key, getattr(self, key), "a text")

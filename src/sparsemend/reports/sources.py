@@ -9,7 +9,7 @@ from typing import Any
 from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
-from sparsemend.files import parse_json
+from sparsemend.files import read_file, read_json
 from sparsemend.reports.compose import Source
 from sparsemend.reports.contents import Compression
 from sparsemend.sweeps import SweepResult
@@ -17,31 +17,26 @@ from sparsemend.sweeps import SweepResult
 
 def _json(path: Path) -> Source:
     """Told apart by what is in them."""
-    try:
-        values = parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SparsemendError(f"this is no JSON ({error})", str(path)) from error
-    if isinstance(values, Mapping) and values.get("format") == "sparsemend-diagnosis":
-        return Diagnosis.load(path)
+    values = read_json(path)
     for needed, read in _OBJECTS.items():
         if isinstance(values, Mapping) and needed <= values.keys():
             return read(values)
     raise SparsemendError(
         "this JSON is no result that a report can show",
-        str(path),
-        "what sparsemend diagnose --out, compress --json or allocate --json wrote",
+        allowed="what sparsemend diagnose --out, compress --json or allocate --json wrote",
     )
 
 
 # The keys that tell an object → how to read it.
 _OBJECTS: dict[frozenset[str], Callable[[Mapping[str, Any]], Source]] = {
+    frozenset({"format", "layers", "densities"}): Diagnosis.from_dict,
     frozenset({"counts", "tried", "kl"}): Compression.from_dict,
     frozenset({"rule", "kept", "sizes"}): Allocation.from_dict,
 }
 
 # Ending → reader. A new kind of result is one entry.
 READERS: dict[str, Callable[[Path], Source]] = {
-    ".json": _json,
+    ".json": lambda path: read_file(path, "result", _json),
     ".npz": Diagnosis.load,
     ".sqlite": SweepResult.load,
     ".db": SweepResult.load,
@@ -58,6 +53,4 @@ def load_source(path: Path) -> Source:
     """
     if path.suffix not in READERS:
         raise SparsemendError("unknown ending of a result", str(path), ", ".join(READERS))
-    if not path.is_file():
-        raise SparsemendError("there is no such file", str(path))
     return READERS[path.suffix](path)

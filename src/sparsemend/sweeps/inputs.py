@@ -81,6 +81,11 @@ def sizes_of(
         None for the usual number; 0 holds out none.
     most
         How many calibrate where there are more than the usual numbers of both.
+
+    Raises
+    ------
+    SparsemendError
+        If all inputs are to calibrate, and nothing is said of holding out none.
     """
     usual = CALIBRATION_SIZE, HELDOUT_SIZE
     if calibration_size is None and heldout_size is None:
@@ -88,6 +93,13 @@ def sizes_of(
         return data.shares(max(size, min(most, data.train_size - unseen)), unseen)
     if heldout_size is None:
         assert calibration_size is not None
+        if calibration_size == data.train_size:
+            raise SparsemendError(
+                "calibration_size leaves nothing to hold out",
+                calibration_size,
+                f"fewer than the {data.train_size:,} inputs that there are",
+                "lower it, or pass a held-out size of 0",
+            )
         return calibration_size, min(usual[1], max(1, data.train_size - calibration_size))
     if calibration_size is None:
         return max(1, min(most, data.train_size - heldout_size)), heldout_size

@@ -23,6 +23,8 @@ SCHEMA_VERSION = 1 + max(MIGRATIONS)
 APPLICATION = 0x536D5377  # marks the file as ours ("SmSw")
 
 _SQL = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", Mapping: "TEXT", tuple: "TEXT"}
+# Type of a column → Python's types of the values in it.
+_KEPT = {"TEXT": (str,), "INTEGER": (int,), "REAL": (float, int)}
 # Kinds of values that are kept as JSON → what makes one of what was read, and the reverse.
 _JSON = {Mapping: dict, tuple: tuple}
 _FINISHED = "finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
@@ -48,13 +50,17 @@ class Column:
 
     def read(self, kept: Any) -> Any:
         """Inverse of :meth:`write`."""
+        if kept is None and self.optional:
+            return None
+        if type(kept) not in _KEPT[self.type]:  # SQLite keeps anything in any column
+            raise sqlite3.DataError(f"column {self.name} holds {kept!r}, no {self.type}")
         if self.flag:
             return bool(kept)
         if not self.json:
             return kept
         try:
             return self.json(parse_json(kept))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise sqlite3.DataError(f"column {self.name} holds no JSON: {error}") from error
 
 

@@ -79,7 +79,8 @@ class Store:
             split, end = len(cell), len(cell) + len(settings)
             given = zip(settings, row[split:end], strict=True)
             own = Settings(*(column.read(value) for column, value in given))
-            task = Task(Cell(*row[:split]), own)
+            named = zip(cell, row[:split], strict=True)
+            task = Task(Cell(*(column.read(value) for column, value in named)), own)
             kept = zip(result, row[end:], strict=True)
             yield task, {column.name: column.read(value) for column, value in kept}
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from sparsemend.boundary import public
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, did_you_mean
-from sparsemend.execution.batches import Batch, describe, evaluation_mode
+from sparsemend.execution.batches import Batch, call, describe, evaluation_mode
 from sparsemend.exports import export
 from sparsemend.exports.exporting import HasModel, dense_size
+from sparsemend.finite import check_outputs
 from sparsemend.timing.engines import ENGINES, SPARSE, Engine, Run, Subject
 from sparsemend.timing.machine import describe_machine, has_amx
 
@@ -154,16 +158,21 @@ def bench(
     Raises
     ------
     SparsemendError
-        For an unknown engine or clock, or arguments out of range.
+        For an unknown engine or clock, arguments out of range, a network that cannot run on the
+        batch, or outputs that are NaN.
     """
     threads = check_int("threads", threads)
-    if not seconds > 0:
-        raise SparsemendError("seconds is out of range", seconds, "a positive number")
+    if not 0 < seconds < math.inf:
+        raise SparsemendError("seconds is out of range", seconds, "a positive, finite number")
     if clock not in CLOCKS:
         raise SparsemendError("unknown clock", clock, ", ".join(CLOCKS))
     chosen = _engines(engines)
     model = network if isinstance(network, nn.Module) else network.model
+    run = partial(call, model, example)
     with _threads(threads), evaluation_mode(model):
+        for part in tree_leaves(run()):
+            if isinstance(part, Tensor):  # NaN would be timed as if it were numbers
+                check_outputs(model, part, run)
         runs, failed = _start(chosen, Subject(model, example, threads))
         taken = _take_turns(runs, seconds, CLOCKS[clock])
         packed = _packed_size(model, example)

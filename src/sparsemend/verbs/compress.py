@@ -13,6 +13,7 @@ from sparsemend.allocation import Allocation
 from sparsemend.boundary import public
 from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis
+from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
 from sparsemend.execution.restoring import restored_on_error
@@ -124,6 +125,9 @@ def compress(
     SparsemendError
         For bad input; see the functions named above.
     """
+    if plan is not None:
+        said = {"rule": rule, "mask": mask, "repair": repair, "budget": budget}
+        _refuse_beside_plan({name: value for name, value in said.items() if value is not None})
     recipe = Recipe(
         sparsity,
         rule,
@@ -166,3 +170,10 @@ def compress(
                 result = run_recipe(session, recipe, diagnosis=diagnosis, into=into)
             counted = count_multiplications(session.model, session.layers, session.seen[0])
             return dataclasses.replace(result, multiplications=counted)
+
+
+def _refuse_beside_plan(said: dict[str, object]) -> None:
+    if said:
+        raise SparsemendError(
+            "a plan says rule, mask, repair and budget itself", said, fix="leave these out"
+        )

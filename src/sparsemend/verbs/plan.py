@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsemend.allocation import Allocation
+from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError
-from sparsemend.files import parse_json
+from sparsemend.files import read_file, read_json
 from sparsemend.repairs import EFFORTS
 
 
@@ -53,6 +54,16 @@ class Plan:
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
             raise SparsemendError("unknown effort", self.effort, ", ".join(EFFORTS))
+        check_int("inputs of the plan", self.inputs)
+        if self.distill is not None:
+            check_int("distill of the plan", self.distill)
+        for name, kind, allowed in (
+            *((name, str, "a text") for name in ("mask", "repair", "scope", "note")),
+            ("trials", Mapping, "losses by rule"),
+        ):
+            value: object = getattr(self, name)
+            if not isinstance(value, kind):
+                raise SparsemendError(f"{name} of the plan is of the wrong kind", value, allowed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -87,15 +98,22 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
-        """From a file of a plan, or of what ``sparsemend compress --json`` printed."""
-        try:
-            content = parse_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SparsemendError(f"plan {str(path)!r} cannot be read ({error})") from error
+        """From a file of a plan, or of what ``sparsemend compress --json`` printed.
+
+        Raises
+        ------
+        SparsemendError
+            If there is no such file, or it holds no plan.
+        """
+        return read_file(Path(path), "plan", lambda file: cls._found(read_json(file)))
+
+    @classmethod
+    def _found(cls, content: Any) -> Plan:
         found = content.get("plan", content) if isinstance(content, dict) else None
         if not isinstance(found, dict):
             raise SparsemendError(
-                f"file {str(path)!r} has no plan", allowed="what compress --json printed"
+                "there is no plan in it",
+                allowed="what compress --json printed without a rule and a repair",
             )
         return cls.from_dict(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,9 @@ def _write(request: Request) -> None:
     module, inputs = smaller_module(request.model, request.example)
     with torch.no_grad():
         program = torch.export.export(module, inputs)
-    atomic_write(request.path, lambda file: torch.export.save(program, file))
+    content = io.BytesIO()  # where the disk is full, PyTorch's writer ends the whole process
+    torch.export.save(program, content)
+    atomic_write(request.path, lambda file: file.write(content.getvalue()))
 
 
 def _read(request: Request) -> Callable[..., Any] | None:
