@@ -7,6 +7,7 @@ import torch
 from tests.graphs.networks import random_network
 
 import sparsemend as sm
+from sparsemend.exports.formats.registry import FORMATS
 
 
 def test_a_smaller_program_of_plain_pytorch(tmp_path):
@@ -17,6 +18,20 @@ def test_a_smaller_program_of_plain_pytorch(tmp_path):
     assert done.error < 1e-4
     program = torch.export.load(tmp_path / "net.pt2").module()
     torch.testing.assert_close(program(x), model(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_fails_its_check_leaves_what_was_there(tmp_path, monkeypatch, name):
+    if name == "onnx":
+        pytest.importorskip("onnxscript")
+    model, x = torch.nn.Linear(3, 2).eval(), torch.ones(1, 3)
+    path = tmp_path / f"net{''.join(FORMATS[name].endings[:1])}"
+    sm.export(model, path, name, example=x)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    monkeypatch.setattr("sparsemend.exports.exporting._error", lambda *_: 1.0)
+    with pytest.raises(sm.SparsemendError, match="are not the network's"):
+        sm.export(torch.nn.Linear(3, 2).eval(), path, name, example=x)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_onnx(tmp_path):

@@ -18,9 +18,10 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, arguments, call, evaluation_mode
 from sparsemend.exports.formats.format import Request
 from sparsemend.exports.formats.registry import format_named
-from sparsemend.files import check_target
+from sparsemend.files import atomic_path, check_target, filled_folder
 from sparsemend.finite import check_network
 
+_FOLDER = "the folder of the export"
 _TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 """How far outputs may be from the network's, relative to the largest, by the type of weights."""
 
@@ -119,8 +120,9 @@ def export(
             str(path),
             " or ".join(chosen.endings),
         )
+    target = Path(path)
     if chosen.endings:
-        check_target(Path(path))
+        check_target(target)
     for name, parameter in model.named_parameters():
         if is_lazy(parameter) or parameter.is_meta:
             raise SparsemendError(
@@ -128,19 +130,20 @@ def export(
                 fix="build the network on the CPU, and run it once if it has lazy layers",
             )
     check_network(model)
-    request = Request(model, Path(path), example, dtype, dict(metadata or {}))
-    with evaluation_mode(model):
+    written = atomic_path(target) if chosen.endings else filled_folder(target, _FOLDER)
+    with written as temporary, evaluation_mode(model):
+        request = Request(model, temporary, example, dtype, dict(metadata or {}))
         chosen.write(request)
         error = None if example is None else _error(request, chosen.read(request))
-    most = _TOLERANCE[dtype] if chosen.name == "packed" else _TOLERANCE["float32"]
-    if error is not None and not error <= most:
-        raise SparsemendError(
-            f"the outputs of {str(path)!r} are not the network's, relative to the largest",
-            error,
-            f"at most {most}",
-            "choose a wider dtype" if dtype != "float32" else "",
-        )
-    return Export(request.path, chosen.name, size_of(request.path), dense_size(model), error)
+        most = _TOLERANCE[dtype] if chosen.name == "packed" else _TOLERANCE["float32"]
+        if error is not None and not error <= most:  # what was there stays
+            raise SparsemendError(
+                f"the outputs of {str(path)!r} are not the network's, relative to the largest",
+                error,
+                f"at most {most}",
+                "choose a wider dtype" if dtype != "float32" else "",
+            )
+    return Export(target, chosen.name, size_of(target), dense_size(model), error)
 
 
 def dense_size(model: nn.Module) -> int:

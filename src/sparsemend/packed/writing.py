@@ -31,9 +31,29 @@ def write_packed(
     dtype: str = "float16",
     metadata: Mapping[str, str] | None = None,
 ) -> int:
-    """Write a packed file and return its size in bytes.
+    """Write a packed file and return its size in bytes; see :func:`pack`.
 
-    The file is a safetensors file of four tensors: ``positions`` of the kept weights, coded; their
+    Parameters
+    ----------
+    network, dtype, metadata
+        As there.
+    path
+        File to write; it appears whole or not at all.
+    """
+    content = pack(network, dtype=dtype, metadata=metadata)
+    atomic_write(Path(path), lambda stream: stream.write(content))
+    return len(content)
+
+
+def pack(
+    network: Graph | Mapping[str, Tensor],
+    *,
+    dtype: str = "float16",
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """The content of a packed file.
+
+    It is a safetensors file of four tensors: ``positions`` of the kept weights, coded; their
     ``values``, coded; ``other`` values, of tensors that are not sparse; and ``index``, compressed
     JSON, which says what is where. No code is in it.
 
@@ -41,8 +61,6 @@ def write_packed(
     ----------
     network
         A graph, which runs by itself, or a state dict, which loads into the original network.
-    path
-        File to write; it appears whole or not at all.
     dtype
         Type of the values: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
     metadata
@@ -83,9 +101,7 @@ def write_packed(
         "format_version": str(VERSION),
         "sparsemend_version": importlib.metadata.version("sparsemend"),
     }
-    file = safetensors.torch.save(tensors, facts)
-    atomic_write(Path(path), lambda stream: stream.write(file))
-    return len(file)
+    return safetensors.torch.save(tensors, facts)
 
 
 class _Parts:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from torch.utils._pytree import tree_flatten
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import arguments
 from sparsemend.exports.formats.format import Format, Request
-from sparsemend.files import atomic_write, make_folder
 from sparsemend.graphs import Graph, trace
 from sparsemend.runtime.build import SOURCES, compiler
 from sparsemend.runtime.lowering import Native
@@ -135,13 +133,8 @@ def _write(request: Request) -> None:
     leaves, _ = tree_flatten(arguments(request.example))
     inputs = [leaf.cpu() for leaf in leaves]
     files = _files(graph, inputs, type(request.model).__name__)
-    make_folder(request.path, "the folder of the export")
     for name, content in files.items():
-        atomic_write(request.path / name, functools.partial(_put, content.encode()))
-
-
-def _put(content: bytes, stream: IO[bytes]) -> None:
-    stream.write(content)
+        (request.path / name).write_bytes(content.encode())
 
 
 def _files(graph: Graph, inputs: list[Tensor], name: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ class Request:
     model
         The sparse network, in evaluation mode.
     path
-        File or folder to write.
+        The empty file or folder to fill; it gets its place when it has been checked.
     example
         A batch of inputs; None where none was given.
     dtype
@@ -46,7 +46,7 @@ class Format:
     name
         In Python and on the command line.
     write
-        Writes the file or folder, which appears whole or not at all.
+        Fills the file or folder.
     read
         Path → a callable that runs what was written, for the check against the network; None
         where nothing that is installed can.

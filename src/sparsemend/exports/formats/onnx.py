@@ -16,7 +16,6 @@ import torch
 from sparsemend.errors import SparsemendError
 from sparsemend.exports.formats.format import Format, Request
 from sparsemend.exports.formats.shrink import smaller_module
-from sparsemend.files import atomic_path
 
 
 def _write(request: Request) -> None:
@@ -25,8 +24,7 @@ def _write(request: Request) -> None:
             "the ONNX export needs the extra onnx", fix="pip install 'sparsemend[onnx]'"
         )
     module, inputs = smaller_module(request.model, request.example)
-    with atomic_path(request.path) as temporary:
-        write_onnx(module, inputs, temporary)
+    write_onnx(module, inputs, request.path)
 
 
 def write_onnx(

@@ -7,13 +7,14 @@ from typing import Any
 
 from sparsemend.exports.formats.format import Format, Request
 from sparsemend.graphs import trace
-from sparsemend.packed import read_packed, write_packed
+from sparsemend.packed import pack, read_packed
 
 
 def _write(request: Request) -> None:
     model, example = request.model, request.example
     network = model.state_dict() if example is None else trace(model, example).graph
-    write_packed(network, request.path, dtype=request.dtype, metadata=request.metadata)
+    content = pack(network, dtype=request.dtype, metadata=request.metadata)
+    request.path.write_bytes(content)
 
 
 def _read(request: Request) -> Callable[..., Any] | None:

@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_flatten
 
 from sparsemend.execution.batches import Batch, arguments
 from sparsemend.exports.formats.format import Format, Request
-from sparsemend.files import atomic_write
 from sparsemend.graphs import shrink, to_module, trace
 
 
@@ -30,11 +29,12 @@ def _write(request: Request) -> None:
         program = torch.export.export(module, inputs)
     content = io.BytesIO()  # where the disk is full, PyTorch's writer ends the whole process
     torch.export.save(program, content)
-    atomic_write(request.path, lambda file: file.write(content.getvalue()))
+    request.path.write_bytes(content.getvalue())
 
 
 def _read(request: Request) -> Callable[..., Any] | None:
-    module = torch.export.load(request.path).module()
+    # From memory, for files must have its ending.
+    module = torch.export.load(io.BytesIO(request.path.read_bytes())).module()
 
     def run(*inputs: Any) -> tuple[Any, ...]:
         outputs = module(*inputs)
