@@ -159,6 +159,9 @@ TABLE = {
     # Names, and what does not go together.
     "allocate --rule nope": "unknown allocation rule: got 'nope'",
     "allocate --rule auto": "rule 'auto' is a search",
+    "allocate --rule erk --repair nope": "unknown repair",
+    "allocate --rule erk --seed -1": "seed is out of range",
+    "allocate --rule erk --calibration-size 0": "calibration_size is out of range",
     "allocate --rule rr": "needs a diagnosis",
     "allocate --rule erk --data nowhere": "data 'nowhere' does not exist",
     "compress --rule erk --output ''": "--output is empty",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import sparsemend as sm
 from sparsemend.allocation import RULES, needs_diagnosis
+from sparsemend.checks import check_int
 from sparsemend.cli._command import Given, command
 from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
 from sparsemend.cli._output import print_json
@@ -22,6 +23,7 @@ from sparsemend.recipe.options import (
     SPARSITY,
     Option,
 )
+from sparsemend.repairs import parse_repair
 from sparsemend.sweeps.inputs import sizes_of
 
 
@@ -50,6 +52,7 @@ def allocate(given: Given) -> None:
 
     Example: sparsemend allocate --model digits --sparsity 0.9 --rule erk
     """
+    _check(given)
     chosen, layers = given.only(LAYERS), None
     found = None if given.diagnosis is None else sm.Diagnosis.load(given.diagnosis)
     diagnosing = found is None and needs_diagnosis(given.rule)
@@ -75,3 +78,11 @@ def allocate(given: Given) -> None:
     else:
         print(allocation)
         print(coverage)
+
+
+def _check(given: Given) -> None:
+    """Refuse bad options, also those that this allocation has no use for."""
+    parse_repair(given.repair)
+    check_int("seed", given.seed, minimum=0)
+    if given.calibration_size is not None:
+        check_int("calibration_size", given.calibration_size)
