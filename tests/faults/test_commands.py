@@ -159,6 +159,9 @@ TABLE = {
     # Names, and what does not go together.
     "allocate --rule nope": "unknown allocation rule: got 'nope'",
     "allocate --rule auto": "rule 'auto' is a search",
+    "compress --crop 8": "--crop has no use for data 'data.npz'",
+    "compress --resize 9": "--resize has no use for data 'data.npz'",
+    "compress --column a": "data 'data.npz' has no columns to choose from",
     "allocate --rule erk --repair nope": "unknown repair",
     "allocate --rule erk --seed -1": "seed is out of range",
     "allocate --rule erk --calibration-size 0": "calibration_size is out of range",
@@ -270,7 +273,7 @@ TABLE = {
     "compress --rule erk --report r.html --no-report": "contradict each other",
     "export --out folder.html": "has another ending",
     "export --out /proc/x.packed": "cannot write there",
-    "export --out weights.safetensors --format c": "the folder of the export cannot be made",
+    "export --out weights.safetensors --format c": "the folder of the export is a file",
     "sweep --csv folder.csv": r"cannot write there \(Is a directory\)",
     "sweep --csv s.txt": "--csv has another ending",
     "ablate --csv nowhere/a.csv": "the folder of --csv does not exist",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import sparsemend as sm
 from sparsemend.cli._command import Given
 from sparsemend.data import DataSet, Preprocessing
+from sparsemend.data.registry import takes
 from sparsemend.models import LoadedModel
 from sparsemend.models.sources.huggingface import find_tokenizer
 
@@ -101,6 +102,15 @@ def load_source(given: Given) -> Source:
         resize=_lengths("--resize", given.resize),
         crop=_square(_lengths("--crop", given.crop)),
     )
+    for option in ("resize", "crop"):
+        asked = getattr(given, option)
+        if asked is not None and not takes(given.data, "preprocessing"):
+            raise sm.SparsemendError(
+                f"--{option} has no use for data {given.data!r}",
+                asked,
+                "images in folders, lists or parquet files",
+                "leave it out",
+            )
     data = sm.data.load(
         given.data,
         preprocessing=preprocessing,

@@ -32,11 +32,14 @@ class Format:
     read
         From the path and what the network wants, the splits by name: ``train``, ``test``,
         ``validation``.
+    takes
+        What may be said of how it is read: ``"preprocessing"`` of images, ``"columns"`` of tables.
     """
 
     describe: str
     accepts: Callable[[Path], bool]
     read: Callable[[Path, Wants], Mapping[str, Split]]
+    takes: frozenset[str] = frozenset()
 
 
 # Asked in this order.
@@ -45,21 +48,25 @@ FORMATS: dict[str, Format] = {
         "a folder of parquet files (train-*.parquet, test-*.parquet), or one",
         lambda path: bool(parquet.parquet_files(path)),
         parquet.read_parquet,
+        frozenset({"preprocessing", "columns"}),
     ),
     "folder": Format(
         "a folder of images by class (train/CLASS/*.png, test/CLASS/*.png)",
         lambda path: path.is_dir() and has_images(path),
         folder.read_folder,
+        frozenset({"preprocessing"}),
     ),
     "list": Format(
         "a .txt file of paths of images",
         folder.is_list,
         folder.read_list,
+        frozenset({"preprocessing"}),
     ),
     "text": Format(
         "a .txt file of texts, or a .csv or .tsv with a column of them",
         lambda path: path.is_file() and path.suffix in text.SUFFIXES,
         text.read_text,
+        frozenset({"columns"}),
     ),
     "arrays": Format(
         "an .npz or .safetensors file of arrays (x_train, y_train, x_test, y_test; or inputs)",
@@ -116,6 +123,10 @@ def load(
     >>> data.calibration(64, seed=0).shape
     torch.Size([64, 1, 8, 8])
     """
+    if columns and not takes(path, "columns"):
+        raise SparsemendError(
+            f"data {str(path)!r} has no columns to choose from", list(columns), fix="leave them out"
+        )
     how = (preprocessing or Preprocessing()).but(mean=mean, std=std)
     if str(path) == "digits":
         return DataSet(read_digits(), source="digits", mean=how.mean, std=how.std)
@@ -123,6 +134,20 @@ def load(
         return GivenBatches(str(path))
     splits = _format_of(Path(path)).read(Path(path), Wants(how, tokenizer, columns))
     return DataSet(splits, source=str(path), mean=how.mean, std=how.std)
+
+
+def takes(path: str | Path, what: str) -> bool:
+    """Whether ``"preprocessing"`` or ``"columns"`` mean something for a data set.
+
+    Raises
+    ------
+    SparsemendError
+        If there is none.
+    """
+    text = str(path)
+    if text == "digits" or (":" in text and not Path(path).exists()):
+        return False
+    return what in _format_of(Path(path)).takes
 
 
 def _format_of(path: Path) -> Format:
