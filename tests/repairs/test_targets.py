@@ -61,7 +61,7 @@ def test_first_targets_undo_a_wrong_shortcut(seed):
 def test_rectified_targets_by_hand(shortcut):
     targets = random_targets(shortcut=shortcut)
     output = torch.randn(3, 4, 5, 5)
-    wanted = targets.rectified(1, output)
+    wanted = targets.rectified(1, output.clone())
     add = targets.shortcut[1] if shortcut else 0
     present = targets.slope * output + targets.offset + add
     aimed = targets.slope * wanted + targets.offset + add

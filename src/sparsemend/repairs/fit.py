@@ -385,6 +385,6 @@ def _install(given: LayerInputs, fit: Fit) -> Callable[[Tensor], Tensor]:
     shaped = shift.float().reshape(channel_shape(layer))
 
     def run(x: Tensor) -> Tensor:
-        return run_layer(network, layer, geometry, x).float() + shaped
+        return run_layer(network, layer, geometry, x).float().add_(shaped)
 
     return run

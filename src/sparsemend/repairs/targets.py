@@ -63,18 +63,24 @@ class Targets:
         value if that is negative, else zero. Least squares on these targets never increases the
         mean of (u − u_dense)² where the dense unit is on and relu(u)² where it is off, which
         bounds E(relu(u) − relu(u_dense))² from above: they majorise it at the present outputs.
+
+        The output is overwritten: with as many refits, passes over memory count.
         """
         joined, z = self.dense_joined[index], self.dense[index]
-        present = self.slope * output + self.offset
+        present = output.mul_(self.slope).add_(self.offset)
         shortcut = None if self.shortcut is None else self.shortcut[index]
         if shortcut is not None:
-            present = present + shortcut
-        wanted = torch.where(joined > 0, joined, present.clamp(max=0))
-        return self._back(wanted if shortcut is None else wanted - shortcut, z)
+            present += shortcut
+        wanted = torch.where(joined > 0, joined, present.clamp_(max=0))
+        if shortcut is not None:
+            wanted -= shortcut
+        return self._back(wanted, z)
 
     def _back(self, normalised: Tensor, fallback: Tensor) -> Tensor:
+        """Pre-activations of normalised outputs, which are overwritten."""
         slope = torch.where(self.usable, self.slope, 1)
-        return torch.where(self.usable, (normalised - self.offset) / slope, fallback)
+        found = normalised.sub_(self.offset).div_(slope)
+        return found if bool(self.usable.all()) else torch.where(self.usable, found, fallback)
 
 
 def norm_affine(
