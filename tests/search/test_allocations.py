@@ -89,11 +89,10 @@ def check(result, model):
 
 
 CHOICES = [
-    *(
-        (name, repair, mask)
-        for name in NETWORKS
-        for repair, mask in (("variance", "magnitude"), ("affine", "activation"))
-    ),
+    *((name, "variance", "magnitude") for name in NETWORKS),
+    ("conv", "affine", "activation"),
+    ("shortcut", "affine", "activation"),
+    ("linear-bn", "affine", "activation"),
     ("conv", "reconstruct", "gradual"),
     ("shortcut", "reconstruct", "gradual"),
     ("linear", "best", "gradual"),
