@@ -1,10 +1,10 @@
 """Checkpoints: strict round trips, metadata, masks from zeros, whole files or none, no pickle."""
 
 import json
+import os
 import pickle
 import struct
 import subprocess
-import os
 import sys
 
 import pytest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import pickle
 import struct
 import subprocess
-import os
 import sys
 import zipfile
 from collections import OrderedDict
