@@ -15,7 +15,7 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend.graphs import trace
-from sparsemend.packed import planes, read_packed, rice, write_packed
+from sparsemend.packed import pack, planes, read_packed, rice
 
 
 @given(st.sets(st.integers(0, 5000)), st.integers(0, 100))
@@ -33,7 +33,7 @@ def test_positions_and_values_take_their_entropy(density, tmp_path):
     size, kept = 200_000, int(200_000 * density)
     weight = torch.zeros(size)
     weight[torch.randperm(size)[:kept]] = torch.randn(kept)
-    file = write_packed({"weight": weight}, tmp_path / "a.packed")
+    file = (tmp_path / "a.packed").write_bytes(pack({"weight": weight}))
     positions = (math.lgamma(size + 1) - math.lgamma(kept + 1) - math.lgamma(size - kept + 1)) / (
         8 * math.log(2)
     )
@@ -61,7 +61,7 @@ def test_graphs_come_back(tmp_path_factory, seed):
     model, x = random_network(seed)
     graph = trace(model, x).graph
     path = tmp_path_factory.mktemp("packed") / "a.packed"
-    write_packed(graph, path, dtype="float32", metadata={"author": "me"})
+    path.write_bytes(pack(graph, dtype="float32", metadata={"author": "me"}))
     packed = read_packed(path)
     assert packed.metadata["author"] == "me"
     assert str(packed.graph) == str(graph)
@@ -99,7 +99,7 @@ def packed_parts(tmp_path):
     graph = trace(
         sparse_(nn.Sequential(nn.Linear(40, 40), nn.ReLU()), 0.2), torch.ones(1, 40)
     ).graph
-    write_packed(graph, path)
+    path.write_bytes(pack(graph))
     tensors = safetensors.torch.load_file(path)
     index = json.loads(zlib.decompress(tensors["index"].numpy().tobytes()))
     return path, tensors, index

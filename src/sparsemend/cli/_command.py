@@ -13,6 +13,7 @@ import typer
 
 from sparsemend.cli._output import friendly_errors
 from sparsemend.errors import SparsemendError
+from sparsemend.progress import announcing
 from sparsemend.recipe.options import Option
 
 JSON = Option("json", bool, "Print one JSON object, for machines.", False)
@@ -72,7 +73,7 @@ class Command:
 
         @functools.wraps(self.run)
         def function(**values: Any) -> None:
-            with friendly_errors(self.interrupted):
+            with friendly_errors(self.interrupted), announcing():
                 _check_texts(self.options, values)
                 self.run(Given(values))
 

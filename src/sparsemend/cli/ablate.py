@@ -9,7 +9,6 @@ from sparsemend.cli._command import Given, command
 from sparsemend.cli._grid import GRID, INTERRUPTED, finish, load_grid
 from sparsemend.cli._options import DATA, MODEL, NAME, WEIGHTS
 from sparsemend.layers import CLASSES
-from sparsemend.progress import announcing
 from sparsemend.recipe.defaults import BASE_RULE
 from sparsemend.recipe.options import BUDGET, RULE, Option
 
@@ -42,15 +41,14 @@ def ablate(given: Given) -> None:
     """
     swept = {name: value for name, value in given.values.items() if name != RULE.name}
     asked = load_grid(swept)
-    with announcing():
-        result = sm.ablate(
-            asked.models,
-            asked.images,
-            force=given.force,
-            source=given.source,
-            rule=given.rule,
-            **asked.options,
-        )
+    result = sm.ablate(
+        asked.models,
+        asked.images,
+        force=given.force,
+        source=given.source,
+        rule=given.rule,
+        **asked.options,
+    )
     finish(given, asked, result, lambda: _compared(result))
 
 

@@ -57,8 +57,8 @@ def allocate(given: Given) -> None:
     found = None if given.diagnosis is None else sm.Diagnosis.load(given.diagnosis)
     diagnosing = found is None and needs_diagnosis(given.rule)
     source = None if given.data is None else load_source(given)
+    network = load_model(given).model if source is None else source.model
     if source is not None and (diagnosing or any(chosen.values())):
-        network = source.model
         size, _ = sizes_of(source.data, given.calibration_size, 0)
         seen = source.calibration(size, given.seed)
         if diagnosing:
@@ -67,8 +67,6 @@ def allocate(given: Given) -> None:
             found = sm.diagnose(network, calibration, given.repair)
         else:
             layers = sm.discover(network, seen[0], seen[1:], **chosen)
-    else:
-        network = load_model(given).model if source is None else source.model
     options = chosen if layers is None else {"layers": layers}
     allocation = sm.allocate(network, given.sparsity, given.rule, diagnosis=found, **options)
     covered = layers or sm.discover(network, **chosen)

@@ -30,7 +30,6 @@ from sparsemend.exports.exporting import size_of
 from sparsemend.files import check_folder
 from sparsemend.masks import apply_masks
 from sparsemend.models.weights import added_biases
-from sparsemend.progress import announcing
 from sparsemend.recipe import Recipe, defaults
 from sparsemend.recipe.options import (
     BUDGET,
@@ -124,8 +123,7 @@ def compress(given: Given) -> None:
     seen = source.calibration(size, seed, flip=given.flip)
     if timed:
         recipe["budget"] = f"{max(1, clock.left_for_work()):.0f}s"
-    with announcing():
-        result = sm.compress(source.model, seen, heldout=unseen, plan=plan, **recipe)
+    result = sm.compress(source.model, seen, heldout=unseen, plan=plan, **recipe)
     pruned = copy.deepcopy(source.model)
     apply_masks(pruned, result.masks, result.layers)
     top1 = {

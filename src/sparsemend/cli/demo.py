@@ -8,7 +8,6 @@ from sparsemend import demo as library
 from sparsemend.cli._command import Given, command
 from sparsemend.cli._options import NO_REPORT, REPORT
 from sparsemend.cli._output import print_json, report_path
-from sparsemend.progress import announcing
 from sparsemend.recipe.options import Option
 
 
@@ -25,8 +24,7 @@ def demo(given: Given) -> None:
     page = report_path(given.report, given.no_report, None)
     if page is None and not given.no_report:
         page = given.out / "report.html"
-    with announcing():
-        result = library.run(given.out, page=page)
+    result = library.run(given.out, page=page)
     if given.json:
         print_json(
             {

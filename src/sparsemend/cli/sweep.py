@@ -8,7 +8,6 @@ import sparsemend as sm
 from sparsemend.cli._command import Given, command
 from sparsemend.cli._grid import GRID, INTERRUPTED, finish, load_grid, swept
 from sparsemend.cli._options import DATA, MODEL, NAME, WEIGHTS
-from sparsemend.progress import announcing
 from sparsemend.recipe.options import RULE, Option
 
 
@@ -27,6 +26,4 @@ def sweep(given: Given) -> None:
     --repair batchnorm --sparsity 0.80:0.98:0.02 --store sweep.sqlite
     """
     asked = load_grid(given.values, given.config)
-    with announcing():
-        result = sm.sweep(asked.models, asked.images, **asked.options)
-    finish(given, asked, result)
+    finish(given, asked, sm.sweep(asked.models, asked.images, **asked.options))

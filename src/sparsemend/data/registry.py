@@ -42,6 +42,7 @@ class Format:
     takes: frozenset[str] = frozenset()
 
 
+_DIGITS = "digits"
 # Asked in this order.
 FORMATS: dict[str, Format] = {
     "parquet": Format(
@@ -123,17 +124,18 @@ def load(
     >>> data.calibration(64, seed=0).shape
     torch.Size([64, 1, 8, 8])
     """
-    if columns and not takes(path, "columns"):
+    found = _format_of(path)
+    if columns and (found is None or "columns" not in found.takes):
         raise SparsemendError(
             f"data {str(path)!r} has no columns to choose from", list(columns), fix="leave them out"
         )
     how = (preprocessing or Preprocessing()).but(mean=mean, std=std)
-    if str(path) == "digits":
-        return DataSet(read_digits(), source="digits", mean=how.mean, std=how.std)
-    if ":" in str(path) and not Path(path).exists():
-        return GivenBatches(str(path))
-    splits = _format_of(Path(path)).read(Path(path), Wants(how, tokenizer, columns))
-    return DataSet(splits, source=str(path), mean=how.mean, std=how.std)
+    if found is not None:
+        splits = found.read(Path(path), Wants(how, tokenizer, columns))
+        return DataSet(splits, source=str(path), mean=how.mean, std=how.std)
+    if str(path) == _DIGITS:
+        return DataSet(read_digits(), source=_DIGITS, mean=how.mean, std=how.std)
+    return GivenBatches(str(path))
 
 
 def takes(path: str | Path, what: str) -> bool:
@@ -144,13 +146,15 @@ def takes(path: str | Path, what: str) -> bool:
     SparsemendError
         If there is none.
     """
-    text = str(path)
-    if text == "digits" or (":" in text and not Path(path).exists()):
-        return False
-    return what in _format_of(Path(path)).takes
+    found = _format_of(path)
+    return found is not None and what in found.takes
 
 
-def _format_of(path: Path) -> Format:
+def _format_of(given: str | Path) -> Format | None:
+    """The format of what is there; None for digits, and where a function is named."""
+    path = Path(given)
+    if str(given) == _DIGITS or (":" in str(given) and not path.exists()):
+        return None
     if not path.exists():
         raise SparsemendError(f"data {str(path)!r} does not exist", allowed=_allowed())
     for format_ in FORMATS.values():

@@ -89,8 +89,9 @@ def evaluate(
             inputs, labels = split_labels(batch, where)
             scores = logits(call(model, inputs), output)
             counted = _counted(scores, labels, where)
-            check_outputs(model, scores[counted], partial(call, model, inputs))
-            predicted = scores[counted].argmax(dim=1)
+            scores = scores[counted]
+            check_outputs(model, scores, partial(call, model, inputs))
+            predicted = scores.argmax(dim=1)
             hits += int((predicted == labels.flatten().to(predicted.device)[counted]).sum())
             count += len(predicted)
             batches += 1

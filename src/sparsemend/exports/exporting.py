@@ -18,7 +18,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, arguments, call, evaluation_mode
 from sparsemend.exports.formats.format import Request
 from sparsemend.exports.formats.registry import format_named
-from sparsemend.files import atomic_path, check_target, filled_folder
+from sparsemend.files import atomic_path, filled_folder
 from sparsemend.finite import check_network
 
 _FOLDER = "the folder of the export"
@@ -120,9 +120,6 @@ def export(
             str(path),
             " or ".join(chosen.endings),
         )
-    target = Path(path)
-    if chosen.endings:
-        check_target(target)
     for name, parameter in model.named_parameters():
         if is_lazy(parameter) or parameter.is_meta:
             raise SparsemendError(
@@ -130,6 +127,7 @@ def export(
                 fix="build the network on the CPU, and run it once if it has lazy layers",
             )
     check_network(model)
+    target = Path(path)
     written = atomic_path(target) if chosen.endings else filled_folder(target, _FOLDER)
     with written as temporary, evaluation_mode(model):
         request = Request(model, temporary, example, dtype, dict(metadata or {}))

@@ -23,10 +23,7 @@ def make_folder(folder: Path, what: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # the latter for a null character
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SparsemendError(
-            f"{what} cannot be made ({reason})", str(folder), fix="choose another"
-        ) from error
+        raise _refused(folder, f"{what} cannot be made", error) from error
 
 
 def check_folder(folder: Path, what: str) -> None:
@@ -44,10 +41,12 @@ def check_folder(folder: Path, what: str) -> None:
         probe.mkdir()
         probe.rmdir()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SparsemendError(
-            f"{what} cannot be written ({reason})", str(folder), fix="choose another"
-        ) from error
+        raise _refused(folder, f"{what} cannot be written", error) from error
+
+
+def _refused(folder: Path, problem: str, error: OSError | ValueError) -> SparsemendError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return SparsemendError(f"{problem} ({reason})", str(folder), fix="choose another")
 
 
 @contextmanager

@@ -2,6 +2,6 @@
 
 from sparsemend.packed.contents import DTYPES, Packed
 from sparsemend.packed.reading import read_packed
-from sparsemend.packed.writing import pack, write_packed
+from sparsemend.packed.writing import pack
 
-__all__ = ["DTYPES", "Packed", "pack", "read_packed", "write_packed"]
+__all__ = ["DTYPES", "Packed", "pack", "read_packed"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,33 +14,11 @@ import torch
 from torch import Tensor
 
 from sparsemend.errors import SparsemendError, did_you_mean
-from sparsemend.files import atomic_write
 from sparsemend.graphs import Graph
 from sparsemend.packed import planes
 from sparsemend.packed.contents import DTYPES, FORMAT, VERSION
 from sparsemend.packed.rice import encode
 from sparsemend.packed.schema import graph_to_json
-
-
-def write_packed(
-    network: Graph | Mapping[str, Tensor],
-    path: str | os.PathLike[str],
-    *,
-    dtype: str = "float16",
-    metadata: Mapping[str, str] | None = None,
-) -> int:
-    """Write a packed file and return its size in bytes; see :func:`pack`.
-
-    Parameters
-    ----------
-    network, dtype, metadata
-        As there.
-    path
-        File to write; it appears whole or not at all.
-    """
-    content = pack(network, dtype=dtype, metadata=metadata)
-    atomic_write(Path(path), lambda stream: stream.write(content))
-    return len(content)
 
 
 def pack(

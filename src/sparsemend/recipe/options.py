@@ -37,15 +37,17 @@ def read_count(value: Any) -> int:
 
 def read_number(value: Any) -> str:
     """A number as written, so that decimals and ranges stay exact."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError("a number, or a range such as '0.80:0.98:0.01'")
-    return str(value)
+    return _as_written(value, "a number, or a range such as '0.80:0.98:0.01'")
 
 
-def read_amount(value: Any) -> str:
-    """A number or a text that says one, such as a time."""
+def read_limit(value: Any) -> str:
+    """A number or a time."""
+    return _as_written(value, "a number, or a text such as '10min'")
+
+
+def _as_written(value: Any, allowed: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError("a number, or a text such as '10min'")
+        raise TypeError(allowed)
     return str(value)
 
 
@@ -205,7 +207,7 @@ BUDGET = Option(
     str,
     f"Time for all, as in 10min (the default) or 1h; with rule auto, for its search, or a number "
     f"of repairs (default {DEFAULT_REPAIRS:g}). Ctrl-C ends it with the best so far.",
-    read=read_amount,
+    read=read_limit,
     sweep_help=f"For rule auto, per cell: repairs (default {DEFAULT_REPAIRS:g}) or a time, as in "
     "20min.",
 )
@@ -247,7 +249,7 @@ DISTILL = Option(
     str,
     f"How long repair distill trains: a number of steps (default {DistillSettings().steps:g}), or "
     "2min. With repair best: train its best ending, too.",
-    read=read_amount,
+    read=read_limit,
 )
 # What is done: the fields of a recipe.
 RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES, *LAYERS, DISTILL)

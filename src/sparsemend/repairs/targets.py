@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -78,9 +79,18 @@ class Targets:
 
     def _back(self, normalised: Tensor, fallback: Tensor) -> Tensor:
         """Pre-activations of normalised outputs, which are overwritten."""
-        slope = torch.where(self.usable, self.slope, 1)
-        found = normalised.sub_(self.offset).div_(slope)
-        return found if bool(self.usable.all()) else torch.where(self.usable, found, fallback)
+        found = normalised.sub_(self.offset).div_(self._divisor)
+        return found if self._all_usable else torch.where(self.usable, found, fallback)
+
+    # Once for all batches and refits: a device is asked for the second.
+
+    @cached_property
+    def _divisor(self) -> Tensor:
+        return torch.where(self.usable, self.slope, 1)
+
+    @cached_property
+    def _all_usable(self) -> bool:
+        return bool(self.usable.all())
 
 
 def norm_affine(

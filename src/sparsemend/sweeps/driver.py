@@ -119,8 +119,10 @@ class _Watch:
         self._advance(left=self._left())
 
     def _say(self, network: str) -> None:
+        if network in self._quiet:
+            return
         left = self._left(network)
-        if left is None or network in self._quiet:
+        if left is None:
             return
         self._quiet.add(network)
         if left >= _LONG:

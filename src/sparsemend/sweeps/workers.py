@@ -22,6 +22,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.sweeps._interrupts import without_interrupts
 from sparsemend.sweeps.bench import Bench, Compute, Outcomes
 from sparsemend.sweeps.inputs import Network
+from sparsemend.sweeps.plan import sharing
 from sparsemend.sweeps.records import Failure, Record, Task
 from sparsemend.sweeps.shipping import pack, unpack
 
@@ -80,8 +81,7 @@ class _Queue:
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._groups: dict[tuple[str, int], deque[Task]] = {}
         for task in tasks:
-            group = (task.cell.network, task.cell.seed)
-            self._groups.setdefault(group, deque()).append(task)
+            self._groups.setdefault(sharing(task), deque()).append(task)
         self._at: dict[_Worker, tuple[str, int]] = {}
         self._deaths: Counter[Task] = Counter()
 
@@ -107,7 +107,7 @@ class _Queue:
         self._deaths[task] += 1
         if self._deaths[task] >= ATTEMPTS:
             return Failure(task.cell, f"its process died {ATTEMPTS} times", task.settings)
-        self._groups[task.cell.network, task.cell.seed].appendleft(task)
+        self._groups[sharing(task)].appendleft(task)
         return None
 
 
