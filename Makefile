@@ -6,13 +6,17 @@ EXTRAS ?= dev
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(EXTRAS)
 
-.PHONY: demo test docs lint contracts types wheel clean
+.PHONY: demo test fuzz docs lint contracts types wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/sparsemend demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# Random networks for two minutes, others every day.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pytest --capture no tests/faults/test_fuzz.py --fuzz-seconds 120
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"

@@ -34,7 +34,7 @@ settings.load_profile("no-deadline")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--fuzz-seconds", type=float, default=40.0, help="how long random networks are tried"
+        "--fuzz-seconds", type=float, default=15.0, help="how long random networks are tried"
     )
     parser.addoption("--fuzz-seed", type=int, help="where they begin; default the day")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsemend.errors import SparsemendError, raised_by
+from sparsemend.errors import RAISED, SparsemendError, raised_by
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,13 +62,13 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except (SparsemendError, *PASSED_ON):
             raise
-        except Exception as error:
+        except RAISED as error:
             raise _told(function.__qualname__, error) from error
 
     return called
 
 
-def _told(name: str, error: Exception) -> SparsemendError:
+def _told(name: str, error: BaseException) -> SparsemendError:
     if isinstance(error, OSError) and error.filename is not None:
         path = os.fsdecode(error.filename)
         return SparsemendError(f"{name} failed ({error.strerror})", path, fix="choose another path")

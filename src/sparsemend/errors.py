@@ -14,6 +14,8 @@ _LONGEST_VALUE = 400
 _LONGEST_PART = 1500
 # Whose code is not the user's.
 _OURS = frozenset({"sparsemend", "torch", *sys.stdlib_module_names}) - {"__main__"}
+# What code of others may raise, which may be a program that ends itself.
+RAISED = (Exception, SystemExit)
 # Where PyTorch's sentence about what happened ends, and those about its build begin.
 _EXPLANATIONS = re.compile(r"\n\n| backend\. This could be|, but expected one of:\n")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-from sparsemend.errors import SparsemendError, raised_by
+from sparsemend.errors import RAISED, SparsemendError, raised_by
 
 
 def require(module: str, *, purpose: str, extra: str) -> Any:
@@ -78,8 +78,7 @@ def find_object(spec: str, *, what: str, name: str = "factory") -> tuple[Any, Pa
         try:
             module = importlib.import_module(place) if file is None else _import_file(file)
             return operator.attrgetter(attribute)(module), folder
-        # The user's own module may fail in any way, or be a program that ends itself.
-        except (Exception, SystemExit) as error:
+        except RAISED as error:
             raise SparsemendError(
                 f"{what} {spec!r} cannot be imported: {raised_by(error)}",
                 allowed=allowed,

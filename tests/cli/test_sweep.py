@@ -129,8 +129,8 @@ NETWORK = '[[network]]\nmodel = "digits"\ndata = "digits"\n'
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("rule = [", "--config is no TOML (Invalid value"),
-        (f"rule = {'[' * 100_000}", "--config is no TOML (maximum recursion depth"),
+        ("rule = [", "cannot be read (no TOML: Invalid value"),
+        (f"rule = {'[' * 100_000}", "cannot be read (no TOML: maximum recursion depth"),
         ('rul = "erk"', "unknown key in 'c.toml': got 'rul'; allowed: rule, "),
         ('rul = "erk"', "did you mean 'rule'?"),
         ("rule = 3", "key 'rule' in 'c.toml' is written wrong: got 3; allowed: a text"),
@@ -161,7 +161,7 @@ def test_flags_for_one_network_do_not_go_with_several(refused, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--config", "none.toml"), "--config cannot be read (No such file or directory)"),
+        (("--config", "none.toml"), "there is no configuration file: got 'none.toml'"),
         (("--sparsity", "0.8-0.9"), "sparsity is neither a number nor a range: got '0.8-0.9'"),
         (("--sparsity", "1.0"), "sparsity is out of range: got 1.0"),
         (("--rule", "snip"), "unknown allocation rule: got 'snip'"),

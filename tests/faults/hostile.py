@@ -40,6 +40,7 @@ def overflowing():
     return edited(lambda m: [m[i].weight.fill_(1e30) for i in (3, 6)])
 
 def failing(): return Outer(lookup)
+def exiting(): return Outer(lambda _: sys.exit(7))
 def without_numbers(): return Outer(nan)
 def without_layers(): return nn.Sequential(nn.Flatten())
 def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
@@ -85,7 +86,7 @@ def write_hostile_files(folder: Path, good: Any) -> None:
     (folder / "loop.html").symlink_to("loop.html")
     (folder / "astray.html").symlink_to("nowhere/x.html")
     (folder / "null.safetensors").symlink_to("/dev/null")
-    for ending in ("html", "json", "safetensors", "sqlite", "csv", "npz"):
+    for ending in ("html", "json", "safetensors", "sqlite", "csv", "npz", "toml"):
         (folder / f"folder.{ending}").mkdir()
         os.mkfifo(folder / f"pipe.{ending}")
 

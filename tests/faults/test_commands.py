@@ -76,6 +76,9 @@ TABLE = {
     "compress --rule erk --model net.py:failing": r"KeyError: \d+ \(networks.py:\d+, in lookup\)",
     "sweep --model net.py:failing": r"KeyError: \d+ \(networks.py:\d+, in lookup\)",
     "bench --model net.py:failing": r"KeyError: 1 \(networks.py:\d+, in lookup\)",
+    "evaluate --model net.py:exiting": r"SystemExit: 7 \(net.py:\d+, in <lambda>\)",
+    "compress --rule erk --model net.py:exiting": r"SystemExit: 7 \(net.py:\d+, in <lambda>\)",
+    "sweep --model net.py:exiting": r"SystemExit: 7 \(net.py:\d+, in <lambda>\)",
     "evaluate --model net.py:without_numbers": "the outputs of the network are not finite",
     "compress --rule erk --model net.py:overflowing": r"outputs of layer '6' \(Linear\) are not fi",
     "bench --model net.py:without_numbers": "the outputs of the network are not finite",
@@ -292,9 +295,9 @@ NETWORK = (
 # Content of a file for --config, and what the error says.
 CONFIGS = {
     "": "--model is missing",
-    "rule = [": "is no TOML",
-    f"a = {'[' * 100_000}": "is no TOML",
-    "seed = 1\nseed = 2": "is no TOML",
+    "rule = [": "no TOML",
+    f"a = {'[' * 100_000}": "no TOML",
+    "seed = 1\nseed = 2": "no TOML",
     "a.b.c = 1": "unknown key .*: got 'a'",
     "csv = 'x.csv'": "unknown key",
     "seed = 1979-05-27": "key 'seed' .* got datetime.date",
@@ -364,6 +367,10 @@ def test_bad_input_is_one_clear_error(said, command):
 def test_bad_configurations(said, content):
     number = list(CONFIGS).index(content)
     assert re.search(CONFIGS[content], said(f"sweep --config {number}.toml"))
+
+
+def test_a_configuration_that_would_be_waited_for(said):
+    assert said("sweep --config pipe.toml").startswith("the configuration is no file")
 
 
 def test_every_command_is_in_the_table():

@@ -43,9 +43,12 @@ WRITERS = {
     ),
     "x.pt2": lambda path: export_layer(path, "shrink"),
     "x.packed": lambda path: export_layer(path, "packed"),
+    "x.onnx": lambda path: export_layer(path, "onnx"),
     "s.csv": lambda path: SweepResult(make_records()).to_csv(path),
     "w.csv": lambda path: write_csv(path, [{"a": "x" * 9000}] * 5),
 }
+
+FOLDERS = {"x_c": lambda path: export_layer(path, "c")}
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +79,21 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_on_a_disk_that_is_full(nearly_full, name):
+@pytest.mark.parametrize(("name", "write"), (WRITERS | FOLDERS).items())
+def test_on_a_disk_that_is_full(nearly_full, name, write):
     path = nearly_full / name
     path.parent.mkdir(exist_ok=True)
     before = contents(nearly_full)
     with pytest.raises(sm.SparsemendError) as caught:
-        WRITERS[name](path)
+        write(path)
     assert str(caught.value) == (
         f"cannot write there (No space left on device): got '{path}'; "
         "make room there, or choose another folder"
     )
     assert contents(nearly_full) == before
     (nearly_full / "filler").unlink()
-    WRITERS[name](path)
-    assert path.stat().st_size > 4096
+    write(path)
+    assert sum(map(len, contents(nearly_full).values())) > 4096
 
 
 @pytest.mark.parametrize("call", ["fsync", "open"])

@@ -10,6 +10,7 @@ from typing import Any
 import sparsemend as sm
 from sparsemend.cli._options import DATA, NETWORK, RUN, STORE, WEIGHTS
 from sparsemend.errors import did_you_mean
+from sparsemend.files import read_file
 from sparsemend.recipe.options import INPUT, RECIPE, Option
 
 Values = dict[str, Any]
@@ -52,14 +53,7 @@ def sweep_values(path: Path | None, flags: Mapping[str, Any]) -> tuple[Values, l
 
 
 def _read(path: Path) -> tuple[Values, list[Values]]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=str)
-    except OSError as error:
-        raise sm.SparsemendError(
-            f"--config cannot be read ({error.strerror})", str(path), "a TOML file"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise sm.SparsemendError(f"--config is no TOML ({error})", str(path)) from error
+    content = read_file(path, "configuration", _toml)
     tables = content.pop("network", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise sm.SparsemendError(
@@ -74,6 +68,13 @@ def _read(path: Path) -> tuple[Values, list[Values]]:
             if key in holder and holder[key] != "digits":
                 holder[key] = str(path.parent / holder[key])
     return values, networks
+
+
+def _toml(path: Path) -> Values:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=str)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"no TOML: {error}") from error
 
 
 def _checked(table: Mapping[str, Any], known: Mapping[str, Option], path: Path) -> Values:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from sparsemend.boundary import PASSED_ON
-from sparsemend.errors import SparsemendError, SparsemendWarning, printable, raised_by
+from sparsemend.errors import RAISED, SparsemendError, SparsemendWarning, printable, raised_by
 from sparsemend.files import cannot_write, check_target, written_files
 from sparsemend.startup import INTERRUPTED
 
@@ -45,7 +45,7 @@ def friendly_errors(interrupted: str = f"interrupted{_NOTHING}") -> Iterator[Non
             _flush()
         except (BrokenPipeError, typer.Exit):  # whoever reads has seen enough
             raise
-        except Exception as error:
+        except RAISED as error:
             # Errors of PyTorch that are passed on may have several lines.
             console.print("error:", " ".join(_said(error).split()), markup=False, emoji=False)
             raise typer.Exit(2) from error
@@ -61,7 +61,7 @@ def friendly_errors(interrupted: str = f"interrupted{_NOTHING}") -> Iterator[Non
                 console.print(f"warning: {warning.message}", markup=False, emoji=False)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     if isinstance(error, SparsemendError):
         return str(error)
     if isinstance(error, PASSED_ON):

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from sparsemend.data._split import TRAIN, Batch
 from sparsemend.data.data_set import DataSet
-from sparsemend.errors import SparsemendError, raised_by
+from sparsemend.errors import RAISED, SparsemendError, raised_by
 from sparsemend.imports import find_object, importable
 
 
@@ -102,7 +102,7 @@ def _make(spec: str) -> list[Batch]:
         try:
             batches: Any = found() if callable(found) else found
             held = list(batches) if isinstance(batches, Iterable) else []
-        except (Exception, SystemExit) as error:  # the user's own may fail in any way
+        except RAISED as error:  # the user's own may fail in any way
             raise SparsemendError(f"data {spec!r} failed: {raised_by(error)}") from error
     if isinstance(batches, Tensor):
         held = list(batches.split(128))

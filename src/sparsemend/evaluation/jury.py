@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsemend.errors import SparsemendError, raised_by
+from sparsemend.errors import RAISED, SparsemendError, raised_by
 from sparsemend.evaluation.judges import AUTO, JUDGES, Judge, LossFunction, check_judge
 from sparsemend.evaluation.outputs import Output, floating_outputs, pick, rows
 from sparsemend.execution.batches import Batch
@@ -76,7 +76,7 @@ class Seat:
             return self.judge.loss(dense, sparse)
         try:
             found: Any = self.judge.loss(dense, sparse)
-        except Exception as error:  # it is the user's
+        except RAISED as error:  # it is the user's
             raise SparsemendError(
                 f"judge {self.judge.name!r} failed: {raised_by(error)}",
                 allowed="a function (dense output, sparse output) → loss per sample [N]",

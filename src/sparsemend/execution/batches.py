@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sparsemend.errors import SparsemendError, raised_by
+from sparsemend.errors import RAISED, SparsemendError, raised_by
 from sparsemend.finite import is_finite
 
 Batch = Any
@@ -159,7 +159,7 @@ def call(model: nn.Module, batch: Batch) -> Any:
     try:
         args, kwargs = arguments(_to_model(batch, model))
         return model(*args, **kwargs)
-    except Exception as error:
+    except RAISED as error:
         # The network's own error about shapes is precise but says nothing about the batch.
         if isinstance(error, SparsemendError | MemoryError) or "out of memory" in str(error):
             raise

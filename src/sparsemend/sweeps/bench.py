@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.errors import RAISED, SparsemendError, SparsemendWarning
 from sparsemend.evaluation import evaluate, logits
 from sparsemend.execution.batches import Batch, call, evaluation_mode
 from sparsemend.masks import apply_masks
@@ -61,7 +61,7 @@ class Bench:
                 return self._compute(task)
         except SparsemendError as error:
             return Failure(task.cell, str(error), task.settings)
-        except Exception as error:  # a solver or the user's network failed: other cells may not
+        except RAISED as error:  # a solver or the user's network failed: other cells may not
             return Failure(task.cell, f"{type(error).__name__}: {error}", task.settings)
 
     def _compute(self, task: Task) -> Record:

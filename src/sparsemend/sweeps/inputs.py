@@ -11,7 +11,7 @@ from torch import nn
 from sparsemend.checks import check_int
 from sparsemend.data import DataSet
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.errors import SparsemendError, raised_by
+from sparsemend.errors import RAISED, SparsemendError, raised_by
 from sparsemend.evaluation import Criterion
 from sparsemend.execution.batches import Batch, Batches, materialise
 from sparsemend.layers import LayerFilter
@@ -207,7 +207,7 @@ def _of_seed(inputs: SeedInputs | Batches, seed: int, name: str) -> Batches:
         return inputs
     try:
         return inputs(seed)
-    except Exception as error:  # it is the user's
+    except RAISED as error:  # it is the user's
         raise SparsemendError(
             f"{name}({seed}) failed: {raised_by(error)}",
             allowed="a function from the seed to unlabelled batches",

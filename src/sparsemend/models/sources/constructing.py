@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from sparsemend.checks import takes_keyword
-from sparsemend.errors import SparsemendError, raised_by
+from sparsemend.errors import RAISED, SparsemendError, raised_by
 
 
 def construct(factory: Any, arguments: Mapping[str, Any], *, spec: str) -> nn.Module:
@@ -29,7 +29,7 @@ def construct(factory: Any, arguments: Mapping[str, Any], *, spec: str) -> nn.Mo
     try:
         network = factory(**arguments)
     # What is not the library's may fail in any way, or be a program that ends itself.
-    except (Exception, SystemExit) as error:
+    except RAISED as error:
         raise SparsemendError(
             f"model {spec!r} failed when called with {dict(arguments)}: {raised_by(error)}",
             fix="pass what else it needs as --model-arg key=value (arguments={...} in Python)",
