@@ -14,7 +14,14 @@ from sparsemend.layers.calls import LayerCalls
 from sparsemend.layers.coverage import Coverage, LeftOut
 from sparsemend.layers.discovery import NORMALISATIONS, LayerSet, layer_weights
 from sparsemend.layers.graph import Graph, Node
-from sparsemend.layers.joins import Shortcut, Surroundings, surroundings
+from sparsemend.layers.joins import (
+    Addend,
+    Path,
+    Shortcut,
+    Surroundings,
+    in_passing,
+    surroundings,
+)
 from sparsemend.layers.kinds import Axis, Call, LayerKind, kind_named, kind_of
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.matrices import (
@@ -36,6 +43,7 @@ __all__ = [
     "CLASSES",
     "EMBEDDING",
     "NORMALISATIONS",
+    "Addend",
     "Axis",
     "Call",
     "Coverage",
@@ -47,6 +55,7 @@ __all__ = [
     "LayerSet",
     "LeftOut",
     "Node",
+    "Path",
     "Shortcut",
     "Surroundings",
     "batched",
@@ -55,6 +64,7 @@ __all__ = [
     "count_multiplications",
     "count_positions",
     "discover",
+    "in_passing",
     "kind_named",
     "kind_of",
     "layer_biases",

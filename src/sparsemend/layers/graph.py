@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -26,10 +28,14 @@ from sparsemend.layers.overloads import name_of, public, transformed, untransfor
 from sparsemend.layers.sites import Uses
 
 # Functions that hand every value on unchanged, channel by channel.
-_RESHAPES = ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim")
-_COPIES = ("squeeze", "unsqueeze", "contiguous", "clone", "detach", "to", "float", "half")
-_IDLE = ("dropout", "dropout1d", "dropout2d", "dropout3d", "identity", "bfloat16")
-_TRANSPARENT = frozenset(_RESHAPES + _COPIES + _IDLE)
+_TURNS = ("permute", "transpose", "movedim")
+_RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
+_COPIES = ("contiguous", "clone", "detach", "to", "float", "half", "bfloat16")
+_IDLE = ("dropout", "dropout1d", "dropout2d", "dropout3d", "identity")
+_TRANSPARENT = frozenset(_TURNS + _RESHAPES + _COPIES + _IDLE)
+_PRODUCTS = frozenset({"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"})
+# Sizes that tell dimensions apart.
+_SIZES = (2, 3, 4, 5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,13 @@ class Node:
         Indices of the nodes whose outputs it takes; inputs of the network have none.
     shape
         Shape of its (first) output tensor.
+    factor
+        What it multiplies its one input with: a parameter, or part of one, or a number; None for
+        any other operation.
+    order
+        Where it turns its input's dimensions: which of them each of its own is; else empty.
+    in_place
+        Whether its output takes the place of its first input in memory.
     """
 
     index: int
@@ -56,18 +69,43 @@ class Node:
     name: str
     inputs: tuple[int, ...]
     shape: tuple[int, ...] = ()
+    factor: Operand | float | None = None
+    order: tuple[int, ...] = ()
+    in_place: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every value is handed on where it is, as by a dropout that is switched off."""
+        return self.kind == "function" and self.name in _IDLE + _COPIES
+
+    @property
+    def is_reshape(self) -> bool:
+        """Whether values are handed on in their order in memory, in another shape."""
+        return self.kind == "function" and self.name in _RESHAPES
 
 
 @dataclass
 class Graph:
-    """Nodes in execution order; printed, a line for each: its inputs, what it is, its shape."""
+    """Nodes in execution order; printed, a line for each: its inputs, what it is, its shape.
+
+    Attributes
+    ----------
+    nodes
+        In execution order.
+    entries
+        Module path → the node whose output is the module's first argument, and how many nodes
+        there were before the module ran; of modules that run once.
+    """
 
     nodes: list[Node] = field(default_factory=list)
+    entries: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def add(self, kind: str, name: str, inputs: Iterable[int], output: object) -> int:
+    def add(
+        self, kind: str, name: str, inputs: Iterable[int], output: object, **details: Any
+    ) -> int:
         """Append a node; ``output`` is what the operation returned."""
         shapes = (tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
-        node = Node(len(self.nodes), kind, name, tuple(inputs), next(shapes, ()))
+        node = Node(len(self.nodes), kind, name, tuple(inputs), next(shapes, ()), **details)
         self.nodes.append(node)
         return node.index
 
@@ -160,8 +198,27 @@ class _Recorder(TorchFunctionMode):
             return output
         self._uses.note(func, args, kwargs, output, active=bool(sources))
         if sources and any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
-            self.made(output, self.graph.add("function", _label(func, kwargs), sources, output))
+            details = {
+                "factor": self._factor(name_of(func), args, kwargs),
+                "order": _order(name_of(func), func, args, kwargs),
+                "in_place": _in_place(name_of(func), kwargs),
+            }
+            label = _label(func, kwargs)
+            self.made(output, self.graph.add("function", label, sources, output, **details))
         return output
+
+    def _factor(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Operand | float | None:
+        """The constant operand of a product."""
+        if name not in _PRODUCTS or len(args) != 2 or kwargs:
+            return None
+        constants = [x for x in args if not (isinstance(x, Tensor) and x in self._source)]
+        if len(constants) != 1:
+            return None
+        if isinstance(constants[0], Tensor):
+            return self._uses.operand(self._copies.original(constants[0]))
+        return float(constants[0]) if isinstance(constants[0], int | float) else None
 
     def _is_weight(self, tensor: Tensor) -> bool:
         """Whether a tensor is a view of a parameter, or a copy of one."""
@@ -172,6 +229,22 @@ def _label(func: Callable[..., Any], kwargs: Mapping[str, Any]) -> str:
     """The name of a function; a sum with a factor is no plain sum."""
     name = name_of(func)
     return name if kwargs.get("alpha", 1) == 1 else f"{name}, alpha {kwargs['alpha']}"
+
+
+def _order(
+    name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Which dimension of the input each one of the output is, found out on sizes that differ."""
+    if name not in _TURNS or not args or args[0].dim() > len(_SIZES):
+        return ()
+    turned = func(torch.empty(_SIZES[: args[0].dim()], device="meta"), *args[1:], **kwargs)
+    return tuple(map(_SIZES.index, turned.shape))
+
+
+def _in_place(name: str, kwargs: Mapping[str, Any]) -> bool:
+    if name.endswith("__"):
+        return name.startswith("__i")
+    return name.endswith("_") or bool(kwargs.get("inplace"))
 
 
 def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses: Uses) -> Graph:
@@ -190,6 +263,13 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
     """
     recorder, known = _Recorder(uses), list(uses.sites)
     entered: list[list[int]] = []
+    runs: Counter[str] = Counter()
+
+    def enter(path: str, module: nn.Module, args: Any) -> None:  # noqa: ARG001
+        runs[path] += 1
+        sources = recorder.sources(args[:1])
+        if len(sources) == 1 and isinstance(args[0], Tensor) and not recorder.inside:
+            recorder.graph.entries[path] = (sources[0], len(recorder.graph.nodes))
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
         entered.append(recorder.sources((args, kwargs)))
@@ -210,6 +290,8 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
 
     handles = []
     try:
+        for path, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(partial(enter, path)))
         for module in plain_layers(model).values():
             handles.append(module.register_forward_pre_hook(start))
             handles.append(module.register_forward_hook(stop))
@@ -228,6 +310,8 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
         for handle in handles:
             handle.remove()
     uses.count(known, recorder.calls)
+    entries = recorder.graph.entries
+    recorder.graph.entries = {path: entries[path] for path in entries if runs[path] == 1}
     return recorder.graph
 
 

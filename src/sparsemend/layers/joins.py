@@ -1,35 +1,73 @@
 """What happens to a layer's output: an activation, or a sum with a shortcut, then one.
 
-Found in the traced graph, so the names of modules play no part.
+Found in the traced graph, so the names of modules play no part. A shortcut may be the input of a
+block, as in residual networks, or the stream that runs past all of them: x + f(norm(x)).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from sparsemend.layers.discovery import LayerSet
 from sparsemend.layers.graph import Node
+from sparsemend.layers.matrices import channel_shape
+from sparsemend.layers.operand import Operand
 
 _SUMS = frozenset({"add", "add_", "__add__", "__iadd__", "__radd__"})
 _RELU = frozenset({"relu", "relu_"})
 
 
 @dataclass(frozen=True)
-class Shortcut:
-    """The other operand of the sum that a layer feeds.
+class Path:
+    """How a layer's output, or that of its normalisation, gets to a sum: channels stay channels.
+
+    Attributes
+    ----------
+    scale
+        What it is multiplied with on the way, one value for every channel, or one for all.
+    order
+        Which dimension of it each dimension of the sum is; empty where they are in order.
+    """
+
+    scale: tuple[Operand | float, ...] = ()
+    order: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Addend:
+    """What is added to a layer's output.
 
     Attributes
     ----------
     source
-        The layer whose input is where the shortcut starts.
+        The layer whose input, or the module whose first argument, is where it starts.
     projection
-        The layer on the shortcut, with its normalisation if it has one; None for the identity.
+        The layer on it, with its normalisation if it has one; None for the identity.
+    path
+        How that layer's output gets to the sum.
     """
 
     source: str
-    projection: str | None
+    projection: str | None = None
+    path: Path = Path()
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """The rest of the sum that a layer feeds, all of it known before the layer runs.
+
+    Attributes
+    ----------
+    addends
+        What is added to the layer's output.
+    path
+        How that output gets to the sum.
+    """
+
+    addends: tuple[Addend, ...]
+    path: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -64,6 +102,19 @@ def surroundings(layers: LayerSet) -> dict[str, Surroundings]:
     return _Finder(layers).find()
 
 
+def in_passing(layers: LayerSet, modules: Iterable[str]) -> list[str]:
+    """Names of layers and of modules with them, in the order in which a run comes by."""
+    graph, wanted = layers.graph, set(modules)
+    places = {node.name: node.index for node in graph.nodes if node.kind == "module"}
+    waiting = sorted((place, path) for path, (_, place) in graph.entries.items() if path in wanted)
+    order: list[str] = []
+    for layer in layers:
+        while waiting and waiting[0][0] <= places.get(layer.name, -1):
+            order.append(waiting.pop(0)[1])
+        order.append(layer.name)
+    return [*order, *(path for _, path in waiting)]
+
+
 class _Finder:
     def __init__(self, layers: LayerSet) -> None:
         self._layers = layers
@@ -75,12 +126,21 @@ class _Finder:
             for node in layers.graph.nodes
             if node.kind == "module" and node.name in once
         }
-        self._by_index = {node.index: name for name, node in self._node.items()}
+        self._modules = {x.name: x.index for x in layers.graph.nodes if x.kind == "module"}
         # Where a tensor is first seen as a layer's input.
         self._first_input: dict[int, str] = {}
         for name, node in sorted(self._node.items(), key=lambda item: item[1].index):
             if node.inputs:
                 self._first_input.setdefault(node.inputs[0], name)
+        # Where a tensor is seen as a module's first argument, and how many nodes are before.
+        self._entries: dict[int, list[tuple[int, str]]] = {}
+        for path, (source, place) in layers.graph.entries.items():
+            if path not in layers.names:
+                self._entries.setdefault(source, []).append((place, path))
+        # Node → the layer whose output it hands on, channel by channel, and how.
+        self._carried = {
+            index: (name, path) for name in self._node for index, path in self._way(name)
+        }
 
     def find(self) -> dict[str, Surroundings]:
         ready = {name: self._ready_at(node) for name, node in self._node.items()}
@@ -91,14 +151,12 @@ class _Finder:
         return None if first == node.name else first
 
     def _one(self, name: str, ready: Mapping[str, str | None]) -> Surroundings:
-        tail = self._tail(name)
-        following = self._graph.sole_consumer(tail, self._consumers)
+        following = self._graph.sole_consumer(self._tail(name), self._consumers)
         final = following is not None and (following.kind, following.name) == ("function", "output")
-        shortcut, joined = None, False
-        if following is not None and following.kind == "function" and following.name in _SUMS:
-            joined = True
-            shortcut = self._shortcut(name, tail, following, ready)
-            following = self._graph.sole_consumer(following.index, self._consumers)
+        joined = following is not None and _is_sum(following)
+        shortcut, last = self._shortcut(name, ready)
+        if shortcut is not None:
+            following = self._graph.sole_consumer(last, self._consumers)
         relu = following is not None and following.name in _RELU
         # Without the shortcut the activation sees more than this layer.
         relu = relu and (not joined or shortcut is not None)
@@ -124,30 +182,108 @@ class _Finder:
 
     def _tail(self, name: str) -> int:
         """The node that carries the layer's output on: its own, or that of its norm."""
-        index = self._node[name].index
         norm = self._layers[name].norm
-        if norm is None:
-            return index
-        return next(n.index for n in self._graph.nodes if n.kind == "module" and n.name == norm)
+        return self._node[name].index if norm is None else self._modules[norm]
 
-    def _shortcut(
-        self, name: str, tail: int, join: Node, ready: Mapping[str, str | None]
-    ) -> Shortcut | None:
-        others = [index for index in join.inputs if index != tail]
-        if len(join.inputs) != 2 or len(others) != 1:
-            return None
-        other = others[0]
-        shapes = {self._graph.nodes[index].shape for index in (tail, other)}
-        if shapes != {join.shape}:  # broadcast: not every output meets a value of its own
-            return None
+    def _way(self, name: str) -> Iterator[tuple[int, Path]]:
+        """The nodes that hand a layer's output on and alone see it, the first being its tail."""
+        node = self._graph.nodes[self._tail(name)]
+        path = Path()
+        axis = len(node.shape) - len(channel_shape(self._layers[name]))
+        while True:
+            yield node.index, path
+            consumers = self._consumers.get(node.index, [])
+            if len(consumers) != 1:
+                return
+            following = consumers[0]
+            same = following.shape == node.shape
+            if same and following.factor is not None:
+                if not _is_per_channel(following.factor, axis, node.shape):
+                    return
+                path = replace(path, scale=(*path.scale, following.factor))
+            elif following.order and not path.order:
+                path = replace(path, order=following.order)
+                axis = following.order.index(axis)
+            elif following.is_reshape and not same:
+                # The last dimension stays as it is where no other has come behind it.
+                last = axis == len(node.shape) - 1 and not path.order
+                if not last or following.shape[-1:] != node.shape[-1:]:
+                    return
+                axis = len(following.shape) - 1
+            elif not (same and (following.is_idle or following.is_reshape)):
+                return
+            node = following
+
+    def _shortcut(self, name: str, ready: Mapping[str, str | None]) -> tuple[Shortcut | None, int]:
+        """What else is in the sum that a layer feeds, and the sum's node."""
+        *_, (index, path) = self._way(name)
+        addends: list[Addend] = []
+        while True:
+            join = next(iter(self._consumers.get(index, [])), None)
+            if join is None or len(self._consumers[index]) != 1:
+                break
+            if join.is_idle:
+                index = join.index
+                continue
+            others = [source for source in join.inputs if source != index]
+            if not _is_sum(join) or len(join.inputs) != 2 or len(others) != 1:
+                break
+            shapes = {self._graph.nodes[operand].shape for operand in (index, others[0])}
+            if shapes != {join.shape}:  # broadcast: not every output meets a value of its own
+                break
+            found = self._addends(others[0], name, path, ready)
+            if found is None:
+                break
+            addends += found
+            index = join.index
+        return (Shortcut(tuple(addends), path) if addends else None), index
+
+    def _addends(
+        self, operand: int, name: str, path: Path, ready: Mapping[str, str | None]
+    ) -> list[Addend] | None:
+        """What an operand of the sum consists of; None unless all is known before the layer runs.
+
+        Known are inputs of layers and of modules, outputs of layers that are repaired by then,
+        and sums of these.
+        """
         here = self._node[name].index
-        source = self._first_input.get(other)
-        if source is not None and self._node[source].index < here:
-            return Shortcut(source, None)
-        projection = next((p for p in self._node if p != name and self._tail(p) == other), None)
-        if projection is None or ready[name] is not None:
-            return None
-        # The projection is repaired before this layer: where its input first appears, or
-        # because it runs earlier.
-        start = ready[projection] or projection
-        return Shortcut(start, projection) if self._node[start].index < here else None
+        if not any(
+            x.in_place and not x.is_idle and x.inputs[:1] == (operand,) and x.index < here
+            for x in self._consumers.get(operand, [])
+        ):
+            source = self._first_input.get(operand)
+            if source is not None and self._node[source].index < here:
+                return [Addend(source)]
+            passed = [x for x in self._entries.get(operand, []) if x[0] <= here]
+            if passed:  # the last, so that it is held for the shortest time
+                return [Addend(max(passed)[1])]
+        projection, way = self._carried.get(operand, (name, Path()))
+        if projection != name:
+            # It is repaired before this layer: where its input first appears, or because it runs
+            # earlier.
+            start = ready[projection] or projection
+            known = ready[name] is None and self._node[start].index < here
+            return [Addend(start, projection, way)] if known and way.order == path.order else None
+        node = self._graph.nodes[operand]
+        if node.is_idle and self._graph.nodes[node.inputs[0]].shape == node.shape:
+            return self._addends(node.inputs[0], name, path, ready)
+        if _is_sum(node) and len(set(node.inputs)) == 2:
+            if any(self._graph.nodes[x].shape != node.shape for x in node.inputs):
+                return None
+            parts = [self._addends(x, name, path, ready) for x in node.inputs]
+            return None if None in parts else [x for part in parts for x in part or ()]
+        return None
+
+
+def _is_sum(node: Node) -> bool:
+    return node.kind == "function" and node.name in _SUMS
+
+
+def _is_per_channel(factor: Operand | float, axis: int, shape: tuple[int, ...]) -> bool:
+    """Whether a factor is one number, or one for each channel of outputs of this shape."""
+    if isinstance(factor, float):
+        return True
+    if math.prod(factor.shape) == 1:
+        return True
+    padded = (1,) * (len(shape) - len(factor.shape)) + factor.shape
+    return padded == tuple(n if d == axis else 1 for d, n in enumerate(shape))

@@ -18,7 +18,7 @@ from sparsemend.layers.joins import surroundings
 def _projection(layers: LayerSet) -> list[str]:
     """1×1 convolutions on a shortcut."""
     joined = (around.shortcut for around in surroundings(layers).values())
-    found = {shortcut.projection for shortcut in joined if shortcut is not None}
+    found = {part.projection for shortcut in joined if shortcut for part in shortcut.addends}
     return [x.name for x in layers if x.name in found and set(x.kernel_size) == {1}]
 
 

@@ -90,9 +90,13 @@ class Uses:
         self.stale: set[str] = set()
         self.otherwise: dict[str, str] = {}
 
+    def operand(self, tensor: Tensor) -> Operand | None:
+        """Which parameter a tensor is, or is a view of; None for what was computed."""
+        return self._operands.find(tensor)
+
     def is_parameter(self, tensor: Tensor) -> bool:
         """Whether a tensor is a parameter, or a view of one."""
-        return self._operands.find(tensor) is not None
+        return self.operand(tensor) is not None
 
     def site(
         self,

@@ -18,13 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsemend.errors import SparsemendWarning
-from sparsemend.execution.batches import evaluation_mode
-from sparsemend.execution.lockstep import lockstep
+from sparsemend.execution.batches import evaluation_mode, padding_of
+from sparsemend.execution.lockstep import lockstep, module_stops
 from sparsemend.finite import FIX_ACTIVATIONS, check_finite
 from sparsemend.layers import (
+    Addend,
     Layer,
+    Shortcut,
     Surroundings,
     batched,
+    channel_shape,
+    in_passing,
     layer_biases,
     layer_weight,
     present_bias,
@@ -46,7 +50,7 @@ from sparsemend.repairs.fold import fold, takes_shift
 from sparsemend.repairs.importance import channel_importance
 from sparsemend.repairs.matching import PairedCall, PairedOutputs, match_layer
 from sparsemend.repairs.repair import Outcome, Support
-from sparsemend.repairs.targets import Targets, norm_affine
+from sparsemend.repairs.targets import Targets, norm_affine, path_scale
 from sparsemend.session import Session
 
 # Elements of a layer's second moments above which it is not refitted: 1 GiB in float32.
@@ -101,8 +105,16 @@ def reconstruct(
             if layer.calls > 1:
                 walk.repair(layer.name, _all_calls(session, network, layer))
                 advance()
-        with closing(lockstep(*paired_runs(session, network, once))) as pauses:
+        runs, _ = paired_runs(session, network, once)
+        modules = {
+            model.get_submodule(path): path
+            for model in (session.model, network)
+            for path in walk.passed
+        }
+        order = in_passing(session.layers, walk.passed)
+        with module_stops(modules), closing(lockstep(runs, order)) as pauses:
             for stop in pauses:
+                walk.pass_by(stop.name, stop.calls)
                 for name in walk.due(stop.name):
                     own = stop.calls if name == stop.name else walk.called_as(name, stop.calls)
                     walk.repair(name, own)
@@ -156,14 +168,17 @@ class _Pass:
             and layer.rows > 1
             and session.scores_classes(layer.rows)
         }
-        # Inputs that a later sum will need again: (dense, repaired) per batch.
-        self._sources = {s.shortcut.source for s in self._around.values() if s.shortcut}
-        self._held: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        addends = [a for s in self._around.values() if s.shortcut for a in s.shortcut.addends]
+        # Inputs that a later sum will need again, by run: those of layers, and of other modules.
+        self._sources = {addend.source for addend in addends}
+        self.passed = sorted(self._sources - set(session.layers.names))
+        self._held: dict[str, dict[int, Tensor]] = {}
         self._early = {
-            s.shortcut.projection: self._around[s.shortcut.projection].ready_at
-            for s in self._around.values()
-            if s.shortcut and s.shortcut.projection
+            addend.projection: self._around[addend.projection].ready_at
+            for addend in addends
+            if addend.projection
         }
+        self._padding = [padding_of(batch) for batch in session.seen]
         self.masks: Masks = {}
         self.added: list[str] = []
         self.unshifted: list[str] = []
@@ -171,8 +186,15 @@ class _Pass:
         self._wide: list[str] = []
         self.held_back: dict[str, tuple[int, ...]] = {}
 
+    def pass_by(self, name: str, calls: Calls) -> None:
+        """Hold what a module is called with, where a later sum will need it."""
+        if name in self.passed:
+            self._held.setdefault(name, {}).update((run, x) for run, (_, x) in calls.items())
+
     def due(self, name: str) -> list[str]:
         """Layers to repair at a pause: projections of the same input first, then the layer."""
+        if name in self.passed:
+            return []
         early = [p for p, ready_at in self._early.items() if ready_at == name]
         return [layer for layer in (*early, name) if layer not in self.masks]
 
@@ -196,7 +218,8 @@ class _Pass:
         dense_inputs = [batched(*calls[i]) for i in order]
         inputs = [batched(*calls[half + i]) for i in order]
         if name in self._sources:
-            self._held[name] = (dense_inputs, inputs)
+            both = zip((*order, *(half + i for i in order)), (*dense_inputs, *inputs), strict=True)
+            self._held[name] = dict(both)
         routed = any(a.shape != b.shape for a, b in zip(dense_inputs, inputs, strict=True))
         # Routed to other inputs than in the dense network: the dense layer on the same ones.
         targeted = inputs if routed else dense_inputs
@@ -205,10 +228,9 @@ class _Pass:
         if layer.groups * layer.fan_in**2 > _MOST_MOMENTS:
             self._match(layer, geometry, inputs, outputs)
             return
-        affine = norm_affine(self._dense, layer, outputs[0].device)
-        if affine is None or layer.calls > 1 or routed:
+        if layer.calls > 1 or routed:
             around = Surroundings(final=around.final and not routed)
-        targets = self._targets(around, outputs, affine)
+        around, targets = self._targets(layer, around, outputs, order)
         fixed = self._support.masks
         choice = Choice(
             self._support.counts[name],
@@ -265,35 +287,62 @@ class _Pass:
         self.masks[layer.name] = stored_weight(mask, layer)
 
     def _targets(
-        self,
-        around: Surroundings,
-        outputs: list[Tensor],
-        affine: tuple[Tensor, Tensor, Tensor] | None,
-    ) -> Targets:
-        one = torch.ones((), device=outputs[0].device)
+        self, layer: Layer, around: Surroundings, outputs: list[Tensor], order: Sequence[int]
+    ) -> tuple[Surroundings, Targets]:
+        """The targets of a layer, and what of its surroundings they take account of."""
+        device, shortcut = outputs[0].device, around.shortcut
+        path = None if shortcut is None else shortcut.path
+        affine = norm_affine(self._dense, layer, device, path)
+        if affine is None:
+            around, shortcut = Surroundings(final=around.final), None
+        one = torch.ones((), device=device)
         slope, offset, usable = affine if affine is not None else (one, one * 0, one.bool())
         # In float32 throughout: half-precision targets would cost more than the pruning.
         joined = [slope * z + offset for z in outputs]
-        shortcut = None
-        if around.shortcut is not None:
-            dense_source, source = self._held[around.shortcut.source]
-            projection = around.shortcut.projection
-            shortcut = [self._shortcut(self._network, projection, x) for x in source]
-            joined = [
-                u + self._shortcut(self._dense, projection, x)
-                for u, x in zip(joined, dense_source, strict=True)
-            ]
-        return Targets(outputs, joined, shortcut, slope, offset, usable)
+        if shortcut is None:
+            return around, Targets(outputs, joined, None, slope, offset, usable)
+        repaired = []
+        for place, index in enumerate(order):
+            right = self._rest(self._dense, shortcut, outputs[place], index)
+            wrong = self._rest(self._network, shortcut, outputs[place], index)
+            if right is None or wrong is None:
+                alone = Surroundings(final=around.final, pooled=around.pooled)
+                return self._targets(layer, alone, outputs, order)
+            joined[place] = joined[place] + right
+            repaired.append(wrong)
+        return around, Targets(outputs, joined, repaired, slope, offset, usable)
 
-    def _shortcut(self, model: nn.Module, projection: str | None, x: Tensor) -> Tensor:
-        if projection is None:
+    def _rest(
+        self, model: nn.Module, shortcut: Shortcut, like: Tensor, index: int
+    ) -> Tensor | None:
+        """What is added to a layer's output of one batch, in the output's shape.
+
+        None where the inputs have taken another way, so that it is not known.
+        """
+        run = index if model is self._dense else self._batches + index
+        parts: list[Tensor] = []
+        for addend in shortcut.addends:
+            held = self._held.get(addend.source, {})
+            if run not in held:
+                return None
+            part = self._addend(model, addend, held[run])
+            if addend.projection is None:
+                part = _as_output(part, like, shortcut.path.order, self._padding[index])
+            if part.numel() != like.numel():
+                return None
+            parts.append(part.reshape(like.shape))
+        return sum(parts[1:], start=parts[0])
+
+    def _addend(self, model: nn.Module, addend: Addend, x: Tensor) -> Tensor:
+        if addend.projection is None:
             return x.float()
-        layer = self._layers[projection]
-        output = run_layer(model, layer, self._layers.geometry(projection), x)
+        layer = self._layers[addend.projection]
+        output = run_layer(model, layer, self._layers.geometry(layer.name), x)
         if layer.norm is not None:
             output = model.get_submodule(layer.norm).forward(output)
         result: Tensor = output.float()
-        return result
+        scale = path_scale(model, addend.path, result.device)
+        return result if scale is None else result * scale.reshape(channel_shape(layer))
 
     def finish(self) -> None:
         """Keep the largest weights of layers that no input has reached in both networks."""
@@ -331,9 +380,10 @@ class _Pass:
     def _release(self) -> None:
         """Forget inputs whose sums are done."""
         open_sources = {
-            s.shortcut.source
+            addend.source
             for name, s in self._around.items()
             if s.shortcut and name not in self.masks
+            for addend in s.shortcut.addends
         }
         for name in [name for name in self._held if name not in open_sources]:
             del self._held[name]
@@ -356,6 +406,17 @@ class _Pass:
                 SparsemendWarning,
                 stacklevel=3,
             )
+
+
+def _as_output(
+    value: Tensor, like: Tensor, order: tuple[int, ...], padding: Tensor | None
+) -> Tensor:
+    """A value of a sum in the layout of a layer's outputs, without padding where they have none."""
+    if order and value.dim() == len(order):
+        value = value.permute([order.index(dim) for dim in range(len(order))])
+    if padding is not None and value.numel() != like.numel() and value.shape[:2] == padding.shape:
+        value = value[padding.to(value.device)]
+    return value
 
 
 def _refit_logits(

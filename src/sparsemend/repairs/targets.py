@@ -1,7 +1,8 @@
 """What a layer should output, so that the network behind it sees what it saw when dense.
 
 Everything is in the layer's own pre-activations z, batch by batch in the module's layout. With
-a BatchNorm behind the layer, u = a z + c; with a shortcut s added to it, u = a z + c + s.
+a BatchNorm behind the layer, or a scale of its channels in front of a sum, u = a z + c; with a
+shortcut s added to it, u = a z + c + s.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsemend.layers import Layer, channel_shape
+from sparsemend.layers import Layer, Path, channel_shape
 
-# Below this fraction of the largest normalisation slope a channel is switched off: what goes
+# Below this fraction of the largest slope a channel is switched off: what goes
 # through it cannot correct anything.
 _FLAT = 1e-4
 
@@ -94,16 +95,19 @@ class Targets:
 
 
 def norm_affine(
-    model: nn.Module, layer: Layer, device: torch.device
+    model: nn.Module, layer: Layer, device: torch.device, path: Path | None = None
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Slope, offset and usable channels of what follows a layer, shaped like its outputs.
 
-    None where the normalisation is not a fixed affine map of every channel.
+    With the path to a sum, its scale is part of both. None where the normalisation is not a fixed
+    affine map of every channel.
     """
     shape = channel_shape(layer)
+    factor = None if path is None else path_scale(model, path, device)
     if layer.norm is None:
-        one = torch.ones((1,), device=device).reshape(shape)
-        return one, torch.zeros_like(one), one.bool()
+        slope = torch.ones((1,), device=device) if factor is None else factor
+        offset = torch.zeros_like(slope)
+        return slope.reshape(shape), offset.reshape(shape), _usable(slope).reshape(shape)
     norm = model.get_submodule(layer.norm)
     if not isinstance(norm, _BatchNorm) or norm.running_var is None or norm.running_mean is None:
         return None
@@ -113,5 +117,20 @@ def norm_affine(
     offset = -norm.running_mean.float() * slope
     if norm.bias is not None:
         offset = offset + norm.bias.float()
-    usable = slope.abs() > _FLAT * slope.abs().max()
-    return slope.reshape(shape), offset.reshape(shape), usable.reshape(shape)
+    if factor is not None:
+        slope, offset = factor * slope, factor * offset
+    return slope.reshape(shape), offset.reshape(shape), _usable(slope).reshape(shape)
+
+
+def _usable(slope: Tensor) -> Tensor:
+    return slope.abs() > _FLAT * slope.abs().max()
+
+
+def path_scale(model: nn.Module, path: Path, device: torch.device) -> Tensor | None:
+    """What outputs are multiplied with on their way to a sum, [C] or [1]; None for nothing."""
+    scale = None
+    for part in path.scale:
+        value = torch.tensor([part]) if isinstance(part, float) else part.of(model).flatten()
+        value = value.to(device).float()
+        scale = value if scale is None else scale * value
+    return scale
