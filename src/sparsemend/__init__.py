@@ -16,7 +16,7 @@ from sparsemend.allocation import Allocation, rule_names
 from sparsemend.calibration import Calibration, calibrate
 from sparsemend.diagnosis import Diagnosis, diagnose
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.evaluation import Agreement, Evaluation, agreement, evaluate
+from sparsemend.evaluation import Agreement, Evaluation, Perplexity, agreement, evaluate, perplexity
 from sparsemend.exports import Export, export, load_checkpoint, save_checkpoint
 from sparsemend.layers import Layer, LayerSet, discover
 from sparsemend.masks import find_masks, prune
@@ -49,6 +49,7 @@ __all__ = [
     "Export",
     "Layer",
     "LayerSet",
+    "Perplexity",
     "Plan",
     "Report",
     "SparsemendError",
@@ -70,6 +71,7 @@ __all__ = [
     "find_masks",
     "load_checkpoint",
     "models",
+    "perplexity",
     "prune",
     "recalibrate",
     "repair",

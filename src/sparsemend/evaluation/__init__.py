@@ -13,6 +13,7 @@ from sparsemend.evaluation.closeness import (
 from sparsemend.evaluation.dependence import signal_ends
 from sparsemend.evaluation.judges import JUDGES, LossFunction, judge_names
 from sparsemend.evaluation.jury import Criterion, Jury, Parts
+from sparsemend.evaluation.language import Perplexity, perplexity
 from sparsemend.evaluation.scores import logits
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LossFunction",
     "OutputLoss",
     "Parts",
+    "Perplexity",
     "Reference",
     "Tally",
     "agreement",
@@ -31,6 +33,7 @@ __all__ = [
     "judge_names",
     "logits",
     "loss_factors",
+    "perplexity",
     "read_finite",
     "signal_ends",
 ]

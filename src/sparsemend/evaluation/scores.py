@@ -14,8 +14,25 @@ from sparsemend.evaluation.outputs import floating_outputs, pick, rows
 def logits(output: Any, part: str | int | None = None) -> Tensor:
     """Class scores as [predictions, classes].
 
-    Of several tensors that which is called logits (or ``out``), else the first of a tuple.
     Classes are dimension 1 of [N, K] and of maps [N, K, H, W]; the last one of [N, T, K].
+
+    Parameters
+    ----------
+    output, part
+        As of :func:`class_scores`.
+
+    Raises
+    ------
+    SparsemendError
+        As there.
+    """
+    return rows(class_scores(output, part))
+
+
+def class_scores(output: Any, part: str | int | None = None) -> Tensor:
+    """Class scores in the shape in which the network gives them.
+
+    Of several tensors that which is called logits (or ``out``), else the first of a tuple.
 
     Parameters
     ----------
@@ -45,4 +62,4 @@ def logits(output: Any, part: str | int | None = None) -> Tensor:
             type(output).__name__,
             "a tensor [N, classes], or an output with logits",
         )
-    return rows(chosen.tensor)
+    return chosen.tensor
