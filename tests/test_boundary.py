@@ -182,8 +182,8 @@ def test_every_one_of_several_is_looked_at():
 
 
 def test_arguments_that_do_not_exist_are_pythons_own_error():
-    with pytest.raises(TypeError, match="missing a required argument: 'sparsity'"):
-        sm.compress(nn.Identity(), [])
+    with pytest.raises(TypeError, match="missing a required argument: 'batches'"):
+        sm.compress(nn.Identity())
 
 
 def test_other_errors_are_told_with_their_place():

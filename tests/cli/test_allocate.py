@@ -40,6 +40,13 @@ def test_projections_are_found_with_data(run_json, digits):
     assert list(values["kept"]) == list(chosen.names)
 
 
+def test_a_target_needs_inputs(refused):
+    text = refused("allocate", "--model", "digits", "--target-size", "10KiB")
+    assert text.startswith("target_size needs inputs")
+    text = refused("allocate", "--model", "digits")
+    assert text.startswith("the budget is not said once: got 'nothing'")
+
+
 def test_text(run, digits):
     result = run(*DIGITS, "--rule", "erk")
     coverage = sm.discover(digits.model).coverage

@@ -57,6 +57,23 @@ def test_json(run_json, digits, tmp_path):
     torch.testing.assert_close(load_file(out), result.model.state_dict(), rtol=0, atol=0)
 
 
+def test_a_share_of_the_multiplications(run, digits, tmp_path):
+    page, out = tmp_path / "page.html", tmp_path / "c.json"
+    flags = ("compress", "--model", "digits", "--data", "digits", *SIZES, "--target-flops", 0.1)
+    flags += ("--repair", "variance", "--rule", "erk", "--limit", 50, "--report", page)
+    out.write_text(run(*flags, "--json").stdout, encoding="utf-8")
+    values = json.loads(out.read_text(encoding="utf-8"))
+    assert 0.099 < values["target"]["reached"] == values["kept_multiplications"] <= 0.1
+    words = f"at most 0.1 of the multiplications; reached {values['target']['reached']:.6g}"
+    assert words in page.read_text(encoding="utf-8")
+    (batch, *_), _ = images(0)
+    allocated = sm.allocate(digits.model, rule="erk", target_flops=0.1, example=batch)
+    assert values["counts"] == dict(allocated)
+    allocation = ("allocate", "--model", "digits", "--target-flops", 0.1, "--rule", "erk")
+    text = run(*allocation, "--data", "digits").stdout
+    assert str(allocated) in text
+
+
 def test_layers_are_chosen(run, run_json, digits):
     flags = ("--exclude", "first", "--exclude", "last", "--rule", "erk")
     values = run_json(*AUTO, *flags)

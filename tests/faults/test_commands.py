@@ -158,6 +158,9 @@ TABLE = {
     },
     "compress --rule erk --calibration-size 40 --heldout-size 8": "would overlap",
     "sweep --sparsity 0.1:0.9:1e-12": "this range of sparsities cannot be",
+    "compress --target-flops 0.1": "not said once: got 'sparsity and target_flops'; allowed: ",
+    "compress --target-latency ''": "--target-latency is empty",
+    "allocate --target-size 10KiB": "not said once: got 'sparsity and target_size'",
     "sweep --sparsity ''": "--sparsity is empty",
     # Names, and what does not go together.
     "allocate --rule nope": "unknown allocation rule: got 'nope'",

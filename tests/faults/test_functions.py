@@ -175,6 +175,51 @@ for value in (1, 1.5, -0.1, NAN, INF, -INF):
             lambda g, c=call, v=value: c(g, v),
             "sparsity is out of range: got .* in \\[0, 1\\)",
         )
+# Budgets.
+TARGETS = {
+    "target_flops": (0.0, -0.5, 1.1, NAN, INF),
+    "target_latency": ("2", "ms", "-1ms", "0ms", "2 parsecs", "nan ms", ""),
+    "target_size": ("100", "KiB", "-1KiB", "0B", "1KiBps", "inf MB", ""),
+}
+for name, values in TARGETS.items():
+    for value in values:
+        case(
+            f"{name}={value!r}",
+            lambda g, n=name, v=value: sm.compress(g.model, g.batches, rule="erk", **{n: v}),
+            f"{name} is not understood: got",
+        )
+BUDGETS = {
+    "no budget": (
+        lambda g: sm.compress(g.model, g.batches),
+        "not said once: got 'nothing'; allowed: exactly one of sparsity, target_flops, target_lat",
+    ),
+    "two budgets": (
+        lambda g: sm.allocate(g.model, 0.5, target_flops=0.5, example=g.batches[0]),
+        "not said once: got 'sparsity and target_flops'; .* leave one out",
+    ),
+    "two targets": (
+        lambda g: sm.compress(g.model, g.batches, target_flops=0.5, target_size="1KiB"),
+        "not said once: got 'target_flops and target_size'",
+    ),
+    "a target and an allocation": (
+        lambda g: sm.compress(g.model, g.batches, rule=g.allocation, target_flops=0.5),
+        "an allocation says itself what is kept.*pass sparsity=",
+    ),
+    "a target without an example": (
+        lambda g: sm.allocate(g.model, target_size="1KiB"),
+        "target_size needs an example",
+    ),
+    "a target that is too small": (
+        lambda g: sm.compress(g.model, g.batches, rule="erk", target_flops=1e-9),
+        r"target_flops cannot be reached.*allowed: at least 0\.0",
+    ),
+    "a size that is too small": (
+        lambda g: sm.allocate(g.model, target_size="1B", example=g.batches[0]),
+        "target_size cannot be reached.*allowed: at least .* KiB",
+    ),
+}
+for name, (call, text) in BUDGETS.items():
+    case(name, call, text)
 for value in (0.0, 1.5, -1.0, NAN, INF):
     case(
         f"momentum={value}",

@@ -26,10 +26,12 @@ from sparsemend.recipe.options import (
     RULE,
     SEED,
     SPARSITY,
+    TARGETS,
     Option,
 )
 from sparsemend.repairs import REPAIRS
 from sparsemend.sweeps.schema import key_columns
+from sparsemend.targets import KINDS
 
 ALL = (*RECIPE, *INPUT, *NETWORK, *RUN)
 
@@ -44,6 +46,7 @@ def ids(options):
 
 def test_every_field_of_a_recipe_has_an_option():
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
+    assert fields.pop("target").default is None  # which TARGETS say
     assert {option.name for option in RECIPE} == set(fields)
     for option in RECIPE:
         default = fields[option.name].default
@@ -51,11 +54,17 @@ def test_every_field_of_a_recipe_has_an_option():
         assert option.required or option.default == default
 
 
-@pytest.mark.parametrize("option", **ids(RECIPE))
+@pytest.mark.parametrize("option", **ids((*RECIPE, *TARGETS)))
 def test_keywords_of_compress(option):
     parameter = inspect.signature(sm.compress).parameters[option.name]
     assert option.required == (parameter.default is parameter.empty)
     assert option.default == default_of(parameter)
+
+
+def test_targets_are_the_kinds_that_there_are():
+    arguments = [kind.argument for kind in KINDS.values()]
+    assert [option.name for option in TARGETS] == arguments
+    assert set(arguments) <= set(inspect.signature(sm.allocate).parameters)
 
 
 @pytest.mark.parametrize("option", **ids([o for o in (*RECIPE, *INPUT, *RUN) if o is not DEVICE]))

@@ -230,7 +230,7 @@ def test_plain_allocations_are_those_of_the_rules():
     model, batches = data("conv-bn-linear")
     session = Session(model, batches)
     diagnosis = sm.diagnose(model, session.calibration)
-    found = plain_allocations(session, 0.6, diagnosis)
+    found = plain_allocations(session, Recipe(0.6).quota(session), diagnosis)
     assert set(found) == RULES
     assert next(iter(found)) == "global"
     for rule, allocation in found.items():
@@ -248,20 +248,21 @@ def test_a_rule_of_ones_own_is_tried_too(monkeypatch):
 
 def test_damage_weighs_more_where_the_output_suffers(monkeypatch):
     model, batches = data("conv-bn-linear")
-    session, recipe = Session(model, batches), Recipe(0.6)
+    session = Session(model, batches)
+    quota = Recipe(0.6).quota(session)
     diagnosis = sm.diagnose(model, session.calibration)
     layers = session.layers
     measured = dict.fromkeys(layers.names, 1.0)
     monkeypatch.setattr(allocations, "sensitivities", lambda *_, **__: measured)
-    equal = sensitive_allocation(session, recipe, diagnosis)
+    equal = sensitive_allocation(session, quota, diagnosis)
     assert dict(equal) == dict(sm.allocate(model, 0.6, "rr", diagnosis=diagnosis, layers=layers))
     first = layers[0].name
     measured[first] = 100.0
-    more = sensitive_allocation(session, recipe, diagnosis)
+    more = sensitive_allocation(session, quota, diagnosis)
     assert more[first] > equal[first]
     # Rounding may leave a layer that does not matter a hair below zero.
     measured[first] = -1e-19
-    assert sensitive_allocation(session, recipe, diagnosis)[first] == 1
+    assert sensitive_allocation(session, quota, diagnosis)[first] == 1
     assert np.isfinite(diagnosis.residual).all()
 
 
@@ -272,7 +273,8 @@ def test_a_diagnosis_in_another_order_means_the_same():
     other = dataclasses.replace(
         one, **{key: getattr(one, key)[::-1] for key in ("layers", "raw", "residual", "rr")}
     )
-    found = [sensitive_allocation(session, Recipe(0.6), d) for d in (one, other)]
+    quota = Recipe(0.6).quota(session)
+    found = [sensitive_allocation(session, quota, d) for d in (one, other)]
     assert found[0] == found[1]
 
 

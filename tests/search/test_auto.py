@@ -20,6 +20,7 @@ from tests.search.fakes import (
     slopes_of,
 )
 
+from sparsemend.allocation import WeightQuota
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Budget
 from sparsemend.search.auto import search_allocation
@@ -29,6 +30,7 @@ LAYERS = layer_set()
 PLAIN = plain_rules(LAYERS)
 KEEP = PLAIN["erk"].kept
 SIZES = tuple(layer.size for layer in LAYERS)
+QUOTA = WeightQuota.exactly(SIZES, KEEP)
 MIXTURES = 5  # of three rules, of every two of them, of the best two so far
 COUNTS = {name: tuple(allocation.values()) for name, allocation in PLAIN.items()}
 
@@ -171,7 +173,7 @@ def test_a_single_layer_has_one_allocation():
 def test_mixtures_of_the_best_rules_follow_the_rules():
     pair = ("lamp", "uniform")
     goal = sum(log_densities(COUNTS[rule], SIZES) for rule in pair) / 2
-    best = counts_of(goal, SIZES, KEEP)
+    best = counts_of(goal, QUOTA)
 
     def function(counts):
         return float(np.abs(log_densities(counts, SIZES) - goal).max())
@@ -184,7 +186,7 @@ def test_mixtures_of_the_best_rules_follow_the_rules():
     # The last one lies between the best two of all that went before.
     first, second = sorted(found.trials[:-1], key=lambda trial: trial.kl)[:2]
     middle = log_densities(first.counts, SIZES) + log_densities(second.counts, SIZES)
-    assert found.trials[-1].counts == pytest.approx(counts_of(middle / 2, SIZES, KEEP), abs=2)
+    assert found.trials[-1].counts == pytest.approx(counts_of(middle / 2, QUOTA), abs=2)
 
 
 def test_rules_that_break_the_network_are_not_mixed():

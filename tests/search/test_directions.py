@@ -7,10 +7,11 @@ from tests.search.fakes import layer_set
 from torch import nn
 
 from sparsemend import models
-from sparsemend.allocation import round_to_budget
+from sparsemend.allocation import WeightQuota, round_to_budget
 from sparsemend.layers import discover
 from sparsemend.search.directions import counts_of, groups, log_densities, moves
 
+exactly = WeightQuota.exactly
 budgets = st.lists(
     st.integers(1, 10**9).flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size))),
     min_size=1,
@@ -21,22 +22,22 @@ budgets = st.lists(
 @given(budgets)
 def test_counts_survive_their_logarithms(pairs):
     sizes, counts = zip(*pairs, strict=True)
-    assert counts_of(log_densities(counts, sizes), sizes, sum(counts)) == counts
+    assert counts_of(log_densities(counts, sizes), exactly(sizes, sum(counts))) == counts
     # A common factor of the densities means nothing.
-    assert counts_of(log_densities(counts, sizes) + 3.7, sizes, sum(counts)) == counts
+    assert counts_of(log_densities(counts, sizes) + 3.7, exactly(sizes, sum(counts))) == counts
 
 
 @given(budgets, st.integers(0, 1000), st.floats(0, 30))
 def test_any_point_becomes_an_exact_budget(pairs, seed, spread):
     sizes, counts = zip(*pairs, strict=True)
     point = np.random.default_rng(seed).normal(0, spread, len(sizes))
-    found = counts_of(point, sizes, sum(counts))
+    found = counts_of(point, exactly(sizes, sum(counts)))
     assert sum(found) == sum(counts)
     assert all(1 <= n <= size for n, size in zip(found, sizes, strict=True))
 
 
 def test_densities_beyond_dense_are_capped_and_the_rest_shared():
-    assert counts_of(np.log([10.0, 1.0, 1.0]), (10, 100, 100), 30) == (10, 10, 10)
+    assert counts_of(np.log([10.0, 1.0, 1.0]), exactly((10, 100, 100), 30)) == (10, 10, 10)
 
 
 def test_densities_are_those_of_the_counts():

@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 from tests.repairs.networks import conv_bn, images, perceptron, same_state
 from torch import nn
 
+from sparsemend.allocation import WeightQuota
 from sparsemend.evaluation import JUDGES
 from sparsemend.layers import discover, layer_weights
 from sparsemend.search.slopes import Marginal, density_slopes, downhill, margins
 from sparsemend.session import Session
+
+
+def quota(sizes):
+    return WeightQuota.exactly(sizes, 1)
 
 
 def damaged(dense, seed=0):
@@ -219,7 +224,7 @@ def test_margins_lie_around_the_counts(layers):
 def test_a_step_is_the_steepest_that_keeps_the_budget(layers, seed, radius):
     counts, sizes = (np.array(values, dtype=float) for values in zip(*layers, strict=True))
     slopes = np.random.default_rng(seed).normal(size=len(counts))
-    change = downhill(slopes, counts, sizes, radius)
+    change = downhill(slopes, counts, quota(sizes), radius)
     share = counts / counts.sum()
     free = (counts < sizes) | (change != 0)
     if free.sum() < 2:
@@ -236,11 +241,11 @@ def test_a_step_is_the_steepest_that_keeps_the_budget(layers, seed, radius):
 
 
 def test_dense_layers_gain_nothing():
-    change = downhill(np.array([-5.0, -1.0, 1.0]), (100, 50, 50), (100, 100, 100), 0.4)
+    change = downhill(np.array([-5.0, -1.0, 1.0]), (100, 50, 50), quota((100, 100, 100)), 0.4)
     assert change[0] == 0
     assert change[1] == pytest.approx(0.4)
     assert change[2] == pytest.approx(-0.4)
 
 
 def test_where_all_is_level_there_is_no_step():
-    assert not downhill(np.zeros(3), (10, 20, 30), (99, 99, 99), 0.4).any()
+    assert not downhill(np.zeros(3), (10, 20, 30), quota((99, 99, 99)), 0.4).any()

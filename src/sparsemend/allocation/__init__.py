@@ -11,16 +11,20 @@ from sparsemend.allocation.budget import kept_total, round_to_budget, water_fill
 from sparsemend.allocation.divide import allocate_layers
 from sparsemend.allocation.forced import ForcedRule, force_layers, parse_forced
 from sparsemend.allocation.problem import DamageCurves, Problem
+from sparsemend.allocation.quota import CostQuota, Quota, WeightQuota
 from sparsemend.allocation.registry import RULES, check_rule, get_rule, needs_diagnosis, rule_names
 from sparsemend.allocation.rule import Rule
 
 __all__ = [
     "RULES",
     "Allocation",
+    "CostQuota",
     "DamageCurves",
     "ForcedRule",
     "Problem",
+    "Quota",
     "Rule",
+    "WeightQuota",
     "allocate_layers",
     "check_rule",
     "force_layers",

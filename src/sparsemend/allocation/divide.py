@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from sparsemend.allocation.allocation import Allocation
-from sparsemend.allocation.budget import kept_total, require_feasible
 from sparsemend.allocation.problem import DamageCurves, Problem
+from sparsemend.allocation.quota import Quota, WeightQuota, as_quota
 from sparsemend.allocation.registry import get_rule
 from sparsemend.errors import SparsemendError
 from sparsemend.layers.layer import Layer
@@ -19,13 +19,13 @@ from sparsemend.layers.layer import Layer
 def allocate_layers(
     layers: Sequence[Layer],
     weights: Mapping[str, Tensor],
-    sparsity: float,
+    budget: float | Quota,
     rule: str = "global",
     *,
     diagnosis: DamageCurves | None = None,
     **options: Any,
 ) -> Allocation:
-    """Divide the budget of a sparsity over layers.
+    """Divide a budget over layers.
 
     Parameters
     ----------
@@ -33,8 +33,9 @@ def allocate_layers(
         Prunable layers; they are taken in the order of ``Layer.order``.
     weights
         Weight tensor of each layer by name, for the rules that look at weights.
-    sparsity
-        Global sparsity S, a fraction in [0, 1).
+    budget
+        Global sparsity S, a fraction in [0, 1); or what the layers may keep besides, of these
+        layers in the same order.
     rule
         One of :func:`.rule_names`.
     diagnosis
@@ -45,7 +46,8 @@ def allocate_layers(
     Returns
     -------
     Allocation
-        Integer counts, at least 1 per layer, that add up to round((1 − S) · N).
+        Integer counts, at least 1 per layer, that add up to round((1 − S) · N), or to as many
+        weights as the cost allows.
 
     Raises
     ------
@@ -58,15 +60,20 @@ def allocate_layers(
     ordered = tuple(sorted(layers, key=lambda layer: layer.order))
     _check_layers(ordered)
     sizes = {layer.name: layer.size for layer in ordered}
-    keep = kept_total(sparsity, sum(sizes.values()))
-    require_feasible(list(sizes.values()), keep, [1] * len(sizes))
-    counts = function(Problem(ordered, weights, keep, float(sparsity), diagnosis), **options)
-    allocation = Allocation(dict(zip(sizes, counts, strict=True)), sizes, rule)
-    if allocation.kept != keep:
-        raise SparsemendError(
-            f"counts of rule {rule!r} do not add up", allocation.kept, f"exactly {keep}"
-        )
-    return allocation
+    quota, total = as_quota(budget, tuple(sizes.values())), sum(sizes.values())
+
+    def divide(keep: int) -> Sequence[int]:
+        asked = isinstance(quota, WeightQuota)
+        sparsity = quota.sparsity if asked else (total - keep) / total
+        problem = Problem(ordered, weights, keep, sparsity, diagnosis, quota.prices)
+        counts = function(problem, **options)
+        if sum(counts) != keep:
+            raise SparsemendError(
+                f"counts of rule {rule!r} do not add up", sum(counts), f"exactly {keep}"
+            )
+        return counts
+
+    return Allocation(dict(zip(sizes, quota.fill(divide), strict=True)), sizes, rule)
 
 
 def _check_options(rule: str, function: Callable[..., object], options: Mapping[str, Any]) -> None:

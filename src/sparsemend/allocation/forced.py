@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.budget import round_to_budget
+from sparsemend.allocation.quota import CostQuota, Quota
 from sparsemend.errors import SparsemendError
 
 
@@ -41,7 +42,11 @@ def parse_forced(rule: str) -> ForcedRule | None:
 
 
 def force_layers(
-    base: Allocation, source: Allocation, forced: Collection[str], rule: str
+    base: Allocation,
+    source: Allocation,
+    forced: Collection[str],
+    rule: str,
+    quota: Quota | None = None,
 ) -> Allocation:
     """Give layers another allocation's counts and rescale the rest to the same budget.
 
@@ -56,6 +61,8 @@ def force_layers(
         Names of layers that take the counts of ``source``.
     rule
         Name for the result.
+    quota
+        The budget of both; default the number of weights that ``base`` keeps.
 
     Raises
     ------
@@ -71,15 +78,23 @@ def force_layers(
     """
     counts = {name: source[name] for name in base if name in forced}
     rest = [name for name in base if name not in forced]
-    left = base.kept - sum(counts.values())
     sizes = [base.sizes[name] for name in rest]
-    if not len(rest) <= left <= sum(sizes):
-        raise SparsemendError(
-            f"with {len(counts)} layers forced, the other {len(rest)} cannot keep what is left",
-            left,
-            f"{len(rest)} to {sum(sizes)} weights",
-            "force fewer layers, or choose another sparsity",
-        )
     densities = [Fraction(base[name], max(base.sizes[name], 1)) for name in rest]
-    counts |= dict(zip(rest, round_to_budget(densities, sizes, left), strict=True))
-    return Allocation({name: counts[name] for name in base}, base.sizes, rule)
+
+    def divide(keep: int) -> list[int]:
+        left = keep - sum(counts.values())
+        if not len(rest) <= left <= sum(sizes):
+            raise SparsemendError(
+                f"with {len(counts)} layers forced, the other {len(rest)} cannot keep what is left",
+                left,
+                f"{len(rest)} to {sum(sizes)} weights",
+                "force fewer layers, or choose another sparsity",
+            )
+        found = counts | dict(zip(rest, round_to_budget(densities, sizes, left), strict=True))
+        return [found[name] for name in base]
+
+    if isinstance(quota, CostQuota):
+        filled = quota.fill(divide, most=sum(counts.values()) + sum(sizes))
+    else:
+        filled = tuple(divide(base.kept))
+    return Allocation(dict(zip(base, filled, strict=True)), base.sizes, rule)

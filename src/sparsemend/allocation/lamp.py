@@ -47,17 +47,21 @@ def lamp(problem: Problem) -> tuple[int, ...]:
     """Keep the largest LAMP scores of the whole network (arXiv 2010.07611).
 
     Equal scores go to the earlier layer. Every layer keeps its largest weight, whose score
-    is the highest possible, 1, unless it is tied or zero. Needs one sorted copy of the
-    weights, and the scores of one layer at a time.
+    is the highest possible, 1, unless it is tied or zero. Where weights have prices, the largest
+    scores per price are kept. Needs one sorted copy of the weights, and the scores of one layer at
+    a time.
 
     Returns
     -------
     Kept count of each layer, in execution order.
     """
     ordered = [_descending(problem.magnitudes(i)) for i in range(len(problem.layers))]
-    return threshold_counts(
-        lambda i: torch.from_numpy(lamp_scores(ordered[i])), problem.sizes, problem.keep
-    )
+
+    def scores(i: int) -> Tensor:
+        found = torch.from_numpy(lamp_scores(ordered[i]))
+        return found.div_(float(problem.price(i))) if problem.prices else found
+
+    return threshold_counts(scores, problem.sizes, problem.keep)
 
 
 def _descending(magnitudes: Tensor) -> Magnitudes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, Protocol
 
 import numpy as np
@@ -54,9 +55,12 @@ class Problem:
     keep
         Exact number of weights to keep over all layers.
     sparsity
-        The sparsity asked for, a fraction in [0, 1).
+        The sparsity asked for, a fraction in [0, 1); where a cost was, that of ``keep``.
     diagnosis
         Damage curves of the same layers, for the rules that need them.
+    prices
+        About what a weight of each layer costs where the budget is no number of weights; empty
+        where all cost the same.
     """
 
     layers: tuple[Layer, ...]
@@ -64,6 +68,7 @@ class Problem:
     keep: int
     sparsity: float
     diagnosis: DamageCurves | None = None
+    prices: Sequence[Fraction | float] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -74,6 +79,10 @@ class Problem:
     def total(self) -> int:
         """Number of prunable weights N."""
         return sum(self.sizes)
+
+    def price(self, i: int) -> Fraction:
+        """What a weight of the i-th layer costs, 1 where all cost the same."""
+        return Fraction(self.prices[i]) if self.prices else Fraction(1)
 
     def magnitudes(self, i: int) -> Tensor:
         """|w| of the i-th layer as a new flat tensor, float32 (float64 if any layer is).

@@ -23,7 +23,8 @@ def rr(problem: Problem) -> tuple[int, ...]:
     the normalised damage of a layer that is left after its repair. Each layer's curve over
     the diagnosis' densities, expressed in whole weights, is replaced by its lower convex
     hull. On hulls the optimum is greedy: segments are bought in order of damage healed per
-    weight, which is the multiplier of the budget constraint going down. The result is optimal
+    weight (where weights have prices, per price), which is the multiplier of the budget constraint
+    going down. The result is optimal
     for the hulls; it is optimal for the curves too where it ends on vertices. At most one
     layer ends inside a segment.
 
@@ -53,7 +54,8 @@ def rr(problem: Problem) -> tuple[int, ...]:
         hull = lower_hull(count_curve(densities, residual[i], layer.size))
         start = 1
         for (left, high), (right, low) in pairwise(hull):
-            segments.append(((low - high) / (right - left), i, start, right))
+            slope = (low - high) / (right - left) / problem.price(i)
+            segments.append((slope, i, start, right))
             start = right
     counts = [1] * len(problem.layers)
     left_over = problem.keep - len(counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import sparsemend as sm
 from sparsemend.allocation import RULES, needs_diagnosis
@@ -21,10 +22,12 @@ from sparsemend.recipe.options import (
     RULE,
     SEED,
     SPARSITY,
+    TARGETS,
     Option,
 )
 from sparsemend.repairs import parse_repair
 from sparsemend.sweeps.inputs import sizes_of
+from sparsemend.targets import Target, read_target
 
 
 def _diagnosed() -> tuple[str, ...]:
@@ -34,11 +37,13 @@ def _diagnosed() -> tuple[str, ...]:
 @command(
     MODEL,
     SPARSITY,
+    *TARGETS,
     RULE.but(help="One of {choices}.", default=defaults.PLAIN_RULE),
     Option("diagnosis", Path, "From sparsemend diagnose, for {choices}.", choices=_diagnosed),
     WEIGHTS,
     DATA.but(
-        help="To diagnose with, where a rule needs it, and to find projections.", required=False
+        help="To diagnose with, where a rule needs it, to measure costs, and to find projections.",
+        required=False,
     ),
     REPAIR.but(help="Operator to diagnose with.", default=defaults.DIAGNOSED_REPAIR),
     INCLUDE,
@@ -52,22 +57,25 @@ def allocate(given: Given) -> None:
 
     Example: sparsemend allocate --model digits --sparsity 0.9 --rule erk
     """
-    _check(given)
-    chosen, layers = given.only(LAYERS), None
+    target = _check(given)
+    chosen, layers, example = given.only(LAYERS), None, None
     found = None if given.diagnosis is None else sm.Diagnosis.load(given.diagnosis)
     diagnosing = found is None and needs_diagnosis(given.rule)
     source = None if given.data is None else load_source(given)
     network = load_model(given).model if source is None else source.model
-    if source is not None and (diagnosing or any(chosen.values())):
+    if source is not None and (diagnosing or any(chosen.values()) or target is not None):
         size, _ = sizes_of(source.data, given.calibration_size, 0)
         seen = source.calibration(size, given.seed)
+        example = seen[0]
         if diagnosing:
             calibration = sm.calibrate(network, seen, **chosen)
             layers = calibration.layers
             found = sm.diagnose(network, calibration, given.repair)
         else:
             layers = sm.discover(network, seen[0], seen[1:], **chosen)
-    options = chosen if layers is None else {"layers": layers}
+    options: dict[str, Any] = chosen if layers is None else {"layers": layers}
+    if target is not None:
+        options |= {"example": example, **given.only(TARGETS)}
     allocation = sm.allocate(network, given.sparsity, given.rule, diagnosis=found, **options)
     covered = layers or sm.discover(network, **chosen)
     coverage = covered.only(list(allocation), "not in the diagnosis").coverage
@@ -78,9 +86,16 @@ def allocate(given: Given) -> None:
         print(coverage)
 
 
-def _check(given: Given) -> None:
-    """Refuse bad options, also those that this allocation has no use for."""
+def _check(given: Given) -> Target | None:
+    """Refuse bad options, also those that this allocation has no use for; the target if any."""
     parse_repair(given.repair)
     check_int("seed", given.seed, minimum=0)
     if given.calibration_size is not None:
         check_int("calibration_size", given.calibration_size)
+    target = read_target(given.sparsity, **given.only(TARGETS))
+    if target is not None and given.data is None:
+        raise sm.SparsemendError(
+            f"{target.kind.argument} needs inputs, to measure what the network costs",
+            fix="say which with --data",
+        )
+    return target

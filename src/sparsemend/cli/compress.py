@@ -49,10 +49,12 @@ from sparsemend.recipe.options import (
     SCOPE,
     SEED,
     SPARSITY,
+    TARGETS,
     Option,
 )
 from sparsemend.reports import Compression, other_rules
 from sparsemend.sweeps.inputs import sizes_of
+from sparsemend.targets import read_target
 from sparsemend.verbs.compression import PRETRAINED_FACTS
 from sparsemend.verbs.screen import as_text, first_screen
 
@@ -64,6 +66,7 @@ _TESTING, _EVALUATIONS = 0.15, 3
     MODEL,
     DATA,
     SPARSITY,
+    *TARGETS,
     WEIGHTS,
     RULE,
     MASK,
@@ -105,7 +108,9 @@ def compress(given: Given) -> None:
     beside = None if out is None else out.with_name(f"{out.name if in_folder else out.stem}.html")
     page = report_path(given.report, given.no_report, beside)
     recipe = {**given.only(RECIPE), "rule": _rule(given.rule)}
-    checked = Recipe(**recipe)  # a bad one is refused before any work
+    targets = given.only(TARGETS)
+    # A bad one is refused before any work.
+    checked = Recipe(**recipe, target=read_target(given.sparsity, **targets))
     plan = None if given.plan is None else sm.Plan.load(given.plan)
     source = load_source(given)
     if in_folder:
@@ -123,7 +128,7 @@ def compress(given: Given) -> None:
     seen = source.calibration(size, seed, flip=given.flip)
     if timed:
         recipe["budget"] = f"{max(1, clock.left_for_work()):.0f}s"
-    result = sm.compress(source.model, seen, heldout=unseen, plan=plan, **recipe)
+    result = sm.compress(source.model, seen, heldout=unseen, plan=plan, **targets, **recipe)
     pruned = copy.deepcopy(source.model)
     apply_masks(pruned, result.masks, result.layers)
     top1 = {

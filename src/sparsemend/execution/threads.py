@@ -1,4 +1,4 @@
-"""Independent pieces of work side by side, each on one thread.
+"""How many threads compute: independent pieces of work side by side, each on one thread.
 
 PyTorch spreads every operation over all threads and waits for the slowest. With many small
 operations most of the time is waiting, the more so on a busy machine; whole pieces of work do
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -62,6 +63,17 @@ def threaded_map(
         for future in futures.values():
             future.cancel()
         wait(futures.values())
+
+
+@contextmanager
+def thread_count(count: int) -> Iterator[None]:
+    """PyTorch's operations on so many threads, within ``with``."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -36,7 +36,7 @@ from sparsemend.layers.matrices import (
     unfold,
     weight_matrix,
 )
-from sparsemend.layers.multiplications import count_multiplications
+from sparsemend.layers.multiplications import count_multiplications, kept_multiplications
 from sparsemend.layers.selection import CLASSES, EMBEDDING, LayerFilter, discover, select_layers
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "count_positions",
     "discover",
     "in_passing",
+    "kept_multiplications",
     "kind_named",
     "kind_of",
     "layer_biases",

@@ -40,6 +40,8 @@ class LayerSet(Sequence[Layer]):
         The traced forward pass.
     coverage
         How much of the network they are, and what was left out and why.
+    others
+        Layers that could be pruned as well, but were not chosen.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class LayerSet(Sequence[Layer]):
         graph: Graph,
         coverage: Coverage,
         geometries: Mapping[str, Any] | None = None,
+        others: Sequence[Layer] = (),
     ) -> None:
         self._layers = tuple(layers)
         self._by_name = {layer.name: layer for layer in layers}
         self._geometries = dict(geometries or {})
         self.graph = graph
         self.coverage = coverage
+        self.others = tuple(others)
 
     def geometry(self, name: str) -> Any:
         """How a layer is called, as its kind reads it; see :class:`sparsemend.layers.Call`."""
@@ -64,7 +68,7 @@ class LayerSet(Sequence[Layer]):
         layers = [dataclasses.replace(self[name], order=order) for order, name in enumerate(names)]
         rest = [layer for layer in self._layers if layer.name not in names]
         coverage = self.coverage.without(rest, reason)
-        return LayerSet(layers, self.graph, coverage, self._geometries)
+        return LayerSet(layers, self.graph, coverage, self._geometries, (*self.others, *rest))
 
     def __len__(self) -> int:
         return len(self._layers)

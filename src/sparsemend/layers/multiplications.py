@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,3 +35,21 @@ def count_multiplications(model: nn.Module, layers: Iterable[Layer], batch: Any)
     with evaluation_mode(model), LayerCalls(model, layers, after=count):
         call(model, batch)
     return {name: count // batch_size(batch) for name, count in found.items()}
+
+
+def kept_multiplications(
+    dense: Mapping[str, int], counts: Mapping[str, int], sizes: Mapping[str, int]
+) -> float:
+    """Multiplications that are left where zeros are skipped.
+
+    Parameters
+    ----------
+    dense
+        Layer name → multiplications of the dense network.
+    counts, sizes
+        Layer name → kept weights, and all of them; layers without stay dense.
+    """
+    return sum(
+        count * counts[name] / sizes[name] if name in counts else count
+        for name, count in dense.items()
+    )

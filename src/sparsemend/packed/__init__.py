@@ -2,6 +2,6 @@
 
 from sparsemend.packed.contents import DTYPES, Packed
 from sparsemend.packed.reading import read_packed
-from sparsemend.packed.writing import pack
+from sparsemend.packed.writing import expected_length, pack
 
-__all__ = ["DTYPES", "Packed", "pack", "read_packed"]
+__all__ = ["DTYPES", "Packed", "expected_length", "pack", "read_packed"]

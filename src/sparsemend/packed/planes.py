@@ -1,7 +1,8 @@
 """Floating-point values in fewer bits: their exponents are much alike, their mantissas are not.
 
 The bytes of all values are sorted by significance, the sign moved to the end, and each of these
-planes gets a Huffman code where that makes it shorter: of 16 bits of float16 about 13.5 remain.
+planes gets a Huffman code where that makes it shorter: of 16 bits of float16 about
+:data:`EXPECTED_BITS` remain.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _UNSIGNED: dict[int, Any] = {2: np.uint16, 4: np.uint32}
+
+
+# Of 16 bits of a value.
+EXPECTED_BITS = 13.5
 
 
 def encode(values: Tensor) -> tuple[list[int], bytes]:

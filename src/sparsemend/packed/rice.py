@@ -60,6 +60,22 @@ def length(low: int, unary: int, count: int) -> int:
     return -(-unary // 8) + -(-low * count // 8)
 
 
+def expected_length(count: int, size: int) -> float:
+    """About how many bytes the code takes of positions that are kept at random.
+
+    Examples
+    --------
+    >>> positions = np.flatnonzero(np.random.default_rng(0).random(100_000) < 0.05)
+    >>> round(expected_length(len(positions), 100_000) / len(encode(positions).content), 2)
+    1.0
+    """
+    skipped = 1 - count / size
+    # Of a geometric gap: the mean of its unary part, and its low bits.
+    tails = (skipped ** float(2**low) for low in range(MOST_BITS))
+    bits = min((low + 1 / (1 - tail) for low, tail in enumerate(tails) if tail < 1), default=0.0)
+    return count * bits / 8
+
+
 def decode(coded: Coded, *, count: int, size: int) -> NDArray[np.int64]:
     """Positions, increasing and below ``size``.
 

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.graphs import Graph
-from sparsemend.packed import planes
+from sparsemend.packed import planes, rice
 from sparsemend.packed.contents import DTYPES, FORMAT, VERSION
-from sparsemend.packed.rice import encode
 from sparsemend.packed.schema import graph_to_json
 
 
@@ -80,6 +79,20 @@ def pack(
     return safetensors.torch.save(tensors, facts)
 
 
+def expected_length(kept: int, size: int) -> float:
+    """About how many bytes a tensor takes in a packed file of float16.
+
+    Parameters
+    ----------
+    kept
+        Values that are not zero.
+    size
+        All of them.
+    """
+    sparse = rice.expected_length(kept, size) + kept * planes.EXPECTED_BITS / 8
+    return min(sparse, size * planes.EXPECTED_BITS / 8)
+
+
 class _Parts:
     """Tensors taken apart: sparse ones into positions and values, others as they are."""
 
@@ -102,7 +115,7 @@ class _Parts:
             if not bool(torch.isfinite(flat).all()):
                 raise SparsemendError("a tensor to pack holds NaN or infinite values")
             kept = flat.nonzero().reshape(-1)
-            coded = encode(kept.numpy().astype(np.int64))
+            coded = rice.encode(kept.numpy().astype(np.int64))
             bits = torch.finfo(self.dtype).bits
             if len(kept) * bits + 8 * len(coded.content) < len(flat) * bits:
                 record |= {"kept": len(kept), "low": coded.low, "unary": coded.unary}

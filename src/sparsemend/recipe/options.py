@@ -197,10 +197,25 @@ SPARSITY = Option(
     "sparsity",
     float,
     "Fraction of weights to remove, in [0, 1).",
-    required=True,
     many="sparsities",
     sweep_help="Fraction in [0, 1), or start:end:step with both ends; repeat for several.",
 )
+TARGET_FLOPS = Option(
+    "target_flops",
+    float,
+    "Instead of a sparsity: share of the dense network's multiplications to keep, in (0, 1].",
+)
+TARGET_LATENCY = Option(
+    "target_latency",
+    str,
+    "Instead of a sparsity: time of one input on the sparse runtime, as in 2ms; on one thread of "
+    "this machine.",
+)
+TARGET_SIZE = Option(
+    "target_size", str, "Instead of a sparsity: size of the packed file, as in 100KiB."
+)
+# What may be said instead of a sparsity.
+TARGETS = (TARGET_FLOPS, TARGET_LATENCY, TARGET_SIZE)
 SCOPE = Option("scope", str, "One of {choices}.", defaults.SCOPE, choices=lambda: SCOPES)
 BUDGET = Option(
     "budget",

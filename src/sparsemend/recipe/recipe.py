@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from torch import nn
 
-from sparsemend.allocation import Allocation, check_rule, kept_total, needs_diagnosis
+from sparsemend.allocation import (
+    Allocation,
+    Quota,
+    WeightQuota,
+    check_rule,
+    kept_total,
+    needs_diagnosis,
+)
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.layers import LayerFilter
@@ -26,6 +34,8 @@ from sparsemend.recipe.defaults import (
 )
 from sparsemend.recipe.training import parse_distill
 from sparsemend.repairs import SCOPES, DistillSettings, Formula, parse_repair
+from sparsemend.session import Session
+from sparsemend.targets import Target
 
 PLANNED_TIME = f"{PLANNED_SECONDS:g}s"
 
@@ -37,7 +47,7 @@ class Recipe:
     Attributes
     ----------
     sparsity
-        Fraction of all prunable weights to remove, in [0, 1).
+        Fraction of all prunable weights to remove, in [0, 1); None where there is a target.
     rule
         Name of an allocation rule, ``"auto"`` for a search, or an allocation of that sparsity.
         Where neither a rule nor a repair is given, both are planned for the time that the budget
@@ -63,6 +73,8 @@ class Recipe:
     distill
         How long repair ``distill`` trains, as text: a number of steps or a time. None for repairs
         that do not train; ``best`` does where it is given.
+    target
+        What the sparse network may cost, in the place of a sparsity.
 
     Raises
     ------
@@ -76,7 +88,7 @@ class Recipe:
     ('magnitude', 'variance+batchnorm-ema')
     """
 
-    sparsity: float
+    sparsity: float | None = None
     rule: str | Allocation | None = None
     mask: str | None = None
     repair: str | None = None
@@ -88,6 +100,7 @@ class Recipe:
     include: str | Iterable[str] = ()
     exclude: str | Iterable[str] = ()
     distill: float | str | None = None
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         given = self.rule is not None or self.repair is not None
@@ -97,7 +110,8 @@ class Recipe:
         formula = self.formula
         if isinstance(self.rule, str) and self.rule != AUTO:
             check_rule(self.rule)
-        kept_total(self.sparsity, 1)
+        if self.sparsity is not None:
+            kept_total(self.sparsity, 1)
         self._check_allocation()
         rule, chosen = _read_mask(self.mask or None, formula), self.chosen
         mask = (self.mask or None) if self.planned else rule.name
@@ -169,14 +183,44 @@ class Recipe:
         """Whether the rule reads a diagnosis."""
         return isinstance(self.rule, str) and not self.searches and needs_diagnosis(self.rule)
 
+    def quota(self, session: Session) -> Quota:
+        """What the layers of a network may keep.
+
+        Raises
+        ------
+        SparsemendError
+            If the sparsity cannot be had, or it is not known what the network costs.
+        """
+        if self.target is not None:
+            return self.target.quota(session.model, session.layers, session.seen[0])
+        assert self.sparsity is not None, "a recipe has one of both"
+        return WeightQuota.of([layer.size for layer in session.layers], self.sparsity)
+
+    def given(self, allocation: Allocation, **changes: Any) -> Recipe:
+        """The same with an allocation, which is what a target has led to."""
+        sparsity = self.sparsity if self.target is None else allocation.sparsity
+        return replace(self, rule=allocation, sparsity=sparsity, target=None, **changes)
+
     def check(self, model: nn.Module) -> None:
         """Refuse what a network cannot have, before any work."""
         if not self.planned:
             self.formula.check(model, self.scope)
 
     def _check_allocation(self) -> None:
+        if (self.sparsity is None) == (self.target is None):
+            raise SparsemendError(
+                "a recipe has one budget",
+                f"sparsity {self.sparsity}, target {self.target}",
+                "either a sparsity or a target",
+            )
         if not isinstance(self.rule, Allocation):
             return
+        if self.sparsity is None:
+            raise SparsemendError(
+                "an allocation says itself what is kept, so there is no use for a target",
+                str(self.target),
+                fix=f"pass sparsity={self.rule.sparsity!r} instead, or the name of a rule",
+            )
         wanted = kept_total(self.sparsity, self.rule.total)
         if self.rule.kept != wanted:
             raise SparsemendError(

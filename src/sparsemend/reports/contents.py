@@ -59,6 +59,9 @@ class Compression:
         How much of the network its layers are; None where that was not kept.
     multiplications
         Layer → multiplications for one input of the dense network.
+    target
+        What it was to cost at most in the place of a sparsity, and what it does cost, in words;
+        empty where a sparsity was asked for.
     note
         What was planned for a time, in words.
     timing
@@ -87,6 +90,7 @@ class Compression:
     signal_ends: tuple[str, ...] = ()
     coverage: Coverage | None = None
     multiplications: Mapping[str, int] = field(default_factory=dict)
+    target: str = ""
     note: str = ""
     timing: Timing | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -117,6 +121,7 @@ class Compression:
                 signal_ends=tuple(values.get("signal_ends", ())),
                 coverage=Coverage.from_dict(coverage) if coverage else None,
                 multiplications=values.get("multiplications") or {},
+                target=(values.get("target") or {}).get("text", ""),
                 note=(values.get("plan") or {}).get("note", ""),
                 judged=values.get("judged", ""),
                 context={key: values[key] for key in _CONTEXT if key in values},
@@ -149,7 +154,7 @@ class Compression:
         ]
         wrong += [
             (key, getattr(self, key), "a text")
-            for key in (*_CHOICES, "judged")
+            for key in (*_CHOICES, "judged", "target")
             if not isinstance(getattr(self, key), str)
         ]
         if not isinstance(held, bool):

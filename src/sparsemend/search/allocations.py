@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from sparsemend.allocation import RULES, Allocation, allocate_layers
+from sparsemend.allocation import RULES, Allocation, Quota, allocate_layers
 from sparsemend.calibration import InputMoments
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError
@@ -25,7 +25,10 @@ _SENSITIVITY_COST = 1.0
 
 
 def find_allocation(
-    session: Session, recipe: Recipe, diagnosis: Diagnosis | None = None
+    session: Session,
+    recipe: Recipe,
+    diagnosis: Diagnosis | None = None,
+    quota: Quota | None = None,
 ) -> AllocationSearch:
     """Rule ``auto``: the allocation whose repaired network is closest to the dense one.
 
@@ -34,23 +37,27 @@ def find_allocation(
     session
         The dense network, the inputs that repairs see, and those to judge on.
     recipe
-        Sparsity, mask rule and repair of the trials, and when to stop.
+        Mask rule and repair of the trials, and when to stop.
     diagnosis
         For the rules that need one; default :func:`damage_curves`.
+    quota
+        What the layers may keep; default by the sparsity of the recipe.
     """
+    quota = quota or recipe.quota(session)
     curves = damage_curves(session, recipe) if diagnosis is None else diagnosis
 
     def further() -> dict[str, tuple[int, ...]]:
-        return {"sensitive damage": tuple(sensitive_allocation(session, recipe, curves).values())}
+        return {"sensitive damage": tuple(sensitive_allocation(session, quota, curves).values())}
 
     return search_allocation(
         session.layers,
-        plain_allocations(session, recipe.sparsity, curves),
+        plain_allocations(session, quota, curves),
         Objective(session, recipe),
         recipe.limit,
         further=further,
         further_cost=_SENSITIVITY_COST,
         label=session.jury.label,
+        quota=quota,
     )
 
 
@@ -69,7 +76,7 @@ def damage_curves(session: Session, recipe: Recipe) -> Diagnosis:
 
 
 def plain_allocations(
-    session: Session, sparsity: float, diagnosis: Diagnosis
+    session: Session, quota: Quota, diagnosis: Diagnosis
 ) -> dict[str, Allocation]:
     """Every plain rule's allocation; the rules that lead most often come first.
 
@@ -78,16 +85,16 @@ def plain_allocations(
     layers = session.layers
     weights = layer_weights(session.model, layers)
     found: dict[str, Allocation] = {}
-    for name, rule in sorted(RULES.items(), key=lambda item: item[1].rank_at(sparsity)):
+    for name, rule in sorted(RULES.items(), key=lambda item: item[1].rank_at(quota.sparsity)):
         try:
-            found[name] = allocate_layers(layers, weights, sparsity, name, diagnosis=diagnosis)
+            found[name] = allocate_layers(layers, weights, quota, name, diagnosis=diagnosis)
         except SparsemendError:
             if not rule.may_refuse:
                 raise
     return found
 
 
-def sensitive_allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis) -> Allocation:
+def sensitive_allocation(session: Session, quota: Quota, diagnosis: Diagnosis) -> Allocation:
     """Least damage after repair, each layer's weighed by what noise in it does to the output.
 
     Minimises Σ_l s_l · residual_l(density_l) under the budget, s_l from
@@ -98,5 +105,5 @@ def sensitive_allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis)
     weights = np.array([measured[name] for name in diagnosis.layers])
     weighted = dataclasses.replace(diagnosis, residual=diagnosis.residual * weights[:, None])
     return allocate_layers(
-        layers, layer_weights(session.model, layers), recipe.sparsity, "rr", diagnosis=weighted
+        layers, layer_weights(session.model, layers), quota, "rr", diagnosis=weighted
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from sparsemend.allocation import Allocation
+from sparsemend.allocation import Allocation, Quota, WeightQuota
 from sparsemend.layers import LayerSet
 from sparsemend.progress import Advance, progress_bar
 from sparsemend.recipe import AUTO, Budget
@@ -44,6 +44,7 @@ def search_allocation(
     further: Further = dict,
     further_cost: float = 0.0,
     label: str = "KL",
+    quota: Quota | None = None,
 ) -> AllocationSearch:
     """Find the allocation with the lowest loss on the inputs that no repair sees.
 
@@ -52,7 +53,7 @@ def search_allocation(
     layers
         The layers, in execution order.
     plain
-        Rule → its allocation, all of one budget; tried first, in this order.
+        Rule → its allocation, all of one quota; tried first, in this order.
     objective
         What is minimised.
     budget
@@ -63,6 +64,8 @@ def search_allocation(
         What calling it costs, in repairs.
     label
         What the loss is called in texts.
+    quota
+        What all allocations have to use up; default the number of weights of the plain ones.
 
     Returns
     -------
@@ -70,7 +73,11 @@ def search_allocation(
         The best allocation and all that was tried. Interrupting the search ends it with the
         best so far.
     """
-    return _Search(layers, plain, objective, Meter(budget), label).run(further, further_cost)
+    if quota is None:
+        first = next(iter(plain.values()))
+        quota = WeightQuota.exactly(tuple(first.sizes.values()), first.kept)
+    search = _Search(layers, plain, objective, Meter(budget), label, quota)
+    return search.run(further, further_cost)
 
 
 class _Search:
@@ -81,11 +88,11 @@ class _Search:
         objective: Objective,
         meter: Meter,
         label: str,
+        quota: Quota,
     ) -> None:
         self._layers, self._plain, self._objective = layers, plain, objective
-        self._meter, self._label = meter, label
-        first = next(iter(plain.values()))
-        self._sizes, self._keep = tuple(first.sizes.values()), first.kept
+        self._meter, self._label, self._quota = meter, label, quota
+        self._sizes = quota.sizes
         self._trials: list[Trial] = []
         self._proxies: dict[tuple[int, ...], float] = {}
 
@@ -142,7 +149,7 @@ class _Search:
         def attempt(mixture: Mixture) -> bool:
             name = describe(mixture)
             mixtures[name] = mixture
-            return self._exact(name, counts_of(mix(mixture, points), self._sizes, self._keep))
+            return self._exact(name, counts_of(mix(mixture, points), self._quota))
 
         if not all(map(attempt, first_mixtures(list(points)))):
             return False
@@ -170,10 +177,10 @@ class _Search:
             # Those of the steps before smooth out what is peculiar to this choice of weights.
             slopes = here if slopes is None else (slopes + here) / 2
             while self._best is best and radius >= _SMALLEST_RADIUS:
-                change = downhill(slopes, best.counts, self._sizes, radius)
+                change = downhill(slopes, best.counts, self._quota, radius)
                 name = f"{start} after {steps + 1} step{'s' if steps else ''} downhill"
                 point = self._log(best.counts) + change
-                if not self._exact(name, counts_of(point, self._sizes, self._keep)):
+                if not self._exact(name, counts_of(point, self._quota)):
                     return False
                 radius *= _SHRINK if self._best is best else _GROW
             steps += 1
@@ -184,7 +191,7 @@ class _Search:
         walk = Climb(self._log(self._best.counts), self._best.name)
         value = self._proxy(walk.point)
         while value is not None:
-            candidates = moves(self._layers, counts_of(walk.point, self._sizes, self._keep))
+            candidates = moves(self._layers, counts_of(walk.point, self._quota))
             if not any(walk.may_help(move) for move in candidates):
                 return True
             for move in filter(walk.may_help, candidates):
@@ -204,7 +211,7 @@ class _Search:
         step = walk.step(move)
         for sign in walk.signs(move):
             target = walk.point + sign * step * move.direction
-            point = self._log(counts_of(target, self._sizes, self._keep))
+            point = self._log(counts_of(target, self._quota))
             found = self._proxy(point)
             if found is None:
                 return None
@@ -217,7 +224,7 @@ class _Search:
     def _confirm(self, walk: Climb, value: float) -> float | None:
         """Give what the walk has reached the real repair; where it is no better, go back."""
         before = self._best
-        if not self._exact(walk.name, counts_of(walk.point, self._sizes, self._keep)):
+        if not self._exact(walk.name, counts_of(walk.point, self._quota)):
             return None
         if self._best is not before:
             walk.confirm()
@@ -240,7 +247,7 @@ class _Search:
         return True
 
     def _proxy(self, point: Array) -> float | None:
-        counts = counts_of(point, self._sizes, self._keep)
+        counts = counts_of(point, self._quota)
         if counts not in self._proxies:
             # What cannot be confirmed any more does not help.
             if not self._meter.affords(self._objective.proxy_cost + 1):

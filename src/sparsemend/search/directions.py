@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsemend.allocation import round_to_budget
+from sparsemend.allocation import Quota, round_to_budget
 from sparsemend.layers import CLASSES, LayerSet, Surroundings, surroundings
 
 Array = NDArray[np.float64]
@@ -49,20 +49,18 @@ def log_densities(counts: Sequence[int], sizes: Sequence[int]) -> Array:
     return values
 
 
-def counts_of(log_density: Array, sizes: Sequence[int], keep: int) -> tuple[int, ...]:
-    """Exact counts of ``keep`` weights in all, in proportion to the densities, capped at dense.
+def counts_of(log_density: Array, quota: Quota) -> tuple[int, ...]:
+    """Counts that use up a quota, in proportion to the densities, capped at dense.
 
     Parameters
     ----------
     log_density
         Log densities up to a common constant, [L].
-    sizes
-        Number of weights of each layer.
-    keep
-        Total number of weights to keep.
+    quota
+        What the layers may keep.
     """
-    relative = np.exp(log_density - log_density.max())
-    return round_to_budget(relative.tolist(), sizes, keep)
+    relative = np.exp(log_density - log_density.max()).tolist()
+    return quota.fill(lambda keep: round_to_budget(relative, quota.sizes, keep))
 
 
 def groups(layers: LayerSet) -> dict[str, tuple[int, ...]]:

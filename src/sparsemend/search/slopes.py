@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsemend.allocation import Quota
 from sparsemend.evaluation import loss_factors
 from sparsemend.execution.batches import batch_size, call, evaluation_mode
 from sparsemend.layers import (
@@ -196,13 +197,13 @@ def _restore(unshifted: Collection[str], layer: Layer, called: Call, z: Tensor) 
     return restored.to(z.dtype)
 
 
-def downhill(slopes: Array, counts: Sequence[int], sizes: Sequence[int], radius: float) -> Array:
+def downhill(slopes: Array, counts: Sequence[int], quota: Quota, radius: float) -> Array:
     """Change of the log densities that lowers the loss most, within a radius, [L].
 
     Minimises slopes · x + Σ_l q_l x_l² / 2 under Σ_l k_l x_l = 0, that is with an unchanged
-    budget, k_l the layer's share of the kept weights; x is then scaled so that the largest change
-    is ``radius``. q_l = max(k_l, 3 / L): changing the density of a small layer is not taken to be
-    free, or its noise would decide. Layers that are dense gain nothing.
+    budget, k_l the layer's share of the kept weights or of what these cost; x is then scaled so
+    that the largest change is ``radius``. q_l = max(k_l, 3 / L): changing the density of a small
+    layer is not taken to be free, or its noise would decide. Layers that are dense gain nothing.
 
     Parameters
     ----------
@@ -210,20 +211,21 @@ def downhill(slopes: Array, counts: Sequence[int], sizes: Sequence[int], radius:
         d loss / d log density, [L].
     counts
         Kept counts.
-    sizes
-        Number of weights of each layer.
+    quota
+        What the layers may keep.
     radius
         Largest change of a log density.
     """
     kept = np.asarray(counts, dtype=np.float64)
-    share = kept / kept.sum()
+    spent = kept * np.asarray(quota.prices, dtype=np.float64) if quota.prices else kept
+    share = spent / spent.sum()
     inertia = np.maximum(share, _LEAST_INERTIA / len(share))
     free = np.ones(len(share), dtype=bool)
     change = np.zeros(len(share))
     for _ in range(2):  # once more without the dense layers that wanted more
         price = (share * slopes / inertia)[free].sum() / (share**2 / inertia)[free].sum()
         change = np.where(free, (price * share - slopes) / inertia, 0.0)
-        free &= ~((kept >= np.asarray(sizes)) & (change > 0))
+        free &= ~((kept >= np.asarray(quota.sizes)) & (change > 0))
         if free.all() or not free.any():
             break
     largest = np.abs(change).max()

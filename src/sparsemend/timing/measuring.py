@@ -6,14 +6,12 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -21,6 +19,7 @@ from sparsemend.boundary import public
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.execution.batches import Batch, call, describe, evaluation_mode
+from sparsemend.execution.threads import thread_count
 from sparsemend.exports import export
 from sparsemend.exports.exporting import HasModel, dense_size
 from sparsemend.finite import check_outputs
@@ -169,7 +168,7 @@ def bench(
     chosen = _engines(engines)
     model = network if isinstance(network, nn.Module) else network.model
     run = partial(call, model, example)
-    with _threads(threads), evaluation_mode(model):
+    with thread_count(threads), evaluation_mode(model):
         for part in tree_leaves(run()):
             if isinstance(part, Tensor):  # NaN would be timed as if it were numbers
                 check_outputs(model, part, run)
@@ -251,13 +250,3 @@ def _density(model: nn.Module) -> float:
     weights = [p for p in model.parameters() if p.dim() > 1]
     kept = sum(int(p.count_nonzero()) for p in weights)
     return kept / max(sum(p.numel() for p in weights), 1)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

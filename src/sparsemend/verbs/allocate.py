@@ -8,41 +8,42 @@ from typing import Any
 
 from torch import nn
 
-from sparsemend.allocation import (
-    Allocation,
-    allocate_layers,
-    force_layers,
-    parse_forced,
-    rule_names,
-)
+from sparsemend.allocation import Allocation, Quota, WeightQuota, rule_names
 from sparsemend.boundary import public
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
-from sparsemend.layers import LayerFilter, LayerSet, discover, layer_weights, select_layers
+from sparsemend.execution.batches import Batch
+from sparsemend.layers import LayerFilter, LayerSet, discover
 from sparsemend.recipe import AUTO
 from sparsemend.recipe.defaults import PLAIN_RULE
+from sparsemend.targets import read_target
+from sparsemend.verbs.division import divide
 
 
 @public
 def allocate(
     model: nn.Module,
-    sparsity: float,
+    sparsity: float | None = None,
     rule: str = PLAIN_RULE,
     *,
+    target_flops: float | None = None,
+    target_latency: str | None = None,
+    target_size: str | None = None,
+    example: Batch | None = None,
     diagnosis: Diagnosis | None = None,
     layers: LayerSet | None = None,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
     **options: Any,
 ) -> Allocation:
-    """Divide a global budget of kept weights over the layers of a model (method, section 3).
+    """Divide a global budget over the layers of a model (method, section 3).
 
     Parameters
     ----------
     model
         The dense network; unchanged.
     sparsity
-        Fraction of all prunable weights to remove, in [0, 1).
+        Fraction of all prunable weights to remove, in [0, 1); or instead one of the targets.
     rule
         ``uniform``, ``uniform+``, ``global``, ``erk`` (arXiv 1911.11134), ``lamp``
         (arXiv 2010.07611), ``rr`` or ``rr-density`` (arXiv 2605.25508). Or one of these with
@@ -50,11 +51,16 @@ def allocate(
         in ``"erk[projection=lamp]"``: the layers are ``projection`` (1×1 convolutions on
         shortcuts; needs ``layers`` that were discovered with inputs), ``first``, ``last``,
         ``depthwise`` or a pattern of names.
+    target_flops, target_latency, target_size
+        What the network may cost, as in :func:`sparsemend.compress`; need an ``example``.
+    example
+        A batch of inputs, to measure costs with.
     diagnosis
         From :func:`sparsemend.diagnose`; needed by ``rr`` and ``rr-density``.
     layers
-        Layers in execution order, such as ``calibration.layers``. Without them, those of the
-        diagnosis in its order, else every prunable layer in the order of registration.
+        Layers in execution order, such as ``calibration.layers``. Without them, those that the
+        example runs, or those of the diagnosis in its order, else every prunable layer in the
+        order of registration.
     include, exclude
         Which of them to prune, by name, pattern or class, as in :func:`sparsemend.discover`; the
         others stay as they are and do not count in the sparsity.
@@ -64,13 +70,15 @@ def allocate(
     Returns
     -------
     Allocation
-        Layer name → kept count; the counts add up to round((1 − sparsity) · N) exactly.
+        Layer name → kept count; the counts add up to round((1 − sparsity) · N) exactly, or to as
+        many weights as the target allows.
 
     Raises
     ------
     SparsemendError
-        For an unknown rule or option, a sparsity outside [0, 1), an infeasible budget, or a
-        missing diagnosis or one of another network.
+        For an unknown rule or option, a sparsity outside [0, 1), not exactly one budget, one that
+        is infeasible (with the smallest that is not), or a missing diagnosis or one of another
+        network.
 
     Warns
     -----
@@ -83,17 +91,24 @@ def allocate(
             allowed=", ".join(rule_names()),
             fix="use compress(..., rule='auto'); its result has the allocation",
         )
-    found = discover(model) if layers is None else layers
+    target = read_target(
+        sparsity, target_flops=target_flops, target_latency=target_latency, target_size=target_size
+    )
+    if target is not None and example is None:
+        raise SparsemendError(
+            f"{target.kind.argument} needs an example, to measure what the network costs",
+            fix="pass example=, a batch of inputs",
+        )
+    found = discover(model, example) if layers is None else layers
     if layers is None and diagnosis is not None:
         found = _diagnosed(found, diagnosis)
     found = LayerFilter.of(include, exclude).apply(found)
-    weights = layer_weights(model, found, "set of layers")
-    forced = parse_forced(rule)
-    if forced is None:
-        return allocate_layers(found, weights, sparsity, rule, diagnosis=diagnosis, **options)
-    base = allocate_layers(found, weights, sparsity, forced.base, diagnosis=diagnosis, **options)
-    source = allocate_layers(found, weights, sparsity, forced.source, diagnosis=diagnosis)
-    return force_layers(base, source, select_layers(found, forced.pattern), rule)
+    if target is None:
+        assert sparsity is not None, "read_target has seen to it"
+        quota: Quota = WeightQuota.of([layer.size for layer in found], sparsity)
+    else:
+        quota = target.quota(model, found, example)
+    return divide(model, found, quota, rule, diagnosis, **options)
 
 
 def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> LayerSet:

@@ -24,6 +24,7 @@ from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, SCOPE
 from sparsemend.session import Session
+from sparsemend.targets import Subject, Target, read_target
 from sparsemend.verbs.compression import CompressionResult
 from sparsemend.verbs.plan import Plan
 from sparsemend.verbs.planning import rerun, run_planned
@@ -34,11 +35,14 @@ from sparsemend.verbs.running import run_recipe
 def compress(
     model: nn.Module,
     batches: Batches,
-    sparsity: float,
+    sparsity: float | None = None,
     rule: str | Allocation | None = None,
     mask: str | None = None,
     repair: str | None = None,
     *,
+    target_flops: float | None = None,
+    target_latency: str | None = None,
+    target_size: str | None = None,
     scope: str = SCOPE,
     heldout: Batches | None = None,
     budget: float | str | None = None,
@@ -54,7 +58,7 @@ def compress(
     inplace: bool = False,
     progress: bool | None = None,
 ) -> CompressionResult:
-    """Prune a trained network to a global sparsity and repair it, without labels.
+    """Prune a trained network to a budget and repair it, without labels.
 
     Parameters
     ----------
@@ -65,7 +69,7 @@ def compress(
         ``DataLoader``, whose labels are left out, a ``datasets.Dataset`` or a list of dictionaries,
         one an input, whose columns have the names of the network's arguments.
     sparsity
-        Fraction of all prunable weights to remove, in [0, 1).
+        Fraction of all prunable weights to remove, in [0, 1); or instead one of the targets.
     rule
         Without a rule and a repair, both are planned for the time of ``budget``. Else an
         allocation rule, see :func:`sparsemend.allocate`; or ``"auto"``: a search, started from
@@ -78,6 +82,15 @@ def compress(
     repair
         Repair formula, see :func:`sparsemend.repair`. With a rule, by default ``"best"``: the
         ending that is closest to the dense network on ``heldout``.
+    target_flops
+        The most that the sparse network may multiply, as a share of what the dense one does, in
+        (0, 1]. Counted are the weights of all layers that could be pruned, on the first batch.
+    target_latency
+        The longest that one input may take on the sparse runtime, on one thread of this machine,
+        as ``"2ms"`` or ``"500us"``. Pruned copies are timed; the network must be float32.
+    target_size
+        The largest that the packed file of :func:`sparsemend.export` may be, as ``"100KiB"``;
+        found with pruned copies, so that the repaired network misses it by a little.
     scope
         ``"sequential"`` or ``"one-shot"``.
     heldout
@@ -123,8 +136,12 @@ def compress(
     Raises
     ------
     SparsemendError
-        For bad input; see the functions named above.
+        For bad input; see the functions named above. If not exactly one of sparsity and targets is
+        given, or a target cannot be reached, with the smallest value that can.
     """
+    target = read_target(
+        sparsity, target_flops=target_flops, target_latency=target_latency, target_size=target_size
+    )
     if plan is not None:
         said = {"rule": rule, "mask": mask, "repair": repair, "budget": budget}
         _refuse_beside_plan({name: value for name, value in said.items() if value is not None})
@@ -141,6 +158,7 @@ def compress(
         include,
         exclude,
         distill,
+        target,
     )
     refuse_unsupported(model)
     recipe.check(model)
@@ -168,8 +186,20 @@ def compress(
                 result = run_planned(session, recipe, into=into)
             else:
                 result = run_recipe(session, recipe, diagnosis=diagnosis, into=into)
-            counted = count_multiplications(session.model, session.layers, session.seen[0])
-            return dataclasses.replace(result, multiplications=counted)
+            return _costed(result, session, target)
+
+
+def _costed(
+    result: CompressionResult, session: Session, target: Target | None
+) -> CompressionResult:
+    """With what the network costs."""
+    model, layers, batch = session.model, session.layers, session.seen[0]
+    counted = count_multiplications(model, (*layers, *layers.others), batch)
+    if target is None:
+        return dataclasses.replace(result, multiplications=counted)
+    subject = Subject(model, layers, batch)
+    reached = target.reached(subject, tuple(result.allocation.values()), result.model)
+    return dataclasses.replace(result, multiplications=counted, target=target, reached=reached)
 
 
 def _refuse_beside_plan(said: dict[str, object]) -> None:

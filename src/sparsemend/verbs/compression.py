@@ -19,8 +19,9 @@ from sparsemend.errors import SparsemendError, printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
 from sparsemend.files import filled_folder
-from sparsemend.layers import Coverage, LayerSet
+from sparsemend.layers import Coverage, LayerSet, kept_multiplications
 from sparsemend.search import AllocationSearch
+from sparsemend.targets import Target
 from sparsemend.verbs.plan import Plan
 from sparsemend.verbs.screen import as_html, first_screen
 
@@ -74,8 +75,11 @@ class CompressionResult:
     seconds
         Stage → wall-clock seconds.
     multiplications
-        Layer → multiplications of its weights for one input of the dense network; empty where they
-        were not counted.
+        Layer → multiplications of its weights for one input of the dense network, also of layers
+        that were not chosen; empty where they were not counted.
+    target, reached
+        What the network was to cost at most in the place of a sparsity, and what it does cost: a
+        share, seconds or bytes; else None.
     plan
         Where rule and repair were planned for a time: what was done, to do it again exactly.
     """
@@ -99,12 +103,22 @@ class CompressionResult:
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     multiplications: Mapping[str, int] = field(default_factory=dict)
+    target: Target | None = None
+    reached: float | None = None
     plan: Plan | None = None
 
     @property
     def sparsity(self) -> float:
         """Achieved sparsity, exact."""
         return self.allocation.sparsity
+
+    @property
+    def kept_multiplications(self) -> float | None:
+        """Share of the dense network's multiplications that is left where zeros are skipped."""
+        if not self.multiplications:
+            return None
+        kept = kept_multiplications(self.multiplications, self.allocation, self.allocation.sizes)
+        return kept / sum(self.multiplications.values())
 
     @property
     def coverage(self) -> Coverage | None:
@@ -115,6 +129,7 @@ class CompressionResult:
         """Everything that was decided and measured, as plain data for JSON."""
         return {
             "sparsity": self.sparsity,
+            "target": None if self.target is None else self.target.to_dict(self.reached),
             "kept": self.allocation.kept,
             "total": self.allocation.total,
             "counts": dict(self.allocation),
@@ -138,6 +153,7 @@ class CompressionResult:
             "coverage": None if self.coverage is None else self.coverage.to_dict(),
             "seconds": dict(self.seconds),
             "multiplications": dict(self.multiplications),
+            "kept_multiplications": self.kept_multiplications,
             "plan": None if self.plan is None else self.plan.to_dict(),
             "version": importlib.metadata.version("sparsemend"),
         }
@@ -203,6 +219,7 @@ class CompressionResult:
         lines = [
             f"{100 * self.sparsity:.2f} % sparse: {self.allocation.kept:,} of "
             f"{self.allocation.total:,} weights kept",
+            *([] if self.target is None else [self.target.told(self.reached)]),
             f"rule {self.rule}, mask {self.mask}, repair {self.repair} ({self.scope})",
             f"{self.agreement} ({where} inputs)",
         ]

@@ -18,10 +18,11 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from sparsemend.allocation import RULES, Allocation
+from sparsemend.allocation import RULES, Quota
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import count_inputs, first_inputs
 from sparsemend.finite import NotFiniteError, check_network
@@ -89,7 +90,13 @@ class Step:
         return f"{rule} with {effort}{self.repair} on {self.inputs:,} inputs"
 
 
-def steps(session: Session, costs: Costs, recipe: Recipe, seconds: float = math.inf) -> list[Step]:
+def steps(
+    session: Session,
+    costs: Costs,
+    recipe: Recipe,
+    seconds: float = math.inf,
+    quota: Quota | None = None,
+) -> list[Step]:
     """What is worth doing, one after the other; the first fits into the time if anything does.
 
     Parameters
@@ -102,15 +109,18 @@ def steps(session: Session, costs: Costs, recipe: Recipe, seconds: float = math.
         What is asked for; steps that it rules out are left out.
     seconds
         How long there is.
+    quota
+        What the layers may keep; default by the sparsity of the recipe.
     """
+    sparsity = (quota or recipe.quota(session)).sparsity
     layers, inputs = list(session.layers), count_inputs(session.seen)
     judging = costs.judging(count_inputs(session.unseen))
-    known = sorted(RULES.values(), key=lambda rule: rule.rank_at(recipe.sparsity))
+    known = sorted(RULES.values(), key=lambda rule: rule.rank_at(sparsity))
     rules = [rule.name for rule in known if rule.needs != "diagnosis"][:_RULES]
 
     def reconstruction(effort: str, count: int) -> float:
         settings = EFFORTS[effort]
-        return costs.reconstruction(layers, recipe.sparsity, count, settings) + judging
+        return costs.reconstruction(layers, sparsity, count, settings) + judging
 
     def matching(count: int) -> list[Step]:
         one = costs.matching(count) + judging
@@ -191,9 +201,10 @@ def run_planned(
     start = time.perf_counter()
     session.check_outputs()
     limit = _PLANNED_SHARE * recipe.limit.seconds
+    quota = recipe.quota(session)
     costs = Costs.measure(session)
     left = limit - (time.perf_counter() - start)
-    wanted = steps(session, costs, recipe, left)
+    wanted = steps(session, costs, recipe, left, quota)
     training = Training()
     if wanted[0].rule != AUTO and costs.cuts:
         training = _training(session, costs, left - wanted[0].seconds)
@@ -202,7 +213,7 @@ def run_planned(
     announce(note)
     planned = sum(step.seconds for step in wanted[:count]) + training.kept
     with timed_bar("all of it", planned):
-        result = carry_out(session, recipe, wanted, start + limit, training)
+        result = carry_out(session, recipe, wanted, start + limit, training, quota)
     assert result.plan is not None
     plan = dataclasses.replace(result.plan, note=note)
     spent = time.perf_counter() - start - sum(result.seconds.values())
@@ -217,6 +228,7 @@ def carry_out(
     wanted: Sequence[Step],
     deadline: float = math.inf,
     training: Training | None = None,
+    quota: Quota | None = None,
 ) -> CompressionResult:
     """The closest result of the steps that there was time for; of the first in any case.
 
@@ -233,6 +245,8 @@ def carry_out(
         and by how long those before it took.
     training
         How the best of them is trained in the time that is left; None for not at all.
+    quota
+        What the layers may keep; default by the sparsity of the recipe.
     """
     training = training or Training()
     best: CompressionResult | None = None
@@ -244,7 +258,7 @@ def carry_out(
         if best is not None and begun + pace * step.seconds + training.kept > deadline:
             break
         try:
-            result = _done(session, recipe, step, best)
+            result = _done(session, recipe, step, best, quota)
         except NotFiniteError:
             if step is wanted[-1] and best is None:
                 raise
@@ -311,16 +325,23 @@ def _distilled(
 
 
 def _done(
-    session: Session, recipe: Recipe, step: Step, best: CompressionResult | None
+    session: Session,
+    recipe: Recipe,
+    step: Step,
+    best: CompressionResult | None,
+    quota: Quota | None,
 ) -> CompressionResult:
     """The result of one step."""
-    rule: str | Allocation = step.rule or (AUTO if best is None else best.allocation)
-    own = dataclasses.replace(recipe, rule=rule, repair=step.repair, budget=step.budget)
+    changes: dict[str, Any] = {"repair": step.repair, "budget": step.budget}
+    if step.rule or best is None:
+        own = dataclasses.replace(recipe, rule=step.rule or AUTO, **changes)
+    else:
+        own = recipe.given(best.allocation, **changes)
     fewer = session.on(first_inputs(session.seen, step.inputs))
     with warnings.catch_warnings():
         if best is not None:  # the first has said what there is to say
             warnings.simplefilter("ignore", SparsemendWarning)
-        result = _finished(run_recipe(fewer, own, effort=step.effort), fewer)
+        result = _finished(run_recipe(fewer, own, effort=step.effort, quota=quota), fewer)
     plan = Plan(
         result.allocation,
         result.mask,
@@ -336,9 +357,8 @@ def rerun(
     session: Session, recipe: Recipe, plan: Plan, *, into: nn.Module | None = None
 ) -> CompressionResult:
     """Do what a plan says."""
-    recipe = dataclasses.replace(
-        recipe,
-        rule=plan.allocation,
+    recipe = recipe.given(
+        plan.allocation,
         mask=plan.mask,
         repair=plan.repair,
         scope=plan.scope,

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from torch import nn
 
-from sparsemend.allocation import Allocation
+from sparsemend.allocation import Allocation, Quota
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import signal_ends
 from sparsemend.layers.refusals import check_alone, check_apart
 from sparsemend.recipe import Recipe
 from sparsemend.repairs import EFFORTS, Terms
-from sparsemend.search import damage_curves, find_allocation, start_support
+from sparsemend.search import AllocationSearch, damage_curves, find_allocation, start_support
 from sparsemend.session import Session
-from sparsemend.verbs.allocate import allocate
 from sparsemend.verbs.compression import CompressionResult
+from sparsemend.verbs.division import corrected, divide, refilled
 from sparsemend.verbs.verification import shapes_of, verify_result
 
 
@@ -31,6 +33,7 @@ def run_recipe(
     diagnosis: Diagnosis | None = None,
     into: nn.Module | None = None,
     effort: str = "full",
+    quota: Quota | None = None,
 ) -> CompressionResult:
     """Make a network sparse as a recipe says.
 
@@ -46,6 +49,8 @@ def run_recipe(
         A network equal to the dense one, to be changed in place; default a copy.
     effort
         How much work a reconstruction may be, one of :data:`sparsemend.repairs.EFFORTS`.
+    quota
+        What the layers may keep, where the recipe's budget has been measured already.
     """
     seconds: dict[str, float] = {}
     session.check_outputs()
@@ -55,12 +60,15 @@ def run_recipe(
         with _timed(seconds, "calibrate"):
             _ = session.calibration
     search = None
+    if quota is None and recipe.target is not None:
+        with _timed(seconds, "measure costs"):
+            quota = recipe.quota(session)
     if recipe.searches:
         if diagnosis is None:
             with _timed(seconds, "diagnose"):
                 diagnosis = damage_curves(session, recipe)
         with _timed(seconds, "search"):
-            search = find_allocation(session, recipe, diagnosis)
+            search = _searched(session, recipe, diagnosis, quota)
         allocation = search.allocation
     else:
         if diagnosing:
@@ -68,7 +76,7 @@ def run_recipe(
                 repair, mask = recipe.formula.diagnosis, recipe.mask_rule.name
                 diagnosis = session_diagnosis(session, repair, mask)
         with _timed(seconds, "allocate"):
-            allocation = _allocation(session, recipe, diagnosis)
+            allocation = _allocation(session, recipe, diagnosis, quota)
     network = copy.deepcopy(session.model) if into is None else into
     check_apart(network, session.model)
     copied, original = (network, session.model) if into is None else (session.model, network)
@@ -121,7 +129,19 @@ def run_recipe(
     )
 
 
-def _allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis | None) -> Allocation:
+def _searched(
+    session: Session, recipe: Recipe, diagnosis: Diagnosis, quota: Quota | None
+) -> AllocationSearch:
+    """Of a budget whose costs are modelled, with costs that are right for what was found."""
+    quota = quota or recipe.quota(session)
+    search = find_allocation(session, recipe, diagnosis, quota)
+    found = corrected(quota, search.allocation, partial(refilled, search.allocation))
+    return dataclasses.replace(search, allocation=found)
+
+
+def _allocation(
+    session: Session, recipe: Recipe, diagnosis: Diagnosis | None, quota: Quota | None
+) -> Allocation:
     """The recipe's own, or that of its rule."""
     if isinstance(recipe.rule, Allocation):
         sizes = recipe.rule.sizes
@@ -133,9 +153,8 @@ def _allocation(session: Session, recipe: Recipe, diagnosis: Diagnosis | None) -
                 fix="allocate for the network that is compressed",
             )
         return recipe.rule
-    return allocate(
-        session.model, recipe.sparsity, recipe.rule_name, diagnosis=diagnosis, layers=session.layers
-    )
+    quota = quota or recipe.quota(session)
+    return divide(session.model, session.layers, quota, recipe.rule_name, diagnosis)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from html import escape
 from typing import Any
 
 from sparsemend.errors import printable
+from sparsemend.layers import kept_multiplications
+from sparsemend.timing.engines import SPARSE
 
 Lines = Sequence[tuple[str, str]]
 
@@ -19,14 +21,16 @@ def first_screen(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     values
         What ``CompressionResult.to_dict`` gives, and where they are known ``model``,
         ``top1_dense``, ``top1_repaired``, ``tested`` (inputs they were measured on), ``out``,
-        ``bytes`` (of that file), ``report`` and ``next``.
+        ``bytes`` (of that file), ``report``, ``timing`` and ``next``.
     """
     known = [
         ("network", values.get("model")),
+        ("target", (values.get("target") or {}).get("text")),
         ("sparsity", _sparsity(values)),
         ("top-1", _accuracy(values)),
         ("agreement", _agreement(values)),
         ("multiplications", _multiplications(values)),
+        ("runtime", _runtime(values)),
         ("done", _done(values)),
         ("time", span(sum(values["seconds"].values()))),
         ("file", _file(values)),
@@ -99,9 +103,17 @@ def _multiplications(values: Mapping[str, Any]) -> str | None:
     dense = values.get("multiplications")
     if not dense:
         return None
-    counts, sizes = values["counts"], values["sizes"]
-    sparse = sum(dense[name] * counts[name] / sizes[name] for name in dense)
-    return f"{_short(sum(dense.values()))} → {_short(sparse)} an input, where zeros are skipped"
+    sparse, total = (
+        kept_multiplications(dense, values["counts"], values["sizes"]),
+        sum(dense.values()),
+    )
+    share = _percent(sparse / total)
+    return f"{_short(total)} → {_short(sparse)} an input ({share}), where zeros are skipped"
+
+
+def _runtime(values: Mapping[str, Any]) -> str | None:
+    milliseconds = ((values.get("timing") or {}).get("milliseconds") or {}).get(SPARSE)
+    return None if milliseconds is None else f"{milliseconds:.3g} ms an input on one thread"
 
 
 def _done(values: Mapping[str, Any]) -> str:

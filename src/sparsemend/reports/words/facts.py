@@ -20,6 +20,8 @@ def facts_of(contents: Contents) -> tuple[tuple[str, str], ...]:
         "total": allocation.total,
         "counts": dict(allocation),
         "sizes": dict(allocation.sizes),
+        "target": {"text": shown.target},
+        "timing": None if shown.timing is None else shown.timing.to_dict(),
         "coverage": None if shown.coverage is None else shown.coverage.to_dict(),
     }
     return tuple(first_screen(values))

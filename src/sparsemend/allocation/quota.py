@@ -1,0 +1,196 @@
+"""What all layers together may keep: an exact number of weights, or whatever fits into a cost.
+
+A rule divides a number of weights. Of a cost the number is solved for: the largest at which what
+the rule keeps is not too expensive. So each rule stays what it is, and a rule that prefers cheap
+weights reads their prices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+
+from sparsemend.allocation.budget import kept_total, require_feasible, round_to_budget
+from sparsemend.errors import SparsemendError
+
+# Number of weights to keep in all → kept count of each layer.
+Divide = Callable[[int], Sequence[int]]
+Number = Fraction | float
+
+
+@dataclass(frozen=True)
+class WeightQuota:
+    """An exact number of weights.
+
+    Attributes
+    ----------
+    sizes
+        Number of weights of each layer.
+    keep
+        How many are kept in all.
+    sparsity
+        What was asked for, a fraction in [0, 1).
+    """
+
+    sizes: tuple[int, ...]
+    keep: int
+    sparsity: float
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], sparsity: float) -> WeightQuota:
+        """Of a sparsity: round((1 − S) · N) weights.
+
+        Raises
+        ------
+        SparsemendError
+            If it is out of range, or leaves fewer weights than there are layers.
+        """
+        keep = kept_total(sparsity, sum(sizes))
+        require_feasible(sizes, keep, [1] * len(sizes))
+        return cls(tuple(sizes), keep, float(sparsity))
+
+    @classmethod
+    def exactly(cls, sizes: Sequence[int], keep: int) -> WeightQuota:
+        """So many weights."""
+        return cls(tuple(sizes), keep, 1 - keep / max(sum(sizes), 1))
+
+    @property
+    def prices(self) -> tuple[Number, ...]:
+        """Empty: weights of all layers cost the same."""
+        return ()
+
+    def fill(self, divide: Divide) -> tuple[int, ...]:
+        """The counts that a rule divides it into."""
+        return tuple(divide(self.keep))
+
+
+@dataclass(frozen=True)
+class CostQuota:
+    """As many weights as a cost allows.
+
+    Attributes
+    ----------
+    sizes
+        Number of weights of each layer.
+    costs
+        Of each layer: kept count → cost, which grows with it.
+    prices
+        About what one weight of each layer costs, for rules that prefer cheap ones; positive.
+    limit
+        What all may cost.
+    fixed
+        What is spent whatever is kept.
+    name, text
+        Of the argument that set it; a cost in words. For errors.
+    measure
+        Kept counts → what a network that is pruned so really costs, where ``costs`` are a model of
+        it; None where they are exact.
+    factor
+        By which the model was found to be off.
+    """
+
+    sizes: tuple[int, ...]
+    costs: tuple[Callable[[int], Number], ...]
+    prices: tuple[Number, ...]
+    limit: Number
+    fixed: Number = 0
+    name: str = "the budget"
+    text: Callable[[float], str] = "{:g}".format
+    measure: Callable[[tuple[int, ...]], float] | None = None
+    factor: Number = 1
+
+    def cost(self, counts: Sequence[int]) -> Number:
+        """What these kept counts cost."""
+        parts = (cost(kept) for cost, kept in zip(self.costs, counts, strict=True))
+        return self.factor * (self.fixed + sum(parts))
+
+    def fill(self, divide: Divide, most: int | None = None) -> tuple[int, ...]:
+        """The counts of the largest number of weights that is not too expensive.
+
+        Parameters
+        ----------
+        divide
+            A rule: number of weights in all → counts. It may refuse small numbers.
+        most
+            The largest number that it can divide; default all weights.
+
+        Raises
+        ------
+        SparsemendError
+            If even the fewest weights cost too much: says what they cost.
+        """
+        high = sum(self.sizes) if most is None else most
+        dearest = tuple(divide(high))
+        above = float(self.cost(dearest) - self.limit)
+        if above <= 0:
+            return dearest
+        low, below, found = len(self.sizes) - 1, -math.inf, None
+        steps = 0
+        while high - low > 1:
+            middle = _between(low, below, high, above, steps)
+            steps += 1
+            try:
+                counts = tuple(divide(middle))
+            except SparsemendError:  # fewer than the rule must keep
+                low, below = middle, -math.inf
+                continue
+            excess = float(self.cost(counts) - self.limit)
+            if excess <= 0:
+                low, below, found = middle, excess, counts
+            else:
+                high, above, dearest = middle, excess, counts
+        if found is None:
+            raise SparsemendError(
+                f"{self.name} cannot be reached with this rule and these layers",
+                self.text(float(self.limit)),
+                f"at least {self.text(self._least(dearest))}",
+                "ask for more, or leave fewer layers dense",
+            )
+        return found
+
+    @cached_property
+    def sparsity(self) -> float:
+        """About what it comes to: of the same density in all layers."""
+        counts = self.fill(lambda keep: round_to_budget([1.0] * len(self.sizes), self.sizes, keep))
+        total = sum(self.sizes)
+        return (total - sum(counts)) / total
+
+    def corrected(self, counts: tuple[int, ...]) -> CostQuota:
+        """The same with costs that are right at these counts, which are measured."""
+        if self.measure is None:
+            return self
+        off = self.measure(counts) / float(self.cost(counts))
+        return replace(self, factor=self.factor * off)
+
+    def _least(self, counts: Sequence[int]) -> float:
+        """Cost of the fewest weights, rounded up so that what is printed can be reached."""
+        return float(self.cost(counts)) * (1 + 1e-5)
+
+
+Quota = WeightQuota | CostQuota
+
+
+def as_quota(budget: float | Quota, sizes: tuple[int, ...]) -> Quota:
+    """Of a sparsity, or as it is, of layers of these sizes."""
+    if not isinstance(budget, Quota):
+        return WeightQuota.of(sizes, budget)
+    if budget.sizes != sizes:
+        raise SparsemendError(
+            "the budget is of layers of other sizes", list(budget.sizes), str(list(sizes))
+        )
+    return budget
+
+
+def _between(low: int, below: float, high: int, above: float, steps: int) -> int:
+    """Where to look next between a number that fits and one that does not.
+
+    In turns where a straight line says, a little to either side of it, and in the middle.
+    """
+    if steps % 3 == 2 or not math.isfinite(below):
+        return (low + high) // 2
+    share = -below / (above - below)
+    aside = (high - low) // 64 * (1 if steps % 3 else -1)
+    return min(max(low + round(share * (high - low)) + aside, low + 1), high - 1)

@@ -1,0 +1,86 @@
+"""What the rest of the library needs to know of one kind of target."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsemend.allocation import CostQuota, round_to_budget
+from sparsemend.execution.batches import Batch
+from sparsemend.layers import LayerSet
+from sparsemend.masks import apply_masks, choose_masks
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is to be pruned.
+
+    Attributes
+    ----------
+    model
+        The dense network; unchanged.
+    layers
+        Its layers that are pruned, in execution order.
+    batch
+        Inputs of it.
+    """
+
+    model: nn.Module
+    layers: LayerSet
+    batch: Batch
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of weights of each layer."""
+        return tuple(layer.size for layer in self.layers)
+
+    def uniform(self, density: float) -> tuple[int, ...]:
+        """Counts of about the same density in all layers."""
+        keep = max(len(self.sizes), round(density * sum(self.sizes)))
+        return round_to_budget([1.0] * len(self.sizes), self.sizes, keep)
+
+    def pruned(self, counts: Sequence[int]) -> nn.Module:
+        """A copy with the largest weights of every layer, which stands for a repaired one."""
+        named = dict(zip(self.layers.names, counts, strict=True))
+        network = copy.deepcopy(self.model)
+        masks = choose_masks(self.model, named, layers=self.layers)
+        apply_masks(network, masks, self.layers)
+        return network
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of target.
+
+    Attributes
+    ----------
+    name
+        As users write it behind ``target_``.
+    allowed
+        What may be asked for, for the text of errors.
+    read
+        What a user wrote → the limit, a positive number in a unit of the kind's own; None for
+        what is no such thing.
+    text, noun
+        A limit or a cost as a number, and of what it is.
+    quota
+        (network, limit) → what its layers may keep. The costs are in the same unit.
+    measure
+        (finished network, inputs) → what it costs; None where the kept counts say that exactly.
+    """
+
+    name: str
+    allowed: str
+    read: Callable[[object], float | None]
+    text: Callable[[float], str]
+    noun: str
+    quota: Callable[[Subject, float], CostQuota]
+    measure: Callable[[nn.Module, Batch], float] | None = None
+
+    @property
+    def argument(self) -> str:
+        """In Python."""
+        return f"target_{self.name}"

@@ -1,0 +1,47 @@
+"""Bytes of the packed file, by what its coders make of positions and values."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from sparsemend.allocation import CostQuota
+from sparsemend.errors import SparsemendError
+from sparsemend.execution.batches import Batch, cut
+from sparsemend.graphs import trace
+from sparsemend.packed import expected_length, pack
+from sparsemend.targets.fitting import DENSITIES, fitted, read_quantity
+from sparsemend.targets.kind import Kind, Subject
+
+_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "KiB": 1024.0, "MiB": 1024.0**2}
+
+
+def quota(subject: Subject, limit: float) -> CostQuota:
+    """Positions cost about their entropy, values what is left of their bits."""
+
+    def measured(counts: tuple[int, ...]) -> float:
+        return measure(subject.pruned(counts), subject.batch)
+
+    shapes = [partial(expected_length, size=size) for size in subject.sizes]
+    counts = [subject.uniform(density) for density in DENSITIES]
+    return fitted(subject, limit, shapes, {each: measured(each) for each in counts}, measured)
+
+
+def measure(network: nn.Module, batch: Batch) -> float:
+    """Bytes of the packed file: with the graph, or where that cannot be written, of the weights."""
+    try:
+        return len(pack(trace(network, cut(batch, 0, 1)).graph))
+    except SparsemendError:
+        return len(pack(network.state_dict()))
+
+
+SIZE = Kind(
+    "size",
+    "a size with its unit, such as '100KiB' or '2MB'",
+    partial(read_quantity, units=_UNITS),
+    lambda size: f"{size / 1024:.6g} KiB",
+    "in a packed file",
+    quota,
+    measure,
+)
