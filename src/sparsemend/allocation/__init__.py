@@ -8,6 +8,7 @@ that in :data:`RULES` in :mod:`sparsemend.allocation.registry`.
 
 from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.budget import kept_total, round_to_budget, water_fill
+from sparsemend.allocation.densities import Densities
 from sparsemend.allocation.divide import allocate_layers
 from sparsemend.allocation.forced import ForcedRule, force_layers, parse_forced
 from sparsemend.allocation.problem import DamageCurves, Problem
@@ -20,6 +21,7 @@ __all__ = [
     "Allocation",
     "CostQuota",
     "DamageCurves",
+    "Densities",
     "ForcedRule",
     "Problem",
     "Quota",

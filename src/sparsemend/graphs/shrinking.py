@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparsemend.graphs.branches import without_idle_branches
+from sparsemend.graphs.constants import through
 from sparsemend.graphs.graph import Graph, Node
 from sparsemend.graphs.operations import (
-    ACTIVATIONS,
     Activation,
     Add,
     Affine,
@@ -37,9 +38,10 @@ def shrink(graph: Graph) -> Graph:
     Of channels that are summed or go through the same elementwise functions, all or none are
     removed; at least one stays. What depthwise convolutions, poolings and activations pass on is
     followed; grouped convolutions, concatenations and functions of PyTorch keep their channels.
+    Branches whose results are constant go as a whole, the constants into what they are added to.
     """
     while True:
-        smaller = _round(graph)
+        smaller = _round(without_idle_branches(graph))
         if smaller is graph:
             return graph
         graph = smaller
@@ -185,30 +187,9 @@ def _constants(each: _Class, nodes: Mapping[str, Node]) -> dict[str, Tensor]:
     while waiting:
         ready = [node for node in waiting if all(name in found for name in node.inputs)]
         for node in ready:
-            found[node.name] = _through(nodes[node.name], [found[name] for name in node.inputs])
+            found[node.name] = through(nodes[node.name], [found[name] for name in node.inputs])
         waiting = [node for node in waiting if node.name not in found]
     return found
-
-
-def _through(node: Node, inputs: list[Tensor]) -> Tensor:
-    """A constant behind a node that passes channels on."""
-    operation, x = node.operation, inputs[0]
-    if isinstance(operation, Activation):
-        return ACTIVATIONS[operation.function](x)
-    if isinstance(operation, Add):
-        return x + inputs[1]
-    if isinstance(operation, Affine):
-        return x * operation.scale + operation.shift
-    if isinstance(operation, AveragePool):
-        counted = operation.count_padding and operation.padding != (0, 0)
-        return torch.where(x == 0, x, torch.nan) if counted else x
-    if isinstance(operation, Convolution):
-        kernel = operation.weight.flatten(1)
-        inside = operation.bias + kernel.sum(1) * x
-        if operation.padding != (0, 0):
-            inside = torch.where(x == 0, operation.bias, torch.nan)
-        return torch.where((kernel == 0).all(1), operation.bias, inside)
-    return x
 
 
 def _cut(

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import arguments
 from sparsemend.exports.formats.format import Format, Request
-from sparsemend.graphs import Graph, trace
+from sparsemend.graphs import Graph, trace, without_idle_branches
 from sparsemend.runtime.build import SOURCES, compiler
 from sparsemend.runtime.lowering import Native
 from sparsemend.runtime.planning import Plan, plan, plan_untried
@@ -129,7 +129,7 @@ void network_run(const float *const inputs[NETWORK_INPUTS],
 
 def _write(request: Request) -> None:
     assert request.example is not None
-    graph = trace(request.model, request.example).graph
+    graph = without_idle_branches(trace(request.model, request.example).graph)
     leaves, _ = tree_flatten(arguments(request.example))
     inputs = [leaf.cpu() for leaf in leaves]
     files = _files(graph, inputs, type(request.model).__name__)

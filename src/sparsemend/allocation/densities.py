@@ -1,0 +1,101 @@
+"""What share of its weights each layer keeps, as a user says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Real
+from types import MappingProxyType
+from typing import Any
+
+from sparsemend.allocation.allocation import Allocation
+from sparsemend.allocation.budget import kept_total, round_half_up
+from sparsemend.errors import SparsemendError
+from sparsemend.layers import LayerSet, select_layers
+
+# The rule of an allocation that was made of densities.
+GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class Densities:
+    """Densities of layers that a user names; all other layers stay dense.
+
+    Attributes
+    ----------
+    given
+        Layer, class of layers or pattern → share of its weights to keep, in [0, 1]. A name counts
+        before a pattern, and of several patterns the last one.
+    """
+
+    given: Mapping[str, float]
+
+    @classmethod
+    def read(cls, given: Mapping[Any, Any]) -> Densities:
+        """What a user wrote.
+
+        Raises
+        ------
+        SparsemendError
+            If it is empty, a key is no text, or a value is no fraction.
+        """
+        if not given:
+            raise SparsemendError("the densities name no layer", dict(given))
+        for name, density in given.items():
+            if not isinstance(name, str):
+                raise SparsemendError(
+                    "the densities have a key that is no name", name, "layers or patterns of them"
+                )
+            is_number = isinstance(density, Real) and not isinstance(density, bool)
+            if not is_number or not 0 <= density <= 1:  # NaN fails the comparison too
+                raise SparsemendError(
+                    f"density of {name!r} is out of range",
+                    density,
+                    "a share of its weights in [0, 1]",
+                    "5 % is 0.05",
+                )
+        return cls(MappingProxyType({name: float(density) for name, density in given.items()}))
+
+    def allocate(self, layers: LayerSet, sparsity: float | None = None) -> Allocation:
+        """The allocation for these layers.
+
+        Each layer keeps round(density · n) weights, halves up, none where its density is 0.
+
+        Parameters
+        ----------
+        layers
+            Of the network.
+        sparsity
+            Of all of them together, if it was said.
+
+        Raises
+        ------
+        SparsemendError
+            If a name or pattern means no layer, nothing is left of any layer, or the densities
+            come to another sparsity.
+        """
+        found = dict.fromkeys(layers.names, 1.0)
+        names = [key for key in self.given if key in found]
+        for pattern in [key for key in self.given if key not in found] + names:
+            found.update(dict.fromkeys(select_layers(layers, pattern), self.given[pattern]))
+        sizes = {layer.name: layer.size for layer in layers}
+        # Read as the decimals that they print as.
+        counts = {n: round_half_up(Fraction(str(found[n])) * size) for n, size in sizes.items()}
+        allocation = Allocation(counts, sizes, GIVEN)
+        if not allocation.kept:
+            raise SparsemendError("the densities leave no weight", dict(self.given))
+        self._check(allocation, sparsity)
+        return allocation
+
+    def _check(self, allocation: Allocation, sparsity: float | None) -> None:
+        if sparsity is None:
+            return
+        wanted = kept_total(sparsity, allocation.total)
+        if abs(allocation.kept - wanted) > len(allocation):  # each is rounded by itself
+            raise SparsemendError(
+                "the densities come to another sparsity",
+                f"{allocation.sparsity:.6g}",
+                f"{sparsity:g}, as it was given",
+                "leave the sparsity out, or change the densities",
+            )

@@ -1,0 +1,77 @@
+"""Branches that no input passes through: what they add is known, so they need not run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sparsemend.graphs.constants import through
+from sparsemend.graphs.folding import fold
+from sparsemend.graphs.graph import Graph, Node
+from sparsemend.graphs.operations import (
+    Activation,
+    Add,
+    Affine,
+    AveragePool,
+    Convolution,
+    GlobalAverage,
+    Linear,
+    MaxPool,
+)
+
+# What makes a constant of a constant, channel by channel.
+_PASSING = Activation | Add | Affine | MaxPool | AveragePool | GlobalAverage
+
+
+def without_idle_branches(graph: Graph) -> Graph:
+    """Return the graph without branches whose results are the same for all inputs.
+
+    Such a branch ends in a layer without weights: what it adds to a sum is a number for every
+    channel, at every position. That becomes part of the layer whose output it is added to, or an
+    affine map where there is none.
+
+    Returns
+    -------
+    Graph
+        The graph itself where there is no such branch.
+    """
+    shapes = graph.shapes([torch.zeros(shape) for shape in graph.inputs.values()])
+    known: dict[str, Tensor] = {}
+    nodes: list[Node] = []
+    for node in graph:
+        constant = _constant(node, known, len(shapes[node.name]))
+        if constant is not None:
+            known[node.name] = constant
+        nodes.append(node if constant is not None else _added(node, known, shapes))
+    if all(new is old for new, old in zip(nodes, graph, strict=True)):
+        return graph
+    return fold(graph.with_nodes(nodes))
+
+
+def _constant(node: Node, known: Mapping[str, Tensor], rank: int) -> Tensor | None:
+    """What a node gives, [C], if that is the same whatever the network is given."""
+    operation = node.operation
+    if isinstance(operation, Convolution) or (isinstance(operation, Linear) and rank == 2):
+        return None if operation.weight.any() else operation.bias
+    inputs = [known[name] for name in node.inputs if name in known]
+    if not isinstance(operation, _PASSING) or rank not in (2, 4) or len(inputs) < len(node.inputs):
+        return None
+    found = through(node, inputs)
+    return None if found.isnan().any() else found
+
+
+def _added(node: Node, known: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Node:
+    """A sum with a constant, as an affine map of the other operand; any other node as it is."""
+    live = [name for name in node.inputs if name not in known]
+    idle = [name for name in node.inputs if name in known]
+    if not isinstance(node.operation, Add) or (len(live), len(idle)) != (1, 1):
+        return node
+    if shapes[live[0]] != shapes[node.name]:  # every position of the constant has its own
+        return node
+    shift = known[idle[0]]
+    return dataclasses.replace(
+        node, operation=Affine(torch.ones_like(shift), shift), inputs=(live[0],)
+    )
