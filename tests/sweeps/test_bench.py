@@ -70,6 +70,7 @@ def test_a_cell_is_what_compress_gives(digits, images, network, rule, mask, repa
     assert (record.kl, record.agreement) == (result.agreement.kl, result.agreement.top1)
     assert record.chance == pytest.approx(0.1)
     assert record.densities == dict(result.allocation.densities)
+    assert record.kept_multiplications == result.kept_multiplications
     assert (record.cell.mask, record.cell.repair) == (result.mask, repair)
     assert record.settings == task.settings
     assert record.seconds > 0

@@ -158,12 +158,13 @@ class CostQuota:
         total = sum(self.sizes)
         return (total - sum(counts)) / total
 
-    def corrected(self, counts: tuple[int, ...]) -> CostQuota:
-        """The same with costs that are right at these counts, which are measured."""
-        if self.measure is None:
-            return self
-        off = self.measure(counts) / float(self.cost(counts))
-        return replace(self, factor=self.factor * off)
+    def corrected(self, counts: tuple[int, ...], found: float | None = None) -> CostQuota:
+        """The same with costs that are right at these counts: as found, else as measured."""
+        if found is None:
+            if self.measure is None:
+                return self
+            found = self.measure(counts)
+        return replace(self, factor=self.factor * (found / float(self.cost(counts))))
 
     def _least(self, counts: Sequence[int]) -> float:
         """Cost of the fewest weights, rounded up so that what is printed can be reached."""

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from sparsemend.errors import RAISED, SparsemendError, SparsemendWarning
 from sparsemend.evaluation import evaluate, logits
 from sparsemend.execution.batches import Batch, call, evaluation_mode
+from sparsemend.layers import count_multiplications, kept_multiplications
 from sparsemend.masks import apply_masks
 from sparsemend.progress import progress_shown
 from sparsemend.sweeps.fingerprint import inputs_fingerprint, mask_fingerprint
@@ -81,6 +82,8 @@ class Bench:
         if not math.isfinite(result.agreement.loss):
             raise SparsemendError("the repaired network's outputs are not finite")
         overall = shared.session.layers.coverage.sparsity(result.allocation.kept)
+        sizes = result.allocation.sizes
+        kept = kept_multiplications(shared.multiplications, result.allocation, sizes)
         return Record(
             cell=cell,
             achieved_sparsity=result.sparsity,
@@ -98,6 +101,7 @@ class Bench:
             recovered=result.agreement.recovery,
             matrix_sparsity=overall["matrix"],
             parameter_sparsity=overall["parameters"],
+            kept_multiplications=kept / sum(shared.multiplications.values()),
             settings=task.settings,
         )
 
@@ -130,6 +134,12 @@ class _Shared:
         session = self.session
         classes = count_classes(session.model, session.seen[0], session.criterion.output)
         return None if classes is None else 1 / classes
+
+    @cached_property
+    def multiplications(self) -> dict[str, int]:
+        """Of the dense network, by layer."""
+        model, layers = self.session.model, self.session.layers
+        return count_multiplications(model, (*layers, *layers.others), self.session.seen[0])
 
 
 class _Judge:

@@ -64,6 +64,11 @@ def _add_distill(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE failures ADD COLUMN distill TEXT NOT NULL DEFAULT ''")
 
 
+def _add_multiplications(connection: sqlite3.Connection) -> None:
+    """Until version 8 no record said how many multiplications were left."""
+    connection.execute("ALTER TABLE records ADD COLUMN kept_multiplications REAL")
+
+
 # Version → what makes the next version of it. A migration need not touch constraints nor the
 # order of columns: afterwards every table is written anew as the dataclasses say.
 MIGRATIONS: dict[int, Migration] = {
@@ -74,4 +79,5 @@ MIGRATIONS: dict[int, Migration] = {
     5: _add_choice_of_layers,
     6: _add_coverage,
     7: _add_distill,
+    8: _add_multiplications,
 }

@@ -151,6 +151,9 @@ class Record:
     matrix_sparsity, parameter_sparsity
         Fraction removed of all weights that the network multiplies with, whether they are layers
         or were left out, and of all its parameters; None in cells of stores that did not keep it.
+    kept_multiplications
+        Share of the dense network's multiplications that is left where zeros are skipped; None in
+        cells of stores that did not keep it.
     seconds
         Wall-clock time of the cell.
     versions
@@ -185,6 +188,7 @@ class Record:
     recovered: float | None = None
     matrix_sparsity: float | None = None
     parameter_sparsity: float | None = None
+    kept_multiplications: float | None = None
     settings: Settings | None = None
 
     def recovery(self, measure: Measure) -> float | None:

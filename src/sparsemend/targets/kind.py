@@ -70,6 +70,9 @@ class Kind:
         (network, limit) → what its layers may keep. The costs are in the same unit.
     measure
         (finished network, inputs) → what it costs; None where the kept counts say that exactly.
+    settles
+        By how much of the limit a finished network may miss it: beyond, it is made once more with
+        what was learned from it. None where measuring again would give something else.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Kind:
     noun: str
     quota: Callable[[Subject, float], CostQuota]
     measure: Callable[[nn.Module, Batch], float] | None = None
+    settles: float | None = None
 
     @property
     def argument(self) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import nn
 
 from sparsemend.allocation import CostQuota
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, cut
 from sparsemend.graphs import trace
+from sparsemend.layers import LayerSet, layer_weight
 from sparsemend.packed import expected_length, pack
 from sparsemend.targets.fitting import DENSITIES, fitted, read_quantity
 from sparsemend.targets.kind import Kind, Subject
 
+# Of the logarithm of a weight.
+_SCATTER = 0.2
 _UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "KiB": 1024.0, "MiB": 1024.0**2}
 
 
@@ -21,11 +25,26 @@ def quota(subject: Subject, limit: float) -> CostQuota:
     """Positions cost about their entropy, values what is left of their bits."""
 
     def measured(counts: tuple[int, ...]) -> float:
-        return measure(subject.pruned(counts), subject.batch)
+        network = subject.pruned(counts)
+        _scatter(network, subject.layers)
+        return measure(network, subject.batch)
 
     shapes = [partial(expected_length, size=size) for size in subject.sizes]
     counts = [subject.uniform(density) for density in DENSITIES]
     return fitted(subject, limit, shapes, {each: measured(each) for each in counts}, measured)
+
+
+def _scatter(network: nn.Module, layers: LayerSet) -> None:
+    """Let weights differ as they do after a repair: just pruned, they share more exponents.
+
+    Without it files of repaired ResNets were 0.7 % larger than thought, with it within 1 %.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in layers:
+            weight = layer_weight(network, layer)
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.mul_(torch.exp(_SCATTER * noise).to(weight))
 
 
 def measure(network: nn.Module, batch: Batch) -> float:
@@ -44,4 +63,5 @@ SIZE = Kind(
     "in a packed file",
     quota,
     measure,
+    settles=0.01,
 )

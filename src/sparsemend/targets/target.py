@@ -47,6 +47,11 @@ class Target:
             return float(self.kind.quota(subject, self.limit).cost(counts))
         return self.kind.measure(network, subject.batch)
 
+    def missed(self, reached: float) -> bool:
+        """Whether a network is to be made once more."""
+        settles = self.kind.settles
+        return settles is not None and abs(reached / self.limit - 1) > settles
+
     def to_dict(self, reached: float | None) -> dict[str, Any]:
         """Plain data for JSON; limits are shares, seconds or bytes."""
         return {

@@ -26,8 +26,9 @@ from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, SCOPE
 from sparsemend.session import Session
 from sparsemend.targets import Subject, Target, read_target
 from sparsemend.verbs.compression import CompressionResult
+from sparsemend.verbs.division import refilled
 from sparsemend.verbs.plan import Plan
-from sparsemend.verbs.planning import rerun, run_planned
+from sparsemend.verbs.planning import placed, rerun, run_planned
 from sparsemend.verbs.running import run_recipe
 
 
@@ -180,13 +181,41 @@ def compress(
         )
         with restored_on_error(model) if inplace else nullcontext():
             into = model if inplace else None
+            # What may have to be made once more is not put into the place of the dense network.
+            first = into if target is None or target.kind.settles is None else None
             if plan is not None:
                 result = rerun(session, recipe, plan, into=into)
             elif recipe.planned:
-                result = run_planned(session, recipe, into=into)
+                result = run_planned(session, recipe, into=first)
             else:
-                result = run_recipe(session, recipe, diagnosis=diagnosis, into=into)
-            return _costed(result, session, target)
+                result = run_recipe(session, recipe, diagnosis=diagnosis, into=first)
+            result = _costed(result, session, target)
+            if target is not None and plan is None:
+                result = _settled(result, session, recipe, target)
+            return result if into is None else placed(result, into)
+
+
+def _settled(
+    result: CompressionResult, session: Session, recipe: Recipe, target: Target
+) -> CompressionResult:
+    """Made once more where what the network costs was not foreseen."""
+    reached, counts = result.reached, tuple(result.allocation.values())
+    if reached is None or not target.missed(reached):
+        return result
+    quota = target.quota(session.model, session.layers, session.seen[0])
+    allocation = refilled(result.allocation, quota.corrected(counts, reached))
+    if dict(allocation) == dict(result.allocation):
+        return result
+    if result.plan is None:
+        again = run_recipe(session, recipe.given(allocation, budget=None))
+    else:
+        plan = dataclasses.replace(result.plan, allocation=allocation)
+        again = rerun(session, recipe, plan)
+    search, seconds = result.search, {**result.seconds, "once more": sum(again.seconds.values())}
+    if search is not None:
+        search = dataclasses.replace(search, allocation=allocation)
+    again = _costed(again, session, target)
+    return dataclasses.replace(again, search=search, diagnosis=result.diagnosis, seconds=seconds)
 
 
 def _costed(

@@ -219,7 +219,7 @@ def run_planned(
     spent = time.perf_counter() - start - sum(result.seconds.values())
     seconds = {"plan and try": spent, **result.seconds}
     result = dataclasses.replace(result, plan=plan, seconds=seconds)
-    return result if into is None else _placed(result, into)
+    return result if into is None else placed(result, into)
 
 
 def carry_out(
@@ -399,8 +399,10 @@ def _finished(result: CompressionResult, session: Session) -> CompressionResult:
     return dataclasses.replace(best, tried=tried)
 
 
-def _placed(result: CompressionResult, into: nn.Module) -> CompressionResult:
-    """The same with the user's network in the place of the copy."""
+def placed(result: CompressionResult, into: nn.Module) -> CompressionResult:
+    """The same with the user's network in the place of a copy, if it is one."""
+    if result.model is into:
+        return result
     adopt(into, result.model)
     return dataclasses.replace(result, model=into)
 
