@@ -62,7 +62,7 @@ def test_no_rule_spends_more_and_none_could_spend_one_weight_more(rule, layers, 
 def test_a_price_of_one_is_a_number_of_weights():
     layers = make_layers([(8, 4, 3, 3), (16, 8, 3, 3), (10, 16)])
     weights, curves = random_weights(layers), random_curves(layers)
-    plain = WeightQuota.of([layer.size for layer in layers], 0.75)
+    plain = WeightQuota.of(layers, 0.75)
     priced = quota(layers, 0.25, prices=(1, 1, 1))
     for rule in RULES:
         one, other = (

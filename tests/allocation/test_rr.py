@@ -50,7 +50,7 @@ def convex_cases(draw):
 def test_equals_brute_force_on_convex_curves(case):
     curves, layers, keep = case
     points = [
-        count_curve(curves.densities, row, layer.size)
+        count_curve(curves.densities, row, layer)
         for row, layer in zip(curves.residual, layers, strict=True)
     ]
 
@@ -104,15 +104,15 @@ def test_first_segment_goes_on_below_the_grid():
 
 
 def test_a_grid_that_stops_early_ends_in_no_damage():
-    points = count_curve(np.array([0.1, 0.5]), np.array([2.0, 1.0]), 10)
+    points = count_curve(np.array([0.1, 0.5]), np.array([2.0, 1.0]), *make_layers([(1, 10)]))
     assert points == [(1, 2), (5, 1), (10, 0)]
 
 
 def test_small_layers_merge_grid_points():
     densities = np.array([0.01, 0.02, 0.4, 0.6, 1.0])
     values = np.array([5.0, 4.0, 3.0, 2.0, 0.0])
-    assert count_curve(densities, values, 3) == [(1, 5), (2, 2), (3, 0)]
-    assert count_curve(densities, values, 1) == [(1, 5)]
+    assert count_curve(densities, values, *make_layers([(1, 3)])) == [(1, 5), (2, 2), (3, 0)]
+    assert count_curve(densities, values, *make_layers([(1, 1)])) == [(1, 5)]
 
 
 @given(networks, st.integers(0, 1000), st.data())

@@ -68,6 +68,16 @@ def test_a_constant_goes_into_the_bias_only_where_there_is_no_padding():
         assert_same(smaller.run(x)[0], model(x).detach())
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_one_constant_channel_stands_for_all_in_front_of_padding(split):
+    model, x = chain(1, 0.7)
+    model[0].weight.data[[1, 3]] = 0
+    model[0].bias.data[[1, 3]] = torch.tensor([0.2, -0.7 if split else 1.3])
+    smaller = shrink(trace(model, x).graph)
+    assert smaller.nodes[0].operation.weight.shape[0] == 3
+    assert_same(smaller.run(x)[0], model(x).detach())
+
+
 def test_what_only_feeds_the_dead_goes_too():
     model, x = chain(0, 0.0)
     model.insert(0, nn.Conv2d(1, 5, 3, padding=1))

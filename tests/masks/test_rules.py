@@ -105,7 +105,7 @@ def test_unknown_masks_are_refused():
 
 
 def test_a_rule_says_in_one_way_what_it_chooses():
-    for ways in ({}, {"score": abs, "rank": abs}):
+    for ways in ({}, {"score": abs, "choose": abs}):
         with pytest.raises(SparsemendError, match="mask rule 'new' is not defined"):
             MaskRule("new", **ways)
 

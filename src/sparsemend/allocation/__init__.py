@@ -9,12 +9,13 @@ that in :data:`RULES` in :mod:`sparsemend.allocation.registry`.
 from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.budget import kept_total, round_to_budget, water_fill
 from sparsemend.allocation.densities import Densities
-from sparsemend.allocation.divide import allocate_layers
+from sparsemend.allocation.divide import allocate_layers, check_pattern
 from sparsemend.allocation.forced import ForcedRule, force_layers, parse_forced
 from sparsemend.allocation.problem import DamageCurves, Problem
 from sparsemend.allocation.quota import CostQuota, Quota, WeightQuota
 from sparsemend.allocation.registry import RULES, check_rule, get_rule, needs_diagnosis, rule_names
 from sparsemend.allocation.rule import Rule
+from sparsemend.allocation.whole_units import hold_to_patterns
 
 __all__ = [
     "RULES",
@@ -28,9 +29,11 @@ __all__ = [
     "Rule",
     "WeightQuota",
     "allocate_layers",
+    "check_pattern",
     "check_rule",
     "force_layers",
     "get_rule",
+    "hold_to_patterns",
     "kept_total",
     "needs_diagnosis",
     "parse_forced",

@@ -60,7 +60,8 @@ class Densities:
     def allocate(self, layers: LayerSet, sparsity: float | None = None) -> Allocation:
         """The allocation for these layers.
 
-        Each layer keeps round(density · n) weights, halves up, none where its density is 0.
+        Each layer keeps round(density · n) weights, halves up, none where its density is 0; where
+        its pattern does not allow that count, the nearest.
 
         Parameters
         ----------
@@ -82,6 +83,9 @@ class Densities:
         sizes = {layer.name: layer.size for layer in layers}
         # Read as the decimals that they print as.
         counts = {n: round_half_up(Fraction(str(found[n])) * size) for n, size in sizes.items()}
+        for layer in layers:
+            if counts[layer.name]:
+                counts[layer.name] = layer.structure.nearest(counts[layer.name])
         allocation = Allocation(counts, sizes, GIVEN)
         if not allocation.kept:
             raise SparsemendError("the densities leave no weight", dict(self.given))

@@ -11,9 +11,10 @@ from torch import Tensor
 from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.problem import DamageCurves, Problem
 from sparsemend.allocation.quota import Quota, WeightQuota, as_quota
-from sparsemend.allocation.registry import get_rule
+from sparsemend.allocation.registry import RULES, get_rule
 from sparsemend.errors import SparsemendError
 from sparsemend.layers.layer import Layer
+from sparsemend.patterns import Pattern
 
 
 def allocate_layers(
@@ -47,20 +48,22 @@ def allocate_layers(
     -------
     Allocation
         Integer counts, at least 1 per layer, that add up to round((1 − S) · N), or to as many
-        weights as the cost allows.
+        weights as the cost allows. Where the layers' pattern does not allow every count, those
+        near them of :func:`.hold_to_patterns`.
 
     Raises
     ------
     SparsemendError
         For an unknown rule or option, a sparsity out of range or infeasible, or input that
-        the rule refuses.
+        the rule or the pattern refuses.
     """
     function = get_rule(rule).counts
     _check_options(rule, function, options)
     ordered = tuple(sorted(layers, key=lambda layer: layer.order))
     _check_layers(ordered)
     sizes = {layer.name: layer.size for layer in ordered}
-    quota, total = as_quota(budget, tuple(sizes.values())), sum(sizes.values())
+    check_pattern(ordered[0].pattern, rule)
+    quota, total = as_quota(budget, ordered), sum(sizes.values())
 
     def divide(keep: int) -> Sequence[int]:
         asked = isinstance(quota, WeightQuota)
@@ -74,6 +77,24 @@ def allocate_layers(
         return counts
 
     return Allocation(dict(zip(sizes, quota.fill(divide), strict=True)), sizes, rule)
+
+
+def check_pattern(pattern: Pattern, rule: str) -> None:
+    """Refuse a rule for a pattern that says itself how dense every layer is.
+
+    Raises
+    ------
+    SparsemendError
+        Naming both.
+    """
+    even = [name for name, known in RULES.items() if known.even]
+    if pattern.density is not None and rule not in even:
+        raise SparsemendError(
+            f"pattern {pattern.name!r} gives every layer the same density, so it cannot have rule",
+            rule,
+            ", ".join(map(repr, even)),
+            "leave the rule out, or choose a pattern of blocks or channels",
+        )
 
 
 def _check_options(rule: str, function: Callable[..., object], options: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.budget import round_to_budget
 from sparsemend.allocation.quota import CostQuota, Quota
+from sparsemend.allocation.whole_units import hold_to_patterns
 from sparsemend.errors import SparsemendError
 
 
@@ -97,4 +98,6 @@ def force_layers(
         filled = quota.fill(divide, most=sum(counts.values()) + sum(sizes))
     else:
         filled = tuple(divide(base.kept))
+        if quota is not None:
+            filled = hold_to_patterns(filled, quota.sizes, quota.structures, base.kept)
     return Allocation(dict(zip(base, filled, strict=True)), base.sizes, rule)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from sparsemend.errors import SparsemendError
 from sparsemend.layers.layer import Layer
+from sparsemend.layers.matrices import weight_matrix
+from sparsemend.patterns import FREE
 
 Array = npt.NDArray[np.float64]
 
@@ -87,7 +89,8 @@ class Problem:
     def magnitudes(self, i: int) -> Tensor:
         """|w| of the i-th layer as a new flat tensor, float32 (float64 if any layer is).
 
-        Half precision widens exactly; one type for all layers makes them comparable.
+        Half precision widens exactly; one type for all layers makes them comparable. Where the
+        layer's pattern keeps weights together only, their root mean square for each.
 
         Raises
         ------
@@ -97,6 +100,9 @@ class Problem:
         weight = self._weight(i)
         wide = any(w.dtype == torch.float64 for w in self.weights.values())
         dtype = torch.float64 if wide else torch.float32
+        layer = self.layers[i]
+        if layer.pattern != FREE:
+            weight = layer.structure.shared(weight_matrix(weight.detach(), layer))
         magnitudes = weight.detach().reshape(-1).abs().to(dtype)
         # The maximum is NaN or infinite exactly when some weight is: no mask of n booleans.
         largest = float(magnitudes.max())

@@ -2,7 +2,7 @@
 
 A rule divides a number of weights. Of a cost the number is solved for: the largest at which what
 the rule keeps is not too expensive. So each rule stays what it is, and a rule that prefers cheap
-weights reads their prices.
+weights reads their prices. Counts that the patterns of layers do not allow become such ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from fractions import Fraction
 from functools import cached_property
 
 from sparsemend.allocation.budget import kept_total, require_feasible, round_to_budget
+from sparsemend.allocation.whole_units import hold_to_patterns
 from sparsemend.errors import SparsemendError
+from sparsemend.layers.layer import Layer
+from sparsemend.patterns import Structure
 
 # Number of weights to keep in all → kept count of each layer.
 Divide = Callable[[int], Sequence[int]]
@@ -23,7 +26,7 @@ Number = Fraction | float
 
 @dataclass(frozen=True)
 class WeightQuota:
-    """An exact number of weights.
+    """An exact number of weights, or what the layers' patterns allow that is nearest.
 
     Attributes
     ----------
@@ -33,28 +36,39 @@ class WeightQuota:
         How many are kept in all.
     sparsity
         What was asked for, a fraction in [0, 1).
+    structures
+        The pattern of each layer; empty where any weights can be kept.
     """
 
     sizes: tuple[int, ...]
     keep: int
     sparsity: float
+    structures: tuple[Structure, ...] = ()
 
     @classmethod
-    def of(cls, sizes: Sequence[int], sparsity: float) -> WeightQuota:
+    def of(cls, layers: Sequence[Layer], sparsity: float) -> WeightQuota:
         """Of a sparsity: round((1 − S) · N) weights.
 
         Raises
         ------
         SparsemendError
-            If it is out of range, or leaves fewer weights than there are layers.
+            If it is out of range, leaves fewer weights than layers have to keep, or is not that
+            of the pattern.
         """
+        sizes = tuple(layer.size for layer in layers)
+        structures = tuple(layer.structure for layer in layers)
+        least = [structure.least for structure in structures]
         keep = kept_total(sparsity, sum(sizes))
-        require_feasible(sizes, keep, [1] * len(sizes))
-        return cls(tuple(sizes), keep, float(sparsity))
+        if all(layer.pattern.density is not None for layer in layers):
+            for layer in layers:
+                layer.pattern.sparsity(sparsity)
+            keep = sum(least)  # two thirds are no decimal
+        require_feasible(sizes, keep, least)
+        return cls(sizes, keep, float(sparsity), structures)
 
     @classmethod
     def exactly(cls, sizes: Sequence[int], keep: int) -> WeightQuota:
-        """So many weights."""
+        """So many weights, any of them."""
         return cls(tuple(sizes), keep, 1 - keep / max(sum(sizes), 1))
 
     @property
@@ -64,7 +78,7 @@ class WeightQuota:
 
     def fill(self, divide: Divide) -> tuple[int, ...]:
         """The counts that a rule divides it into."""
-        return tuple(divide(self.keep))
+        return hold_to_patterns(divide(self.keep), self.sizes, self.structures, self.keep)
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,8 @@ class CostQuota:
         it; None where they are exact.
     factor
         By which the model was found to be off.
+    structures
+        The pattern of each layer; empty where any weights can be kept.
     """
 
     sizes: tuple[int, ...]
@@ -101,6 +117,7 @@ class CostQuota:
     text: Callable[[float], str] = "{:g}".format
     measure: Callable[[tuple[int, ...]], float] | None = None
     factor: Number = 1
+    structures: tuple[Structure, ...] = ()
 
     def cost(self, counts: Sequence[int]) -> Number:
         """What these kept counts cost."""
@@ -122,8 +139,12 @@ class CostQuota:
         SparsemendError
             If even the fewest weights cost too much: says what they cost.
         """
+
+        def held(keep: int) -> tuple[int, ...]:
+            return hold_to_patterns(divide(keep), self.sizes, self.structures, keep)
+
         high = sum(self.sizes) if most is None else most
-        dearest = tuple(divide(high))
+        dearest = held(high)
         above = float(self.cost(dearest) - self.limit)
         if above <= 0:
             return dearest
@@ -133,7 +154,7 @@ class CostQuota:
             middle = _between(low, below, high, above, steps)
             steps += 1
             try:
-                counts = tuple(divide(middle))
+                counts = held(middle)
             except SparsemendError:  # fewer than the rule must keep
                 low, below = middle, -math.inf
                 continue
@@ -174,10 +195,11 @@ class CostQuota:
 Quota = WeightQuota | CostQuota
 
 
-def as_quota(budget: float | Quota, sizes: tuple[int, ...]) -> Quota:
-    """Of a sparsity, or as it is, of layers of these sizes."""
+def as_quota(budget: float | Quota, layers: Sequence[Layer]) -> Quota:
+    """Of a sparsity, or as it is, of these layers."""
+    sizes = tuple(layer.size for layer in layers)
     if not isinstance(budget, Quota):
-        return WeightQuota.of(sizes, budget)
+        return WeightQuota.of(layers, budget)
     if budget.sizes != sizes:
         raise SparsemendError(
             "the budget is of layers of other sizes", list(budget.sizes), str(list(sizes))

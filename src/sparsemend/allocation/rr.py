@@ -12,6 +12,7 @@ from sparsemend.allocation.problem import Array, Problem
 from sparsemend.allocation.rule import Rule
 from sparsemend.calibration import kept_count
 from sparsemend.errors import SparsemendError
+from sparsemend.layers.layer import Layer
 
 Point = tuple[int, Fraction]
 
@@ -51,7 +52,7 @@ def rr(problem: Problem) -> tuple[int, ...]:
                 "finite values",
                 "diagnose again with more calibration data",
             )
-        hull = lower_hull(count_curve(densities, residual[i], layer.size))
+        hull = lower_hull(count_curve(densities, residual[i], layer))
         start = 1
         for (left, high), (right, low) in pairwise(hull):
             slope = (low - high) / (right - left) / problem.price(i)
@@ -67,7 +68,7 @@ def rr(problem: Problem) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def count_curve(densities: Array, values: Array, size: int) -> list[Point]:
+def count_curve(densities: Array, values: Array, layer: Layer) -> list[Point]:
     """A curve over densities as points (kept count, value), counts ascending and distinct.
 
     Counts are those that the diagnosis was made with. Where several densities give one count, as in
@@ -76,8 +77,8 @@ def count_curve(densities: Array, values: Array, size: int) -> list[Point]:
     """
     points: dict[int, Fraction] = {}
     for density, value in zip(densities.tolist(), values.tolist(), strict=True):
-        points.setdefault(kept_count(density, size), Fraction(value))
-    points.setdefault(size, Fraction(0))
+        points.setdefault(kept_count(density, layer), Fraction(value))
+    points.setdefault(layer.size, Fraction(0))
     return list(points.items())
 
 

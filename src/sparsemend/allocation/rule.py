@@ -34,6 +34,8 @@ class Rule:
     sparse_rank
         The same at 95 % sparsity and beyond, where what leads before may end behind others; by
         default no other one.
+    even
+        Every layer gets the same density: such a rule fits patterns that have a density.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Rule:
     colour: str = ""
     rank: float = math.inf
     sparse_rank: float | None = None
+    even: bool = False
 
     def rank_at(self, sparsity: float) -> float:
         """When a search for allocations of this sparsity tries it."""

@@ -17,4 +17,4 @@ def uniform(problem: Problem) -> tuple[int, ...]:
     return round_to_budget([1.0] * len(problem.layers), problem.sizes, problem.keep)
 
 
-UNIFORM = Rule("uniform", uniform, needs="shapes", colour="grey", rank=4)
+UNIFORM = Rule("uniform", uniform, needs="shapes", colour="grey", rank=4, even=True)

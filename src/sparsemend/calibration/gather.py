@@ -44,7 +44,7 @@ from sparsemend.layers import (
     weight_matrix,
 )
 from sparsemend.progress import progress_bar, progress_shown
-from sparsemend.solvers.ranking import descending_rank, keep_mask
+from sparsemend.solvers.ranking import keep_mask
 
 # Widest fan-in whose d × d second moment is kept: 4608² float32 values are 81 MiB.
 MAX_FAN_IN = 4608
@@ -203,7 +203,7 @@ class _Collector:
             self._narrow = MomentsCollector(layer, device, keep_few=True)
             return
         self._dense = weight_matrix(weight, layer).float()
-        self._ranks = descending_rank(self._dense.abs())
+        self._ranks = layer.structure.rank(self._dense.abs())
         self._wide = WideLayerMoments(
             ColumnMoments.empty((layer.groups, layer.fan_in), device),
             PairedMoments.empty(len(limits.densities), layer.rows, device),
@@ -231,7 +231,7 @@ class _Collector:
         dense = _positions_first(x @ weight.mT)
         pruned = []
         for density in moments.densities:
-            mask = keep_mask(self._ranks, kept_count(density, self._layer.size))
+            mask = keep_mask(self._ranks, kept_count(density, self._layer))
             pruned.append(_positions_first(x @ (weight * mask).mT))
         moments.outputs.update(dense, torch.stack(pruned))
 

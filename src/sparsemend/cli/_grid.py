@@ -18,6 +18,7 @@ from sparsemend.cli._options import DEVICE, LOADING, NETWORK, RAY, STORE, WORKER
 from sparsemend.cli._output import check_out, print_json
 from sparsemend.cli._source import describe_sizes, load_source
 from sparsemend.data import DataSet
+from sparsemend.patterns import parse_pattern
 from sparsemend.recipe.options import (
     BATCH_SIZE,
     BUDGET,
@@ -32,6 +33,7 @@ from sparsemend.recipe.options import (
     MASK,
     NEW_BIASES,
     OUTPUT,
+    PATTERN,
     RECIPE,
     REPAIR,
     SCOPE,
@@ -52,7 +54,7 @@ def swept(*options: Option) -> tuple[Option, ...]:
 # What a sweep takes besides networks and rules.
 GRID = (
     *swept(MASK, REPAIR, SPARSITY, SEED, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES),
-    *swept(INCLUDE, EXCLUDE, DISTILL),
+    *swept(INCLUDE, EXCLUDE, PATTERN, DISTILL),
     *swept(CALIBRATION_SIZE, HELDOUT_SIZE, LIMIT, STORE),
     Option("csv", Path, "Write one row per cell here."),
     Option("dry_run", bool, "Say what would run and about how long; run nothing.", False),
@@ -82,7 +84,8 @@ def load_grid(flags: Mapping[str, Any], config: Path | None = None) -> Asked:
     """Read flags and file, then load the networks."""
     check_out(flags["csv"], ".csv", option="--csv")
     values, tables = sweep_values(config, flags)
-    if SPARSITY.name not in values:
+    pattern = parse_pattern(values.get(PATTERN.name, PATTERN.default))
+    if SPARSITY.name not in values and pattern.density is None:
         raise sm.SparsemendError("--sparsity is missing", fix="as in --sparsity 0.80:0.98:0.01")
     models: dict[str, nn.Module] = {}
     images: dict[str, DataSet] = {}

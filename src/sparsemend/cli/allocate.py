@@ -12,16 +12,17 @@ from sparsemend.cli._command import Given, command
 from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
 from sparsemend.cli._output import print_json
 from sparsemend.cli._source import load_model, load_source
+from sparsemend.layers import LayerFilter
+from sparsemend.patterns import parse_pattern
 from sparsemend.recipe import defaults
 from sparsemend.recipe.options import (
     CALIBRATION_SIZE,
-    EXCLUDE,
-    INCLUDE,
     LAYERS,
     REPAIR,
     RULE,
     SEED,
     SPARSITY,
+    STRUCTURE,
     TARGETS,
     Option,
 )
@@ -38,7 +39,7 @@ def _diagnosed() -> tuple[str, ...]:
     MODEL,
     SPARSITY,
     *TARGETS,
-    RULE.but(help="One of {choices}.", default=defaults.PLAIN_RULE),
+    RULE.but(help=f"One of {{choices}}. Default {defaults.PLAIN_RULE}."),
     Option("diagnosis", Path, "From sparsemend diagnose, for {choices}.", choices=_diagnosed),
     WEIGHTS,
     DATA.but(
@@ -46,8 +47,7 @@ def _diagnosed() -> tuple[str, ...]:
         required=False,
     ),
     REPAIR.but(help="Operator to diagnose with.", default=defaults.DIAGNOSED_REPAIR),
-    INCLUDE,
-    EXCLUDE,
+    *STRUCTURE,
     CALIBRATION_SIZE,
     SEED,
     *LOADING,
@@ -70,14 +70,22 @@ def allocate(given: Given) -> None:
         if diagnosing:
             calibration = sm.calibrate(network, seen, **chosen)
             layers = calibration.layers
-            found = sm.diagnose(network, calibration, given.repair)
+            found = sm.diagnose(network, calibration, given.repair, pattern=given.pattern)
         else:
             layers = sm.discover(network, seen[0], seen[1:], **chosen)
     options: dict[str, Any] = chosen if layers is None else {"layers": layers}
     if target is not None:
         options |= {"example": example, **given.only(TARGETS)}
-    allocation = sm.allocate(network, given.sparsity, given.rule, diagnosis=found, **options)
+    allocation = sm.allocate(
+        network,
+        given.sparsity,
+        given.rule,
+        diagnosis=found,
+        pattern=given.pattern,
+        **options,
+    )
     covered = layers or sm.discover(network, **chosen)
+    covered = LayerFilter.of(pattern=given.pattern).apply(covered)
     coverage = covered.only(list(allocation), "not in the diagnosis").coverage
     if given.json:
         print_json({**allocation.to_dict(), "coverage": coverage.to_dict()})
@@ -92,7 +100,7 @@ def _check(given: Given) -> Target | None:
     check_int("seed", given.seed, minimum=0)
     if given.calibration_size is not None:
         check_int("calibration_size", given.calibration_size)
-    target = read_target(given.sparsity, **given.only(TARGETS))
+    target = read_target(given.sparsity, parse_pattern(given.pattern), **given.only(TARGETS))
     if target is not None and given.data is None:
         raise sm.SparsemendError(
             f"{target.kind.argument} needs inputs, to measure what the network costs",

@@ -30,6 +30,7 @@ from sparsemend.exports.exporting import size_of
 from sparsemend.files import check_folder
 from sparsemend.masks import apply_masks
 from sparsemend.models.weights import added_biases
+from sparsemend.patterns import parse_pattern
 from sparsemend.recipe import Recipe, defaults
 from sparsemend.recipe.options import (
     BUDGET,
@@ -43,6 +44,7 @@ from sparsemend.recipe.options import (
     MASK,
     NEW_BIASES,
     OUTPUT,
+    PATTERN,
     RECIPE,
     REPAIR,
     RULE,
@@ -78,6 +80,7 @@ _TESTING, _EVALUATIONS = 0.15, 3
     NEW_BIASES,
     INCLUDE,
     EXCLUDE,
+    PATTERN,
     DISTILL,
     CALIBRATION_SIZE.but(
         help=f"Unlabelled training inputs to use; default {defaults.CALIBRATION_SIZE} "
@@ -110,7 +113,8 @@ def compress(given: Given) -> None:
     recipe = {**given.only(RECIPE), "rule": _rule(given.rule)}
     targets = given.only(TARGETS)
     # A bad one is refused before any work.
-    checked = Recipe(**recipe, target=read_target(given.sparsity, **targets))
+    pattern = parse_pattern(given.pattern)
+    checked = Recipe(**recipe, target=read_target(given.sparsity, pattern, **targets))
     plan = None if given.plan is None else sm.Plan.load(given.plan)
     source = load_source(given)
     if in_folder:

@@ -15,12 +15,11 @@ from sparsemend.operators import OPERATORS
 from sparsemend.recipe import defaults
 from sparsemend.recipe.options import (
     CALIBRATION_SIZE,
-    EXCLUDE,
-    INCLUDE,
     LAYERS,
     MASK,
     REPAIR,
     SEED,
+    STRUCTURE,
     Option,
 )
 from sparsemend.sweeps.inputs import sizes_of
@@ -35,8 +34,7 @@ _ONE = "One of {choices}."
     REPAIR.but(help=_ONE, default=defaults.DIAGNOSED_REPAIR, choices=lambda: OPERATORS),
     MASK.but(help=_ONE, default=default_mask(False).name),
     Option("weighting", str, f"{' or '.join(WEIGHTINGS)}.", defaults.WEIGHTING),
-    INCLUDE,
-    EXCLUDE,
+    *STRUCTURE,
     CALIBRATION_SIZE,
     SEED,
     Option("out", Path, "Write here, as .json or .npz."),
@@ -53,7 +51,12 @@ def diagnose(given: Given) -> None:
     seen = source.calibration(size, given.seed)
     calibration = sm.calibrate(source.model, seen, **given.only(LAYERS))
     diagnosis = sm.diagnose(
-        source.model, calibration, given.repair, mask=given.mask, weighting=given.weighting
+        source.model,
+        calibration,
+        given.repair,
+        mask=given.mask,
+        pattern=given.pattern,
+        weighting=given.weighting,
     )
     if given.out is not None:
         diagnosis.save(given.out)

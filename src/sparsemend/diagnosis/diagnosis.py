@@ -19,6 +19,7 @@ from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, printable
 from sparsemend.files import atomic_write, npz_arrays, parse_json, read_file, read_json
 from sparsemend.layers import Coverage
+from sparsemend.patterns import FREE, patterned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,8 @@ class Diagnosis:
         Number of calibration inputs.
     coverage
         How much of the network its layers are; None where that was not kept.
+    pattern
+        Which weights could be kept.
     """
 
     layers: tuple[str, ...]
@@ -70,6 +73,7 @@ class Diagnosis:
     left_out: Mapping[str, int] = field(default_factory=dict)
     inputs: int = 0
     coverage: Coverage | None = None
+    pattern: str = FREE.name
 
     def __str__(self) -> str:
         """Relative Repairability and residual damage of each layer at a few densities."""
@@ -79,7 +83,7 @@ class Diagnosis:
         head = "".join(f"{f'{100 * self.densities[k]:.3g} %':>14}" for k in shown)
         lines = [
             f"Relative Repairability (residual damage) after repair {self.repair!r}, "
-            f"{printable(self.mask)} masks, {self.inputs} inputs",
+            f"{printable(self.mask)} masks{patterned(self.pattern)}, {self.inputs} inputs",
             f"{'layer':<{width}}{head}   density",
         ]
         for index, name in enumerate(names):
@@ -100,6 +104,7 @@ class Diagnosis:
             "rr": _without_nan(self.rr),
             "repair": self.repair,
             "mask": self.mask,
+            "pattern": self.pattern,
             "weighting": self.weighting,
             "left_out": dict(self.left_out),
             "inputs": self.inputs,
@@ -129,6 +134,7 @@ class Diagnosis:
                 layers=tuple(values["layers"]),
                 repair=values["repair"],
                 mask=values["mask"],
+                pattern=values.get("pattern", FREE.name),
                 weighting=values["weighting"],
                 left_out={
                     str(name): check_int(f"left_out of {name!r}", count, minimum=0)
@@ -172,7 +178,7 @@ class Diagnosis:
                 )
         if not names:
             raise SparsemendError("this is not a diagnosis: layers", names, "at least one")
-        for key in ("repair", "mask", "weighting"):
+        for key in ("repair", "mask", "pattern", "weighting"):
             if not isinstance(getattr(self, key), str):
                 raise SparsemendError(
                     f"this is not a diagnosis: {key!r}", getattr(self, key), "a name"

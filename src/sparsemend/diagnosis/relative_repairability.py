@@ -23,9 +23,10 @@ from sparsemend.damage.pruned_layer import PrunedLayer
 from sparsemend.diagnosis.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.threads import threaded_map
-from sparsemend.layers import Layer, LayerSet, layer_weights, weight_matrix
+from sparsemend.layers import Layer, LayerFilter, LayerSet, layer_weights, weight_matrix
 from sparsemend.masks import MaskProblem, MaskRule, dense_fit, get_mask_rule
 from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.patterns import FREE, parse_pattern
 from sparsemend.progress import progress_bar, progress_shown
 from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, WEIGHTING
 from sparsemend.repairs import Repair, get_repair, parse_repair, repairs
@@ -49,6 +50,7 @@ def diagnose(
     *,
     densities: Sequence[float] | None = None,
     mask: str = MAGNITUDE.name,
+    pattern: str = FREE.name,
     weighting: str = WEIGHTING,
     progress: bool | None = None,
 ) -> Diagnosis:
@@ -70,10 +72,13 @@ def diagnose(
         ``reconstruct`` (least squares on the kept weights), or a formula, for which the repair
         stands that has a closed form: variance matching for a recalibration of BatchNorm.
     densities
-        Kept fractions in (0, 1]; default 24 from 0.01 to 1.
+        Kept fractions in (0, 1]; default 24 from 0.01 to 1, or the one that the pattern has.
     mask
         How weights are chosen: ``"magnitude"``, ``"activation"``, or ``"gradual"`` (jointly
         with their reconstruction; slow on wide layers).
+    pattern
+        Which weights can be kept, as in :func:`sparsemend.compress`; at every density the nearest
+        count that it allows.
     weighting
         ``"relative"``: omega_c = 1 / v_c, every channel counts the same. ``"energy"``: 1.
     progress
@@ -82,7 +87,7 @@ def diagnose(
     Raises
     ------
     SparsemendError
-        For an unknown repair, mask or weighting, or a calibration of another network.
+        For an unknown repair, mask, pattern or weighting, or a calibration of another network.
     """
     found = diagnose_repairs(
         model,
@@ -90,6 +95,7 @@ def diagnose(
         [repair],
         densities=densities,
         mask=mask,
+        pattern=pattern,
         weighting=weighting,
         progress=progress,
     )
@@ -103,6 +109,7 @@ def diagnose_repairs(
     *,
     densities: Sequence[float] | None = None,
     mask: str = MAGNITUDE.name,
+    pattern: str = FREE.name,
     weighting: str = WEIGHTING,
     progress: bool | None = None,
 ) -> list[Diagnosis]:
@@ -111,18 +118,21 @@ def diagnose_repairs(
     Parameters and errors as in :func:`diagnose`, one diagnosis for each of ``names``.
     """
     chosen = [find_residual(name) for name in names]
-    grid = check_densities(densities)
+    grid = check_densities(densities, parse_pattern(pattern))
     rule = get_mask_rule(mask)
     if weighting not in WEIGHTINGS:
         raise SparsemendError("unknown weighting", weighting, ", ".join(WEIGHTINGS))
-    weights = layer_weights(model, calibration.layers)
+    layers = LayerFilter.of(pattern=pattern).apply(calibration.layers)
+    weights = layer_weights(model, layers)
     with (
         progress_shown(progress),
-        progress_bar("diagnose", len(calibration.layers)) as advance,
+        progress_bar("diagnose", len(layers)) as advance,
     ):
 
         def curves(layer: Layer) -> list[tuple[Curve, Curve, int]]:
             moments = calibration.moments[layer.name]
+            if calibration.layers[layer.name].pattern != layer.pattern:
+                _refuse_wide(layer, moments)
             dense = weight_matrix(weights[layer.name].detach(), layer)
             statistics = layer_statistics(layer, dense, moments, grid, rule)
 
@@ -137,30 +147,31 @@ def diagnose_repairs(
             advance()
             return found
 
-        damage = _each(curves, calibration.layers, weights)
+        damage = _each(curves, layers, weights)
     left_out = {
         layer.name: curves[0][2]
-        for layer, curves in zip(calibration.layers, damage, strict=True)
+        for layer, curves in zip(layers, damage, strict=True)
         if curves[0][2]
     }
-    pruned = np.array([[kept_count(d, x.size) < x.size for d in grid] for x in calibration.layers])
+    pruned = np.array([[kept_count(d, x) < x.size for d in grid] for x in layers])
     found = []
     for number, repair in enumerate(chosen):
         raw, residual = (np.stack([curves[number][part] for curves in damage]) for part in (0, 1))
         rr = np.divide(residual, raw, out=np.full_like(raw, np.nan), where=pruned & (raw > 0))
         found.append(
             Diagnosis(
-                layers=calibration.layers.names,
+                layers=layers.names,
                 densities=np.array(grid),
                 raw=raw,
                 residual=residual,
                 rr=rr,
                 repair=repair.name,
                 mask=mask,
+                pattern=parse_pattern(pattern).name,
                 weighting=weighting,
                 left_out=dict(left_out),
                 inputs=calibration.inputs,
-                coverage=calibration.layers.coverage,
+                coverage=layers.coverage,
             )
         )
     return found
@@ -184,17 +195,12 @@ def layer_statistics(
     """Paired output statistics [K, C] of a layer pruned to each density of the grid."""
     if not isinstance(moments, InputMoments):
         if rule is not MAGNITUDE or tuple(grid) != moments.densities:
-            raise SparsemendError(
-                f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for another mask or "
-                "grid than it was calibrated with",
-                allowed="mask 'magnitude' on the calibration's densities",
-                fix="raise max_fan_in, or pass the same densities to calibrate",
-            )
+            _refuse_wide(layer, moments)
         return moments.outputs.statistics()
     work = dense.numel() * layer.fan_in * len(grid)
     if rule.nested and work > _NESTED_FROM and dense.device.type == "cpu":
-        kept = [kept_count(d, layer.size) for d in grid]
-        entries = rule.entries(_problem(rule, dense, moments), kept)
+        kept = [kept_count(d, layer) for d in grid]
+        entries = rule.entries(_problem(rule, layer, dense, moments), kept)
         return nested_statistics(dense, entries, len(kept), moments)
     masks = grid_masks(layer, dense, moments, grid, rule)
     return output_statistics(dense, (dense * keep for keep in masks), moments)
@@ -204,17 +210,28 @@ def grid_masks(
     layer: Layer, dense: Tensor, moments: InputMoments, grid: Sequence[float], rule: MaskRule
 ) -> Iterator[Tensor]:
     """The mask [groups, rows, d] of every density of the grid."""
-    problem = _problem(rule, dense, moments)
+    problem = _problem(rule, layer, dense, moments)
     ranks = rule.ranks(problem) if rule.nested else None
     for density in grid:
-        kept = kept_count(density, layer.size)
+        kept = kept_count(density, layer)
         yield rule.mask(problem, kept) if ranks is None else keep_mask(ranks, kept)
 
 
-def _problem(rule: MaskRule, dense: Tensor, moments: InputMoments) -> MaskProblem:
+def _refuse_wide(layer: Layer, moments: LayerMoments) -> None:
+    """Refuse other choices of weights than those whose outputs were measured."""
+    if not isinstance(moments, InputMoments):
+        raise SparsemendError(
+            f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for another mask, pattern "
+            "or grid than it was calibrated with",
+            allowed="mask 'magnitude' on the calibration's densities",
+            fix="raise max_fan_in, or pass the same densities to calibrate",
+        )
+
+
+def _problem(rule: MaskRule, layer: Layer, dense: Tensor, moments: InputMoments) -> MaskProblem:
     """What a mask rule may look at of a layer's dense inputs and outputs."""
     fit = dense_fit(dense, moments.covariance) if rule.joint else None
-    return MaskProblem(dense, moments, fit)
+    return MaskProblem(dense, moments, fit, layer.structure)
 
 
 def _residuals(repair: Repair, pruned: PrunedLayer) -> Tensor:
@@ -262,5 +279,7 @@ def session_diagnosis(session: Session, repair: str, mask: str) -> Diagnosis:
     """The diagnosis of a session's network on the inputs that repairs see; computed once."""
     return session.once(
         ("diagnosis", find_residual(repair).name, mask),
-        lambda: diagnose(session.model, session.calibration, repair, mask=mask),
+        lambda: diagnose(
+            session.model, session.calibration, repair, mask=mask, pattern=session.pattern.name
+        ),
     )

@@ -2,7 +2,8 @@
 
 Channels are removed only where the outputs stay what they are. A constant channel in front of a
 convolution with zero padding has another value at the border, so that it is no part of the bias
-there: it goes only if the constant is zero.
+there: if the constant is not zero, one such channel stays and stands for all of them, its weights
+being the sum of theirs in proportion to the constants.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ def _round(graph: Graph) -> Graph:
             continue
         # One class at a time changes a layer's rows, another its columns: both may be new.
         current = {n.name: changed.get(n.name, n) for n in graph}
-        keep, constants = _kept(each, current)
-        if not bool(keep.all()):
-            _cut(each, current, shapes, keep, constants, changed)
+        kept = _kept(each, current)
+        if not bool(kept.channels.all()):
+            _cut(each, current, shapes, kept, changed)
     if not changed:
         return graph
     return graph.with_nodes([changed.get(node.name, node) for node in graph])
@@ -157,23 +158,55 @@ def _columns(layer: Node, channels: int) -> Tensor:
     return weight.transpose(0, 1).reshape(channels, -1)
 
 
-def _kept(each: _Class, nodes: Mapping[str, Node]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Which channels stay [C], and the constants that values have in the others."""
+@dataclass(frozen=True)
+class _Kept:
+    """Which channels of a class stay.
+
+    Attributes
+    ----------
+    channels
+        Whether each stays, [C].
+    constants
+        Of each value, by channel; NaN where it is not constant.
+    carrier
+        The channel that stands for others that are constant, in front of zero padding; -1 for none.
+    """
+
+    channels: Tensor
+    constants: Mapping[str, Tensor]
+    carrier: int
+
+
+def _is_padded(layer: object) -> bool:
+    return isinstance(layer, Convolution) and layer.padding != (0, 0)
+
+
+def _kept(each: _Class, nodes: Mapping[str, Node]) -> _Kept:
     channels = nodes[each.makers[0].name].operation.tensors()["bias"].numel()
     unread = torch.ones(channels, dtype=torch.bool)
     for reader, _ in each.readers:
         unread &= ~(_columns(nodes[reader.name], channels) != 0).any(1)
     constants = _constants(each, nodes)
-    foldable = torch.ones(channels, dtype=torch.bool)
+    known = torch.ones(channels, dtype=torch.bool)
+    # Least constant of each channel in front of zero padding, and whether any is not zero.
+    least, carried = torch.full((channels,), torch.inf), torch.zeros(channels, dtype=torch.bool)
     for reader, value in each.readers:
-        layer = nodes[reader.name].operation
-        padded = isinstance(layer, Convolution) and layer.padding != (0, 0)
-        known = ~constants[value].isnan()
-        foldable &= (constants[value] == 0) if padded else known
-    keep = ~(unread | foldable)
+        known &= ~constants[value].isnan()
+        if _is_padded(nodes[reader.name].operation):
+            carried |= constants[value] != 0
+            least = torch.minimum(least, constants[value].abs().nan_to_num(nan=0.0))
+    carried &= known & ~unread
+    carrier = int(torch.where(carried, least, -1.0).argmax())
+    keep = ~(unread | known)
+    if not bool(carried.any()):
+        carrier = -1
+    elif float(least[carrier]) > 0:
+        keep[carrier] = True
+    else:  # none can stand for all
+        carrier, keep = -1, keep | carried
     if not bool(keep.any()):
         keep[0] = True
-    return keep, constants
+    return _Kept(keep, constants, carrier)
 
 
 def _constants(each: _Class, nodes: Mapping[str, Node]) -> dict[str, Tensor]:
@@ -196,11 +229,11 @@ def _cut(
     each: _Class,
     nodes: Mapping[str, Node],
     shapes: Mapping[str, Shape],
-    keep: Tensor,
-    constants: Mapping[str, Tensor],
+    kept: _Kept,
     changed: dict[str, Node],
 ) -> None:
     """Remove channels from all that makes, passes on and reads them."""
+    keep = kept.channels
     rows = keep.nonzero().reshape(-1)
 
     def put(node: Node, **values: object) -> None:
@@ -224,8 +257,17 @@ def _cut(
         now = changed.get(reader.name, nodes[reader.name]).operation.tensors()
         weight = now["weight"]
         by_channel = weight.reshape(len(weight), len(keep), -1)
-        gone = torch.where(keep, 0.0, constants[value].nan_to_num(nan=0.0))
-        bias = now["bias"].double() + by_channel.double().sum(2) @ gone.double()
+        constants = kept.constants[value].double()
+        gone = torch.where(keep, 0.0, constants.nan_to_num(nan=0.0))
+        bias = now["bias"].double()
+        if kept.carrier >= 0 and _is_padded(nodes[reader.name].operation):
+            share = gone / constants[kept.carrier]
+            share[kept.carrier] = 1
+            sums = torch.einsum("ock,c->ok", by_channel.double(), share)
+            by_channel = by_channel.clone()
+            by_channel[:, kept.carrier] = sums.to(by_channel.dtype)
+        else:
+            bias = bias + by_channel.double().sum(2) @ gone
         left = by_channel[:, rows]
         left = left.reshape(len(weight), -1) if weight.dim() == 2 else left.reshape(
             len(weight), len(rows), *weight.shape[2:])  # fmt: skip

@@ -24,6 +24,7 @@ from sparsemend.layers.kinds import Call, is_layer, kind_of, labels, plain_layer
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
 from sparsemend.layers.sites import Site, Uses
+from sparsemend.patterns import Pattern
 
 # One input could hide what an operation does across inputs.
 _TRACED_INPUTS = 2
@@ -69,6 +70,11 @@ class LayerSet(Sequence[Layer]):
         rest = [layer for layer in self._layers if layer.name not in names]
         coverage = self.coverage.without(rest, reason)
         return LayerSet(layers, self.graph, coverage, self._geometries, (*self.others, *rest))
+
+    def with_pattern(self, pattern: Pattern) -> LayerSet:
+        """The same layers, of which only some weights can be kept."""
+        layers = [dataclasses.replace(layer, pattern=pattern) for layer in self]
+        return LayerSet(layers, self.graph, self.coverage, self._geometries, self.others)
 
     def __len__(self) -> int:
         return len(self._layers)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 from sparsemend.layers.kinds import kind_named
 from sparsemend.layers.operand import Operand
+from sparsemend.patterns import FREE, MatrixShape, Pattern, Structure
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Layer:
     takes_bias
         Whether a bias that its module is given is added where the layer runs: it always runs in
         the forward pass of a module as PyTorch defines it.
+    pattern
+        Which of its weights can be kept.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Layer:
     weight: Operand | None = None
     biases: tuple[Operand, ...] = ()
     takes_bias: bool = True
+    pattern: Pattern = FREE
 
     @property
     def is_module(self) -> bool:
@@ -86,6 +91,23 @@ class Layer:
         return kind_named(self.kind).kernel_size(self)
 
     @property
+    def matrix_shape(self) -> MatrixShape:
+        """Of its weight as a matrix, columns as input channels of a group times the kernel."""
+        taps = math.prod(self.kernel_size)
+        return MatrixShape(self.groups, self.rows // self.groups, self.fan_in // taps, taps)
+
+    @property
+    def structure(self) -> Structure:
+        """Its pattern on its weights."""
+        return _structure(self.pattern, self.matrix_shape)
+
+    @property
     def input_channels(self) -> int:
         """Input channels of all groups together."""
         return self.groups * self.fan_in // math.prod(self.kernel_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _structure(pattern: Pattern, shape: MatrixShape) -> Structure:
+    """Kept, because some have tables of their own."""
+    return pattern.on(shape)

@@ -13,6 +13,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, check_unlabelled
 from sparsemend.layers.discovery import LayerSet, find_layers
 from sparsemend.layers.joins import surroundings
+from sparsemend.patterns import FREE, Pattern, parse_pattern
 
 
 def _projection(layers: LayerSet) -> list[str]:
@@ -71,6 +72,7 @@ def select_layers(layers: LayerSet, pattern: str) -> tuple[str, ...]:
 # Matrices that an embedding looks rows up in, and that a layer multiplies with as well.
 EMBEDDING = "embedding"
 _NOT_CHOSEN = "not chosen"
+_OUTPUTS = "its channels are outputs of the network"
 
 
 @dataclass(frozen=True)
@@ -85,21 +87,30 @@ class LayerFilter:
         left out.
     exclude
         Those of the layers that are left out.
+    pattern
+        Which of their weights can be kept; layers that cannot have it are left out.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    pattern: Pattern = FREE
 
     @classmethod
-    def of(cls, include: str | Iterable[str], exclude: str | Iterable[str]) -> LayerFilter:
-        """From one pattern or several.
+    def of(
+        cls,
+        include: str | Iterable[str] = (),
+        exclude: str | Iterable[str] = (),
+        pattern: str = FREE.name,
+    ) -> LayerFilter:
+        """From one name, pattern of names or class of layers, or several, and a sparsity pattern.
 
         Raises
         ------
         SparsemendError
-            If they are no texts.
+            If they are no texts, or the pattern is unknown.
         """
-        return cls(_several("include", include), _several("exclude", exclude))
+        chosen = _several("include", include), _several("exclude", exclude)
+        return cls(*chosen, parse_pattern(pattern))
 
     def apply(self, layers: LayerSet) -> LayerSet:
         """The layers that are left.
@@ -107,7 +118,7 @@ class LayerFilter:
         Raises
         ------
         SparsemendError
-            If a pattern means no layer, or none is left.
+            If a pattern means no layer, none is left, or none can have the sparsity pattern.
         """
         wanted = [pattern for pattern in self.include if pattern != EMBEDDING]
         chosen = {name for pattern in wanted for name in select_layers(layers, pattern)}
@@ -122,9 +133,31 @@ class LayerFilter:
                 f"include {list(self.include)}, exclude {list(self.exclude)}",
                 f"at least one of {', '.join(layers.names)}",
             )
-        if len(chosen) == len(layers):
-            return layers
-        return layers.only([name for name in layers.names if name in chosen], _NOT_CHOSEN)
+        if len(chosen) < len(layers):
+            layers = layers.only([name for name in layers.names if name in chosen], _NOT_CHOSEN)
+        return layers if self.pattern == FREE else _patterned(layers, self.pattern)
+
+
+def _patterned(layers: LayerSet, pattern: Pattern) -> LayerSet:
+    """The layers that can have a sparsity pattern, with it."""
+    refusals = {layer.name: pattern.refusal(layer.matrix_shape) for layer in layers}
+    if pattern.takes_channels:
+        refusals |= dict.fromkeys(_outputs(layers), _OUTPUTS)
+    if all(refusals.values()):
+        raise SparsemendError(
+            f"no layer can have pattern {pattern.name!r}",
+            "; ".join(f"{name}: {refusal}" for name, refusal in [*refusals.items()][:3]),
+        )
+    for reason in dict.fromkeys(refusal for refusal in refusals.values() if refusal):
+        layers = layers.only([name for name in layers.names if refusals[name] != reason], reason)
+    return layers.with_pattern(pattern)
+
+
+def _outputs(layers: LayerSet) -> list[str]:
+    """Layers whose channels are outputs of the network; without a graph, the last."""
+    if not layers.graph.nodes:
+        return [layers.names[-1]]
+    return [name for name, around in surroundings(layers).items() if around.final]
 
 
 def _several(name: str, patterns: str | Iterable[str]) -> tuple[str, ...]:
@@ -146,6 +179,7 @@ def discover(
     *,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    pattern: str = FREE.name,
 ) -> LayerSet:
     """Find every weight that the network multiplies with, by following tensors.
 
@@ -165,6 +199,9 @@ def discover(
         ``projection`` (1×1 convolutions on shortcuts), ``depthwise``; of ``include`` a layer must
         match one, of ``exclude`` none. ``include="embedding"`` adds weights that are tied to an
         embedding.
+    pattern
+        Of the weights that can be kept, as in :func:`sparsemend.compress`; layers that cannot have
+        it are left out.
 
     Returns
     -------
@@ -183,7 +220,7 @@ def discover(
     SparsemendWarning
         If matrices are left out: says which and why.
     """
-    chosen = LayerFilter.of(include, exclude)
+    chosen = LayerFilter.of(include, exclude, pattern)
     if batch is not None:
         check_unlabelled(batch, "batch")
     return chosen.apply(find_layers(model, batch, more, tied=EMBEDDING in chosen.include))

@@ -1,7 +1,14 @@
 """Which weights of a layer survive, given how many: one file per rule, and a registry."""
 
 from sparsemend.masks.own_outputs import dense_fit
-from sparsemend.masks.pruning import Masks, apply_masks, choose_masks, find_masks, prune
+from sparsemend.masks.pruning import (
+    Masks,
+    apply_masks,
+    check_fit,
+    choose_masks,
+    find_masks,
+    prune,
+)
 from sparsemend.masks.registry import (
     MASKS,
     default_mask,
@@ -18,6 +25,7 @@ __all__ = [
     "MaskRule",
     "Masks",
     "apply_masks",
+    "check_fit",
     "choose_masks",
     "default_mask",
     "dense_fit",

@@ -15,7 +15,15 @@ def choose(problem: MaskProblem, kept: int) -> Tensor:
     """A mask [groups, rows, d] of exactly ``kept`` weights on which the layer fits well."""
     fit = problem.fit
     assert fit is not None, "the rule says that it needs it"
-    return choose_support(fit.inverses, fit.target, fit.start, kept, fit.ridge, fit.schedule)
+    return choose_support(
+        fit.inverses,
+        fit.target,
+        fit.start,
+        kept,
+        fit.ridge,
+        fit.schedule,
+        problem.structure.largest,
+    )
 
 
 GRADUAL = MaskRule("gradual", needs="fit", choose=choose)

@@ -15,6 +15,7 @@ from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.layers import (
+    LayerFilter,
     LayerSet,
     discover,
     layer_weight,
@@ -25,6 +26,7 @@ from sparsemend.layers import (
 from sparsemend.masks.registry import get_lone_mask_rule
 from sparsemend.masks.rule import MaskProblem
 from sparsemend.masks.verification import verify_masks
+from sparsemend.patterns import FREE
 
 Masks = dict[str, Tensor]
 
@@ -36,6 +38,7 @@ def prune(
     mask: str = "magnitude",
     *,
     calibration: Calibration | None = None,
+    pattern: str = FREE.name,
     inplace: bool = False,
 ) -> nn.Module:
     """Zero all but the allocated number of weights of every layer.
@@ -51,6 +54,9 @@ def prune(
         (arXiv 2306.11695), |w_ij| · ‖x_j‖ within each row; needs ``calibration``.
     calibration
         Of the dense network.
+    pattern
+        Which weights can be kept, as in :func:`sparsemend.compress`; the allocation has to be one
+        for it, as :func:`sparsemend.allocate` makes it.
     inplace
         Change the model that was passed; interrupted, it is as it was, for which a copy of its
         parameters and buffers is held.
@@ -63,9 +69,10 @@ def prune(
     Raises
     ------
     SparsemendError
-        If the allocation does not fit the model, or the mask is unknown.
+        If the allocation does not fit the model or the pattern, or mask or pattern are unknown.
     """
-    layers = calibration.layers if calibration is not None else discover(model)
+    found = calibration.layers if calibration is not None else discover(model)
+    layers = _with_pattern(found, pattern, allocation)
     masks = choose_masks(model, allocation, mask, layers=layers, calibration=calibration)
     pruned = model if inplace else copy.deepcopy(model)
     with restored_on_error(pruned) if inplace else nullcontext():
@@ -90,12 +97,13 @@ def choose_masks(
     if layers is None:
         layers = calibration.layers if calibration is not None else discover(model)
     weights = layer_weights(model, layers)
-    _check_fit(allocation, layers)
+    check_fit(allocation, layers)
     masks: Masks = {}
     for name, kept in allocation.items():
         layer = layers[name]
         moments = calibration.moments[name] if calibration is not None else None
-        problem = MaskProblem(weight_matrix(weights[name], layer), moments)
+        matrix = weight_matrix(weights[name], layer)
+        problem = MaskProblem(matrix, moments, structure=layer.structure)
         masks[name] = stored_weight(rule.mask(problem, int(kept)), layer)
     return masks
 
@@ -128,7 +136,24 @@ def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
     return {layer.name: layer_weight(model, layer) != 0 for layer in chosen}
 
 
-def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
+def _with_pattern(layers: LayerSet, pattern: str, allocation: Mapping[str, int]) -> LayerSet:
+    """The layers with the pattern; refuses a count for one that cannot have it."""
+    chosen = LayerFilter.of(pattern=pattern)
+    for layer in layers:
+        refusal = chosen.pattern.refusal(layer.matrix_shape)
+        if refusal and layer.name in allocation:
+            raise SparsemendError(f"layer {layer.name!r} cannot have the pattern: {refusal}")
+    return chosen.apply(layers)
+
+
+def check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
+    """Refuse counts of other layers, or that these cannot keep.
+
+    Raises
+    ------
+    SparsemendError
+        Naming the layers, or the count and those that the layer can keep.
+    """
     missing = [name for name in allocation if name not in layers.names]
     if missing:
         raise SparsemendError(
@@ -142,6 +167,15 @@ def _check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:
                 f"layer {name!r} cannot keep this many weights",
                 kept,
                 f"a whole number from 0 to {layers[name].size}",
+            )
+        around = dict.fromkeys(layers[name].structure.around(int(kept)))
+        if int(kept) not in around:
+            raise SparsemendError(
+                f"layer {name!r} cannot keep this many weights in pattern "
+                f"{layers[name].pattern.name!r}",
+                int(kept),
+                " or ".join(map(str, around)),
+                "allocate for this pattern: sparsemend.allocate(..., pattern=...)",
             )
 
 

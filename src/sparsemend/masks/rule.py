@@ -11,13 +11,9 @@ from torch import Tensor
 
 from sparsemend.calibration import LayerMoments
 from sparsemend.errors import SparsemendError
+from sparsemend.patterns import UNSTRUCTURED, Structure, Within
 from sparsemend.solvers import THOROUGH, Schedule, ShiftedInverses
-from sparsemend.solvers.ranking import (
-    descending_rank,
-    entries_by_score,
-    entry_numbers,
-    keep_mask,
-)
+from sparsemend.solvers.ranking import entries_by_score, entry_numbers, keep_mask
 
 Needs = Literal["weights", "moments", "fit"]
 
@@ -64,19 +60,22 @@ class MaskProblem:
         Of the layer's dense inputs; None where there was no calibration.
     fit
         What the layer is to be reconstructed to; None where it is not.
+    structure
+        Which masks its pattern allows; by default any.
     """
 
     weight: Tensor
     moments: LayerMoments | None = None
     fit: LayerFit | None = None
+    structure: Structure = UNSTRUCTURED
 
 
 @dataclass(frozen=True)
 class MaskRule:
     """How the weights of a layer are chosen that survive.
 
-    Exactly one of ``score``, ``rank`` and ``choose`` says it. Rules with a score or a rank give
-    nested masks: what is kept at one count is kept at every larger one.
+    Either ``score`` or ``choose`` says it. Rules with a score give nested masks: what is kept at
+    one count is kept at every larger one.
 
     Attributes
     ----------
@@ -87,23 +86,26 @@ class MaskRule:
         well; or ``"fit"``, the least-squares problem of the whole layer: such a rule chooses
         jointly with a repair that refits weights, on the inputs of the network repaired so far.
     score
-        Problem → a score per weight [groups, rows, d]; the largest are kept, ties by index.
-    rank
-        Problem → a rank per weight, 0 first, every number once.
+        Problem → a score per weight [groups, rows, d]; the largest are kept, ties by index. Where
+        the pattern keeps weights together only, those of the largest mean square.
+    within
+        Whether scores are compared over the whole layer, or within each row, all of which then
+        keep the same number.
     choose
-        (problem, count) → boolean mask [groups, rows, d] of exactly ``count`` weights.
+        (problem, count) → boolean mask [groups, rows, d] of exactly ``count`` weights, which has
+        the pattern of ``problem.structure``.
     """
 
     name: str
     needs: Needs = "weights"
     score: Callable[[MaskProblem], Tensor] | None = None
-    rank: Callable[[MaskProblem], Tensor] | None = None
+    within: Within = "layer"
     choose: Callable[[MaskProblem, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if sum(way is not None for way in (self.score, self.rank, self.choose)) != 1:
+        if (self.score is None) == (self.choose is None):
             raise SparsemendError(
-                f"mask rule {self.name!r} is not defined", allowed="one of score, rank and choose"
+                f"mask rule {self.name!r} is not defined", allowed="one of score and choose"
             )
 
     @property
@@ -121,13 +123,14 @@ class MaskRule:
         Raises
         ------
         SparsemendError
-            If the problem lacks what the rule needs, or a mask has another number of weights.
+            If the problem lacks what the rule needs, or a mask has another number of weights or
+            not the pattern.
         """
         self._check(problem)
         if self.choose is not None:
             chosen = [self.choose(problem, count) for count in kept]
             for mask, count in zip(chosen, kept, strict=True):
-                self._check_count(mask, problem, count)
+                self._check_chosen(mask, problem, count)
             return chosen
         ranks = self.ranks(problem)
         return [keep_mask(ranks, count) for count in kept]
@@ -135,10 +138,8 @@ class MaskRule:
     def ranks(self, problem: MaskProblem) -> Tensor:
         """Rank of every weight, 0 for the first to be kept, of a rule with nested masks."""
         self._check(problem)
-        if self.rank is not None:
-            return self.rank(problem)
         assert self.score is not None, "only masks that are nested have ranks"
-        return descending_rank(self.score(problem))
+        return problem.structure.rank(self.score(problem), self.within)
 
     @property
     def nested(self) -> bool:
@@ -160,7 +161,7 @@ class MaskRule:
         Tensor
             Numbers from 0 to K in the shape of the weight; K where no mask holds the weight.
         """
-        if self.score is not None:
+        if self.score is not None and self.within == "layer" and problem.structure is UNSTRUCTURED:
             self._check(problem)
             return entries_by_score(self.score(problem), kept)
         return entry_numbers(self.ranks(problem), kept)
@@ -177,10 +178,15 @@ class MaskRule:
                 allowed="a layer with a fit",
             )
 
-    def _check_count(self, mask: Tensor, problem: MaskProblem, kept: int) -> None:
+    def _check_chosen(self, mask: Tensor, problem: MaskProblem, kept: int) -> None:
         found = int(mask.sum())
         if mask.dtype != torch.bool or mask.shape != problem.weight.shape or found != kept:
             raise SparsemendError(
                 f"mask rule {self.name!r} chose {mask.dtype} {list(mask.shape)} with {found} kept",
                 allowed=f"a boolean mask {list(problem.weight.shape)} with {kept} kept",
+            )
+        if not problem.structure.holds(mask):
+            raise SparsemendError(
+                f"mask rule {self.name!r} chose a mask without the pattern that was asked for",
+                fix="use another mask rule, or no pattern",
             )

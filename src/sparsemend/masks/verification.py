@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from sparsemend.errors import SparsemendError
-from sparsemend.layers import LayerSet, layer_weight
+from sparsemend.layers import LayerSet, layer_weight, weight_matrix
 
 
 def verify_masks(
@@ -33,16 +33,19 @@ def verify_masks(
     ------
     SparsemendError
         Naming the layer: if it has no mask of its weight's shape, the mask does not keep that
-        many weights, or a weight outside it is anything but +0.
+        many weights, does not have the layer's pattern, or a weight outside it is anything but +0.
     """
     for name, count in counts.items():
-        weight, mask = layer_weight(model, layers[name]), masks.get(name)
+        layer = layers[name]
+        weight, mask = layer_weight(model, layer), masks.get(name)
         if mask is None or mask.shape != weight.shape:
             shape = None if mask is None else tuple(mask.shape)
             raise _wrong(name, "has no mask of its weight", shape, tuple(weight.shape))
         kept = int(mask.sum())
         if kept != count:
             raise _wrong(name, "has a mask of another number of weights", kept, count)
+        if not layer.structure.holds(weight_matrix(mask, layer)):
+            raise _wrong(name, "has a mask without its pattern", None, layer.pattern.name)
         pruned = weight[~mask]
         if left := int(pruned.count_nonzero()):
             raise _wrong(name, "has weights outside its mask that are not zero", left, 0)

@@ -1,5 +1,8 @@
 """What is meant where nothing is said; every keyword, flag and file reads these."""
 
+from sparsemend.allocation import RULES
+from sparsemend.patterns import FREE, Pattern
+
 # Rule ``auto`` is no rule of weights or shapes alone, but a search that repairs.
 AUTO = "auto"
 
@@ -13,6 +16,8 @@ PLAIN_RULE = "global"
 # Of an ablation: the rule in which layers are forced.
 BASE_RULE = "erk"
 SCOPE = "sequential"
+# Any weights can be kept.
+PATTERN = FREE.name
 JUDGE = "auto"
 # The result has the parameters of the original.
 NEW_BIASES = False
@@ -27,3 +32,16 @@ HELDOUT_SIZE = 256
 BATCH_SIZE = 128
 EVALUATION_BATCH_SIZE = 256
 SEED = 0
+
+
+def plain_rule(pattern: Pattern) -> str:
+    """The rule of allocations and sweeps: of a pattern that has a density, the one that fits."""
+    even = (name for name, rule in RULES.items() if rule.even)
+    return PLAIN_RULE if pattern.density is None else next(even)
+
+
+def searched_rule(pattern: Pattern) -> str:
+    """The rule of a compression with a repair of the user's; nothing is left to be searched for
+    where the pattern has a density.
+    """
+    return SEARCHED_RULE if pattern.density is None else plain_rule(pattern)

@@ -16,6 +16,7 @@ from sparsemend.allocation import rule_names
 from sparsemend.evaluation import judge_names
 from sparsemend.layers import CLASSES, EMBEDDING
 from sparsemend.masks import default_mask, mask_names
+from sparsemend.patterns import pattern_spellings
 from sparsemend.recipe import defaults
 from sparsemend.recipe.budget import DEFAULT_REPAIRS
 from sparsemend.repairs import SCOPES, DistillSettings, repair_names
@@ -173,8 +174,7 @@ RULE = Option(
     "a rule and a repair, both are planned for the time of --budget.",
     choices=rule_names,
     many="rules",
-    sweep_help="One of {choices}, auto; repeat for several.",
-    sweep_default=defaults.PLAIN_RULE,
+    sweep_help=f"One of {{choices}}, auto; repeat for several. Default {defaults.PLAIN_RULE}.",
 )
 MASK = Option(
     "mask",
@@ -216,6 +216,13 @@ TARGET_SIZE = Option(
 )
 # What may be said instead of a sparsity.
 TARGETS = (TARGET_FLOPS, TARGET_LATENCY, TARGET_SIZE)
+PATTERN = Option(
+    "pattern",
+    str,
+    "Which weights can be kept: one of {choices}. With n:m leave the sparsity out.",
+    defaults.PATTERN,
+    choices=pattern_spellings,
+)
 SCOPE = Option("scope", str, "One of {choices}.", defaults.SCOPE, choices=lambda: SCOPES)
 BUDGET = Option(
     "budget",
@@ -259,6 +266,8 @@ EXCLUDE = Option(
 )
 # Which layers are pruned.
 LAYERS = (INCLUDE, EXCLUDE)
+# And which of their weights can be kept.
+STRUCTURE = (*LAYERS, PATTERN)
 DISTILL = Option(
     "distill",
     str,
@@ -267,7 +276,9 @@ DISTILL = Option(
     read=read_limit,
 )
 # What is done: the fields of a recipe.
-RECIPE = (RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES, *LAYERS, DISTILL)
+RECIPE = (
+    RULE, MASK, REPAIR, SPARSITY, SCOPE, BUDGET, JUDGE, OUTPUT, NEW_BIASES, *STRUCTURE, DISTILL,
+)  # fmt: skip
 
 SEED = Option(
     "seed",

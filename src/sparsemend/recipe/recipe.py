@@ -14,6 +14,7 @@ from sparsemend.allocation import (
     Allocation,
     Quota,
     WeightQuota,
+    check_pattern,
     check_rule,
     kept_total,
     needs_diagnosis,
@@ -22,15 +23,17 @@ from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.layers import LayerFilter
 from sparsemend.masks import MaskRule, default_mask, get_mask_rule
+from sparsemend.patterns import parse_pattern
 from sparsemend.recipe.budget import Budget, parse_budget
 from sparsemend.recipe.defaults import (
     AUTO,
     JUDGE,
     NEW_BIASES,
+    PATTERN,
     PLANNED_SECONDS,
     REPAIR,
     SCOPE,
-    SEARCHED_RULE,
+    searched_rule,
 )
 from sparsemend.recipe.training import parse_distill
 from sparsemend.repairs import SCOPES, DistillSettings, Formula, parse_repair
@@ -47,7 +50,8 @@ class Recipe:
     Attributes
     ----------
     sparsity
-        Fraction of all prunable weights to remove, in [0, 1); None where there is a target.
+        Fraction of all prunable weights to remove, in [0, 1); None where there is a target. Of a
+        pattern that has one it may be left out, and becomes that.
     rule
         Name of an allocation rule, ``"auto"`` for a search, or an allocation of that sparsity.
         Where neither a rule nor a repair is given, both are planned for the time that the budget
@@ -70,6 +74,8 @@ class Recipe:
         they are repaired without a shift, and no parameter is added.
     include, exclude
         Which layers are pruned, as in :func:`sparsemend.discover`; become tuples.
+    pattern
+        Which of their weights can be kept; becomes canonical.
     distill
         How long repair ``distill`` trains, as text: a number of steps or a time. None for repairs
         that do not train; ``best`` does where it is given.
@@ -99,19 +105,25 @@ class Recipe:
     new_biases: bool = NEW_BIASES
     include: str | Iterable[str] = ()
     exclude: str | Iterable[str] = ()
+    pattern: str = PATTERN
     distill: float | str | None = None
     target: Target | None = None
 
     def __post_init__(self) -> None:
-        given = self.rule is not None or self.repair is not None
-        if given or not math.isfinite(parse_budget(self.budget or PLANNED_TIME).seconds):
-            object.__setattr__(self, "rule", SEARCHED_RULE if self.rule is None else self.rule)
-            object.__setattr__(self, "repair", REPAIR if self.repair is None else self.repair)
-        formula = self.formula
-        if isinstance(self.rule, str) and self.rule != AUTO:
-            check_rule(self.rule)
+        pattern = parse_pattern(self.pattern)
         if self.sparsity is not None:
             kept_total(self.sparsity, 1)
+        object.__setattr__(self, "sparsity", pattern.sparsity(self.sparsity))
+        given = self.rule is not None or self.repair is not None
+        if given or not math.isfinite(parse_budget(self.budget or PLANNED_TIME).seconds):
+            by_default = searched_rule(pattern)
+            object.__setattr__(self, "rule", by_default if self.rule is None else self.rule)
+            object.__setattr__(self, "repair", REPAIR if self.repair is None else self.repair)
+        formula = self.formula
+        if isinstance(self.rule, str):
+            if self.rule != AUTO:
+                check_rule(self.rule)
+            check_pattern(pattern, self.rule)
         self._check_allocation()
         rule, chosen = _read_mask(self.mask or None, formula), self.chosen
         mask = (self.mask or None) if self.planned else rule.name
@@ -124,6 +136,7 @@ class Recipe:
             ("output", self.criterion.output or None),
             ("include", chosen.include),
             ("exclude", chosen.exclude),
+            ("pattern", pattern.name),
             ("distill", self._read_distill(formula)),
         ):
             object.__setattr__(self, name, value)
@@ -160,8 +173,8 @@ class Recipe:
 
     @property
     def chosen(self) -> LayerFilter:
-        """Which layers are pruned."""
-        return LayerFilter.of(self.include, self.exclude)
+        """Which layers are pruned, and in which pattern."""
+        return LayerFilter.of(self.include, self.exclude, self.pattern)
 
     @property
     def searches(self) -> bool:
@@ -194,7 +207,7 @@ class Recipe:
         if self.target is not None:
             return self.target.quota(session.model, session.layers, session.seen[0])
         assert self.sparsity is not None, "a recipe has one of both"
-        return WeightQuota.of([layer.size for layer in session.layers], self.sparsity)
+        return WeightQuota.of(session.layers, self.sparsity)
 
     def given(self, allocation: Allocation, **changes: Any) -> Recipe:
         """The same with an allocation, which is what a target has led to."""
@@ -221,6 +234,8 @@ class Recipe:
                 str(self.target),
                 fix=f"pass sparsity={self.rule.sparsity!r} instead, or the name of a rule",
             )
+        if self.pattern != PATTERN:  # how near it can come is known with the layers
+            return
         wanted = kept_total(self.sparsity, self.rule.total)
         if self.rule.kept != wanted:
             raise SparsemendError(

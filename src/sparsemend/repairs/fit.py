@@ -325,7 +325,8 @@ def fit_layer(
         rows = rows.reshape(layer.groups, -1, 1).to(cross.dtype)
         target, begin = (cross / rows).float(), (start / rows).float()
         fit = LayerFit(rough, target, begin, ridge, schedule)
-        return choice.rule.mask(MaskProblem(dense, fit=fit), choice.kept)
+        problem = MaskProblem(dense, fit=fit, structure=layer.structure)
+        return choice.rule.mask(problem, choice.kept)
 
     def solve(cross: Tensor, mean: Tensor, support: Tensor, before: Fit | None = None) -> Fit:
         scale = covariance.scale.unsqueeze(1)

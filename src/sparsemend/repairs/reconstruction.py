@@ -282,7 +282,8 @@ class _Pass:
             self.masks[layer.name] = self._support.masks[layer.name]
             return
         matrix = weight_matrix(layer_weight(self._network, layer), layer)
-        mask = MAGNITUDE.mask(MaskProblem(matrix), self._support.counts[layer.name])
+        problem = MaskProblem(matrix, structure=layer.structure)
+        mask = MAGNITUDE.mask(problem, self._support.counts[layer.name])
         set_weight(self._network, layer, matrix.masked_fill(~mask, 0))
         self.masks[layer.name] = stored_weight(mask, layer)
 
@@ -372,7 +373,8 @@ class _Pass:
         if held.any():
             self.held_back[layer.name] = tuple(held.nonzero().flatten().tolist())
         constant = int(covariance.dead.sum())
-        if constant:
+        # Inputs that are constant because whole channels are gone tell nothing of the calibration.
+        if constant and not layer.pattern.takes_channels:
             self._ill[layer.name] = f"{constant} of {covariance.dead.numel()} inputs are constant"
         elif covariance.count <= layer.fan_in:
             self._ill[layer.name] = f"{covariance.count} positions for fan-in {layer.fan_in}"

@@ -75,7 +75,8 @@ def other_rules(
     weights = {layer.name: layer_weight(model, layer) for layer in compared}
     others = []
     for name in rules:
-        if name == allocation.rule:
+        fits = RULES[name].even or compared[0].pattern.density is None
+        if name == allocation.rule or not fits:
             continue
         try:
             others.append(

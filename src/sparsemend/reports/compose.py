@@ -12,6 +12,7 @@ from sparsemend.boundary import public
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, printable
 from sparsemend.files import atomic_write
+from sparsemend.patterns import patterned
 from sparsemend.reports.compare import other_rules, rules_of_shapes
 from sparsemend.reports.contents import Compression, Contents
 from sparsemend.reports.drawing.figure import Figure
@@ -145,7 +146,9 @@ def _add(contents: Contents, name: str, source: Source) -> Contents:
             return _with_diagnosis(contents, name, source)
         case CompressionResult():
             contents = _with_compression(contents, Compression.of(source))
-            others = other_rules(source.model, source.allocation, rules_of_shapes())
+            others = other_rules(
+                source.model, source.allocation, rules_of_shapes(), layers=source.layers
+            )
             contents = replace(contents, allocations=(*contents.allocations, *others))
             if source.diagnosis is not None:
                 contents = _with_diagnosis(contents, name, source.diagnosis)
@@ -204,7 +207,8 @@ def _subtitle(contents: Contents) -> str:
         parts += _versions(contents.records)
     for name, diagnosis in contents.diagnoses.items():
         parts.append(
-            f"{name or 'diagnosis'}: repair {diagnosis.repair}, mask {diagnosis.mask}, "
+            f"{name or 'diagnosis'}: repair {diagnosis.repair}, mask {diagnosis.mask}"
+            f"{patterned(diagnosis.pattern)}, "
             f"{diagnosis.weighting} weighting, {diagnosis.inputs:,} calibration inputs"
         )
     return " · ".join(parts)

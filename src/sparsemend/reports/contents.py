@@ -13,6 +13,7 @@ from sparsemend.allocation import Allocation
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.layers import Coverage
+from sparsemend.patterns import FREE
 from sparsemend.sweeps.records import Lead, Record, Transition
 from sparsemend.timing import Timing
 from sparsemend.verbs.compression import CompressionResult
@@ -66,6 +67,8 @@ class Compression:
         What was planned for a time, in words.
     timing
         How fast one input runs on the sparse runtime and on others, where that was measured.
+    pattern
+        Which weights could be kept.
     context
         What a result does not know and the page begins with: ``model``, ``tested``, ``out``,
         ``bytes``, ``next``, as of :func:`sparsemend.verbs.screen.first_screen`.
@@ -93,6 +96,7 @@ class Compression:
     target: str = ""
     note: str = ""
     timing: Timing | None = None
+    pattern: str = FREE.name
     context: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -124,6 +128,7 @@ class Compression:
                 target=(values.get("target") or {}).get("text", ""),
                 note=(values.get("plan") or {}).get("note", ""),
                 judged=values.get("judged", ""),
+                pattern=values.get("pattern", FREE.name),
                 context={key: values[key] for key in _CONTEXT if key in values},
                 **{key: values[key] for key in (*_CHOICES, "kl", "agreement", "heldout")},
                 **top1,
@@ -154,7 +159,7 @@ class Compression:
         ]
         wrong += [
             (key, getattr(self, key), "a text")
-            for key in (*_CHOICES, "judged", "target")
+            for key in (*_CHOICES, "judged", "target", "pattern")
             if not isinstance(getattr(self, key), str)
         ]
         if not isinstance(held, bool):

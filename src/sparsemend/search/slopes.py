@@ -94,7 +94,11 @@ def at_the_margin(
     rule
         Mask rule with nested masks.
     """
-    ends = margins(tuple(counts.values()), [layer.size for layer in session.layers])
+    around = margins(tuple(counts.values()), [layer.size for layer in session.layers])
+    ends = [
+        tuple(layer.structure.nearest(n) for layer, n in zip(session.layers, end, strict=True))
+        for end in around
+    ]
     calibration = session.calibration if rule.needs == "moments" else None
     least, most = (
         choose_masks(

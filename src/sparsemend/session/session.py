@@ -15,6 +15,7 @@ from sparsemend.evaluation import Criterion, Jury, Reference, read_finite
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.finite import check_network
 from sparsemend.layers import LayerFilter, LayerSet, discover
+from sparsemend.patterns import Pattern
 from sparsemend.session.holdout import hold_out
 
 Found = TypeVar("Found")
@@ -42,7 +43,8 @@ class Session:
     criterion
         How outputs are judged; by default as names and shapes suggest.
     chosen
-        Which of its layers are pruned; default all. A calibration has its own.
+        Which of its layers are pruned, and in which pattern; default all. A calibration has its own
+        layers.
     """
 
     def __init__(
@@ -110,6 +112,11 @@ class Session:
         return torch.device("cpu") if parameter is None else parameter.device
 
     @property
+    def pattern(self) -> Pattern:
+        """Of the layers."""
+        return self._chosen.pattern
+
+    @property
     def calibrated(self) -> bool:
         """Whether the calibration is there already."""
         return self._given is not None or "calibration" in self.__dict__
@@ -117,10 +124,17 @@ class Session:
     @cached_property
     def layers(self) -> LayerSet:
         """The prunable layers in execution order, with the traced graph."""
-        if self.calibrated:
-            return self.calibration.layers
-        include, exclude = self._chosen.include, self._chosen.exclude
-        return discover(self.model, self.seen[0], self.seen[1:], include=include, exclude=exclude)
+        chosen = self._chosen
+        if self._given is not None:
+            return LayerFilter(pattern=chosen.pattern).apply(self._given.layers)
+        return discover(
+            self.model,
+            self.seen[0],
+            self.seen[1:],
+            include=chosen.include,
+            exclude=chosen.exclude,
+            pattern=chosen.pattern.name,
+        )
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -173,7 +187,7 @@ class Session:
     def on(self, seen: list[Batch], unseen: list[Batch] | None = None) -> Session:
         """The same network and layers on other inputs; those held out stay unless given."""
         judged = self.unseen if unseen is None else unseen
-        other = Session(self.model, seen, judged, criterion=self.criterion)
+        other = Session(self.model, seen, judged, criterion=self.criterion, chosen=self._chosen)
         other.__dict__["layers"] = self.layers
         if "jury" in self.__dict__:
             other.__dict__["jury"] = self.jury

@@ -20,6 +20,20 @@ def descending_rank(score: Tensor) -> Tensor:
     return rank.reshape(score.shape)
 
 
+def rank_within_rows(score: Tensor) -> Tensor:
+    """Rank every element of [groups, rows, d] row by row, so that rows keep the same number.
+
+    The best of every row come first, those of earlier rows before others; then the second best.
+    Ties within a row by index. Same shape, int64.
+    """
+    order = torch.sort(score, dim=2, descending=True, stable=True).indices
+    places = torch.arange(order.shape[2], device=order.device).expand_as(order)
+    within_row = torch.empty_like(order).scatter_(2, order, places)
+    rows = score.shape[0] * score.shape[1]
+    row = torch.arange(rows, device=order.device).reshape(*score.shape[:2], 1)
+    return within_row * rows + row
+
+
 def _descending_order(score: Tensor) -> Tensor:
     """Indices of a vector's elements from the largest to the smallest, stable."""
     bits = _ordered_bits(score)

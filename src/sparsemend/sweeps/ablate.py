@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from sparsemend.allocation import ForcedRule
+from sparsemend.allocation import ForcedRule, check_pattern
 from sparsemend.boundary import public
 from sparsemend.data import DataSet
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.execution.batches import Batches
 from sparsemend.layers import LayerFilter, select_layers
-from sparsemend.recipe.defaults import BASE_RULE, SEED
+from sparsemend.patterns import parse_pattern
+from sparsemend.recipe.defaults import BASE_RULE, PATTERN, SEED
 from sparsemend.sweeps import AblationResult
 from sparsemend.sweeps.grid import read_seeds
 from sparsemend.sweeps.sweep import make_networks, sweep
@@ -27,7 +28,7 @@ _INPUTS = ("heldout", "test", "calibration_size", "heldout_size", "batch_size", 
 def ablate(
     model: nn.Module | Mapping[str, nn.Module],
     data: DataSet | Mapping[str, DataSet] | Callable[[int], Batches] | Batches,
-    sparsities: str | float | Iterable[str | float],
+    sparsities: str | float | Iterable[str | float] | None = None,
     *,
     force: str,
     source: str,
@@ -70,6 +71,7 @@ def ablate(
             "ablate has no such option", name, ", ".join(sorted(known)), did_you_mean(name, known)
         )
     forced = ForcedRule(rule, force, source)
+    check_pattern(parse_pattern(options.get("pattern", PATTERN)), str(forced))
     inputs = {name: options[name] for name in _INPUTS if name in options}
     first = next(iter(read_seeds(options.get("seeds", SEED))), SEED)
     layers = {}

@@ -20,6 +20,7 @@ from sparsemend.execution.batches import (
     plain,
     split_labels,
 )
+from sparsemend.patterns import FREE
 
 _LENGTH = 16
 
@@ -67,6 +68,8 @@ def diagnosis_fingerprint(diagnosis: Diagnosis) -> str:
     """Of all that a diagnosis says of layers."""
     values = diagnosis.to_dict()
     del values["coverage"]
+    if values["pattern"] == FREE.name:  # fingerprints of earlier versions stay
+        del values["pattern"]
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError
-from sparsemend.recipe.defaults import PLAIN_RULE, REPAIR, SEED
+from sparsemend.patterns import FREE, Pattern
+from sparsemend.recipe.defaults import REPAIR, SEED, plain_rule
 from sparsemend.sweeps.records import Cell
 
 _MOST = 10_000  # values of one range
@@ -58,21 +59,29 @@ class Grid:
 
 
 def make_grid(
-    sparsities: str | float | Iterable[str | float],
-    rules: str | Iterable[str] = (PLAIN_RULE,),
+    sparsities: str | float | Iterable[str | float] | None,
+    rules: str | Iterable[str] | None = None,
     masks: str | Iterable[str] | None = None,
     repairs: str | Iterable[str] = (REPAIR,),
     seeds: int | Iterable[int] = (SEED,),
+    pattern: Pattern = FREE,
 ) -> Grid:
     """A grid from single values or several; repeated values count once.
+
+    Without sparsities, that of the pattern, and without rules the one that fits it.
 
     Raises
     ------
     SparsemendError
         If there is nothing to vary over, or a value is none.
     """
+    if sparsities is None:
+        own = pattern.sparsity(None)
+        if own is None:
+            raise SparsemendError("the sweep has no sparsities", allowed="at least one")
+        sparsities = own
     return Grid(
-        rules=_several(rules),
+        rules=_several(plain_rule(pattern) if rules is None else rules),
         masks=(None,) if masks is None else _several(masks),
         repairs=_several(repairs),
         sparsities=read_sparsities(sparsities),

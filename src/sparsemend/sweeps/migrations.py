@@ -69,6 +69,12 @@ def _add_multiplications(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE records ADD COLUMN kept_multiplications REAL")
 
 
+def _add_pattern(connection: sqlite3.Connection) -> None:
+    """Until version 9 any weights could be kept."""
+    for table in ("records", "failures"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN pattern TEXT NOT NULL DEFAULT 'free'")
+
+
 # Version → what makes the next version of it. A migration need not touch constraints nor the
 # order of columns: afterwards every table is written anew as the dataclasses say.
 MIGRATIONS: dict[int, Migration] = {
@@ -80,4 +86,5 @@ MIGRATIONS: dict[int, Migration] = {
     6: _add_coverage,
     7: _add_distill,
     8: _add_multiplications,
+    9: _add_pattern,
 }

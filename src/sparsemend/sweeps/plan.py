@@ -16,6 +16,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import batch_size, count_inputs
 from sparsemend.layers import LayerSet, select_layers
 from sparsemend.recipe import AUTO, Recipe, parse_budget
+from sparsemend.recipe.defaults import PATTERN
 from sparsemend.recipe.training import parse_distill
 from sparsemend.repairs import parse_repair, unshiftable
 from sparsemend.sweeps.fingerprint import (
@@ -63,8 +64,10 @@ def plan_tasks(
     trained = {name for name, formula in formulas.items() if formula.training != "never"}
     if distill is not None and not trained:
         parse_distill(distill, next(iter(formulas.values())))  # raises
-    cells = {network.name: check_cells(network.model, grid.cells(network.name), scope)
-             for network in networks}  # fmt: skip
+    cells = {}
+    for network in networks:
+        asked = grid.cells(network.name)
+        cells[network.name] = check_cells(network.model, asked, scope, network.chosen.pattern.name)
     tasks = []
     for network in networks:
         settings = _settings(network, grid, scope, new_biases)
@@ -90,14 +93,21 @@ def _training(repair: str, distill: float | str | None) -> str:
     return "" if settings is None else str(settings)
 
 
-def check_cells(model: nn.Module, cells: Iterable[Cell], scope: str) -> list[Cell]:
+def check_cells(
+    model: nn.Module, cells: Iterable[Cell], scope: str, pattern: str = PATTERN
+) -> list[Cell]:
     """The cells with their masks spelled out, once each; refuses what compress would refuse."""
     checked = []
     for cell in cells:
-        recipe = Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, scope)
+        recipe = Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, scope, pattern=pattern)
         recipe.check(model)
         checked.append(
-            dataclasses.replace(cell, mask=recipe.mask_rule.name, repair=str(recipe.formula))
+            dataclasses.replace(
+                cell,
+                sparsity=cell.sparsity if recipe.sparsity is None else recipe.sparsity,
+                mask=recipe.mask_rule.name,
+                repair=str(recipe.formula),
+            )
         )
     return list(dict.fromkeys(checked))
 
@@ -140,6 +150,7 @@ def _settings(network: Network, grid: Grid, scope: str, new_biases: bool) -> dic
             new_biases=new_biases,
             include=tuple(sorted(network.chosen.include)),
             exclude=tuple(sorted(network.chosen.exclude)),
+            pattern=network.chosen.pattern.name,
         )
     return settings
 

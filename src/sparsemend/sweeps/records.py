@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sparsemend.recipe import Recipe
-from sparsemend.recipe.defaults import JUDGE
+from sparsemend.recipe.defaults import JUDGE, PATTERN
 
 Measure = Literal["accuracy", "agreement"]
 
@@ -72,6 +72,8 @@ class Settings:
     distill
         How long the repair trained, as :func:`sparsemend.compress` takes it; empty where it did
         not.
+    pattern
+        Which weights could be kept.
     """
 
     scope: str
@@ -90,6 +92,7 @@ class Settings:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     distill: str = ""
+    pattern: str = PATTERN
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class Task:
             settings.scope,
             budget,
             new_biases=settings.new_biases,
+            pattern=settings.pattern,
             distill=settings.distill or None,
         )
 

@@ -22,7 +22,7 @@ from sparsemend.recipe.defaults import (
     BATCH_SIZE,
     JUDGE,
     NEW_BIASES,
-    PLAIN_RULE,
+    PATTERN,
     REPAIR,
     SCOPE,
     SEED,
@@ -39,9 +39,9 @@ from sparsemend.sweeps.workers import on_workers
 def sweep(
     model: nn.Module | Mapping[str, nn.Module],
     data: DataSet | Mapping[str, DataSet] | Callable[[int], Batches] | Batches,
-    sparsities: str | float | Iterable[str | float],
+    sparsities: str | float | Iterable[str | float] | None = None,
     *,
-    rules: str | Iterable[str] = (PLAIN_RULE,),
+    rules: str | Iterable[str] | None = None,
     masks: str | Iterable[str] | None = None,
     repairs: str | Iterable[str] = (REPAIR,),
     seeds: int | Iterable[int] = (SEED,),
@@ -56,6 +56,7 @@ def sweep(
     output: str | int | None = None,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    pattern: str = PATTERN,
     calibration_size: int | None = None,
     heldout_size: int | None = None,
     batch_size: int = BATCH_SIZE,
@@ -81,10 +82,11 @@ def sweep(
         accuracy; or, for several networks, images by the same names. Or inputs of your own: a
         function from the seed to unlabelled batches, or the same batches for every seed.
     sparsities
-        Fractions in [0, 1), or texts such as ``"0.80:0.98:0.01"`` (both ends included).
+        Fractions in [0, 1), or texts such as ``"0.80:0.98:0.01"`` (both ends included); to be left
+        out with a pattern n:m.
     rules, masks, repairs
-        As in :func:`sparsemend.compress`; one or several of each. Without masks, each repair's
-        default.
+        As in :func:`sparsemend.compress`; one or several of each. Without rules, ``"global"``
+        (``"uniform"`` with a pattern n:m); without masks, each repair's default.
     seeds
         Of the calibration inputs.
     scope
@@ -107,6 +109,8 @@ def sweep(
         :func:`sparsemend.agreement`; of a function the store keeps the name.
     include, exclude
         Which layers to prune, as in :func:`sparsemend.compress`.
+    pattern
+        Which weights can be kept, as in :func:`sparsemend.compress`.
     calibration_size, heldout_size, batch_size, limit
         With images: how many to calibrate with (default 512), to measure agreement on (default
         256), per batch, and to measure accuracy on (default all). Where there are fewer images,
@@ -144,6 +148,7 @@ def sweep(
     >>> len(result.records)
     6
     """
+    chosen = LayerFilter.of(include, exclude, pattern)
     networks = make_networks(
         model,
         data,
@@ -151,13 +156,13 @@ def sweep(
         test=test,
         diagnosis=diagnosis,
         criterion=Criterion(judge, output),
-        chosen=LayerFilter.of(include, exclude),
+        chosen=chosen,
         calibration_size=calibration_size,
         heldout_size=heldout_size,
         batch_size=batch_size,
         limit=limit,
     )
-    grid = make_grid(sparsities, rules, masks, repairs, seeds)
+    grid = make_grid(sparsities, rules, masks, repairs, seeds, chosen.pattern)
     path = None if store is None else Path(store)
     compute = _computer(workers, ray)
     asked: dict[str, Any] = {"budget": budget, "new_biases": new_biases, "distill": distill}

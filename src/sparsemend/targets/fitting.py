@@ -67,6 +67,7 @@ def fitted(
         limit=limit,
         fixed=cheap - scale * amounts[0],
         measure=measure,
+        structures=subject.structures,
     )
 
 

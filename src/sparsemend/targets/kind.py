@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sparsemend.allocation import CostQuota, round_to_budget
+from sparsemend.allocation import CostQuota, hold_to_patterns, round_to_budget
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import LayerSet
 from sparsemend.masks import apply_masks, choose_masks
+from sparsemend.patterns import Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +38,16 @@ class Subject:
         """Number of weights of each layer."""
         return tuple(layer.size for layer in self.layers)
 
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """The pattern of each layer."""
+        return tuple(layer.structure for layer in self.layers)
+
     def uniform(self, density: float) -> tuple[int, ...]:
         """Counts of about the same density in all layers."""
-        keep = max(len(self.sizes), round(density * sum(self.sizes)))
-        return round_to_budget([1.0] * len(self.sizes), self.sizes, keep)
+        keep = max(sum(s.least for s in self.structures), round(density * sum(self.sizes)))
+        counts = round_to_budget([1.0] * len(self.sizes), self.sizes, keep)
+        return hold_to_patterns(counts, self.sizes, self.structures, keep)
 
     def pruned(self, counts: Sequence[int]) -> nn.Module:
         """A copy with the largest weights of every layer, which stands for a repaired one."""

@@ -32,6 +32,7 @@ def quota(subject: Subject, share: float) -> CostQuota:
         prices=prices,
         limit=Fraction(str(share)),
         fixed=Fraction(sum(counted[layer.name] for layer in layers.others), total),
+        structures=subject.structures,
     )
 
 

@@ -11,6 +11,7 @@ from sparsemend.allocation import CostQuota
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import LayerSet
+from sparsemend.patterns import FREE, Pattern
 from sparsemend.targets.kind import Kind, Subject
 from sparsemend.targets.registry import KINDS
 
@@ -70,22 +71,35 @@ class Target:
         return f"{self.kind.argument} {self.kind.text(self.limit)}"
 
 
-def read_target(sparsity: float | None, **targets: float | str | None) -> Target | None:
+def read_target(
+    sparsity: float | None, pattern: Pattern = FREE, **targets: float | str | None
+) -> Target | None:
     """What is to be reached: a target, or None where it is the sparsity.
 
     Parameters
     ----------
     sparsity
         As of a recipe; None where none was given.
+    pattern
+        Of the weights that can be kept.
     targets
         Argument, such as ``target_flops`` → what was given for it; None for nothing.
 
     Raises
     ------
     SparsemendError
-        If not exactly one of all was given, or it is not understood.
+        If not exactly one of all was given, or it is not understood; if the pattern says itself
+        how many weights are kept, and another budget was given.
     """
     given = {name: value for name, value in targets.items() if value is not None}
+    if pattern.density is not None:
+        if given:
+            raise SparsemendError(
+                f"pattern {pattern.name!r} says itself how many weights are kept",
+                " and ".join(given),
+                fix="leave that out, or choose a pattern of blocks or channels",
+            )
+        return None
     if sparsity is not None:
         given = {"sparsity": sparsity, **given}
     if len(given) != 1:

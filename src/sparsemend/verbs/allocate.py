@@ -14,8 +14,9 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import LayerFilter, LayerSet, discover
+from sparsemend.patterns import FREE
 from sparsemend.recipe import AUTO
-from sparsemend.recipe.defaults import PLAIN_RULE
+from sparsemend.recipe.defaults import PATTERN, plain_rule
 from sparsemend.targets import read_target
 from sparsemend.verbs.division import divide
 
@@ -24,7 +25,7 @@ from sparsemend.verbs.division import divide
 def allocate(
     model: nn.Module,
     sparsity: float | None = None,
-    rule: str = PLAIN_RULE,
+    rule: str | None = None,
     *,
     target_flops: float | None = None,
     target_latency: str | None = None,
@@ -34,6 +35,7 @@ def allocate(
     layers: LayerSet | None = None,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    pattern: str = PATTERN,
     **options: Any,
 ) -> Allocation:
     """Divide a global budget over the layers of a model (method, section 3).
@@ -43,14 +45,16 @@ def allocate(
     model
         The dense network; unchanged.
     sparsity
-        Fraction of all prunable weights to remove, in [0, 1); or instead one of the targets.
+        Fraction of all prunable weights to remove, in [0, 1); or instead one of the targets, or
+        neither where the pattern has a sparsity.
     rule
         ``uniform``, ``uniform+``, ``global``, ``erk`` (arXiv 1911.11134), ``lamp``
-        (arXiv 2010.07611), ``rr`` or ``rr-density`` (arXiv 2605.25508). Or one of these with
-        some layers forced to the densities of another and the rest rescaled to the budget, as
-        in ``"erk[projection=lamp]"``: the layers are ``projection`` (1×1 convolutions on
-        shortcuts; needs ``layers`` that were discovered with inputs), ``first``, ``last``,
-        ``depthwise`` or a pattern of names.
+        (arXiv 2010.07611), ``rr`` or ``rr-density`` (arXiv 2605.25508); default ``global``, or
+        ``uniform`` where the pattern has a sparsity. Or one of these with some layers forced to
+        the densities of another and the rest rescaled to the budget, as in
+        ``"erk[projection=lamp]"``: the layers are ``projection`` (1×1 convolutions on shortcuts;
+        needs ``layers`` that were discovered with inputs), ``first``, ``last``, ``depthwise`` or
+        a pattern of names.
     target_flops, target_latency, target_size
         What the network may cost, as in :func:`sparsemend.compress`; need an ``example``.
     example
@@ -64,6 +68,9 @@ def allocate(
     include, exclude
         Which of them to prune, by name, pattern or class, as in :func:`sparsemend.discover`; the
         others stay as they are and do not count in the sparsity.
+    pattern
+        Which weights can be kept, as in :func:`sparsemend.compress`; ``layers`` may have one
+        already.
     options
         Options of the rule (of the first of two), such as ``prior="erk"`` of ``rr-density``.
 
@@ -71,12 +78,14 @@ def allocate(
     -------
     Allocation
         Layer name → kept count; the counts add up to round((1 − sparsity) · N) exactly, or to as
-        many weights as the target allows.
+        many weights as the target allows. Where the pattern does not allow every count, each is
+        the next one above or below the rule's that it allows, and the total as near as it can be.
 
     Raises
     ------
     SparsemendError
-        For an unknown rule or option, a sparsity outside [0, 1), not exactly one budget, one that
+        For an unknown rule, pattern or option, what does not go with the pattern, a sparsity
+        outside [0, 1), not exactly one budget, one that
         is infeasible (with the smallest that is not), or a missing diagnosis or one of another
         network.
 
@@ -91,8 +100,14 @@ def allocate(
             allowed=", ".join(rule_names()),
             fix="use compress(..., rule='auto'); its result has the allocation",
         )
+    chosen = LayerFilter.of(include, exclude, pattern)
+    own = FREE if layers is None else layers[0].pattern
     target = read_target(
-        sparsity, target_flops=target_flops, target_latency=target_latency, target_size=target_size
+        sparsity,
+        own if chosen.pattern == FREE else chosen.pattern,
+        target_flops=target_flops,
+        target_latency=target_latency,
+        target_size=target_size,
     )
     if target is not None and example is None:
         raise SparsemendError(
@@ -102,10 +117,12 @@ def allocate(
     found = discover(model, example) if layers is None else layers
     if layers is None and diagnosis is not None:
         found = _diagnosed(found, diagnosis)
-    found = LayerFilter.of(include, exclude).apply(found)
+    found = chosen.apply(found)
+    rule = rule or plain_rule(found[0].pattern)
     if target is None:
+        sparsity = found[0].pattern.sparsity(sparsity)
         assert sparsity is not None, "read_target has seen to it"
-        quota: Quota = WeightQuota.of([layer.size for layer in found], sparsity)
+        quota: Quota = WeightQuota.of(found, sparsity)
     else:
         quota = target.quota(model, found, example)
     return divide(model, found, quota, rule, diagnosis, **options)

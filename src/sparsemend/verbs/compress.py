@@ -20,9 +20,10 @@ from sparsemend.execution.restoring import restored_on_error
 from sparsemend.execution.rows import as_batches
 from sparsemend.layers import count_multiplications
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
+from sparsemend.patterns import parse_pattern
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
-from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, SCOPE
+from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, PATTERN, SCOPE
 from sparsemend.session import Session
 from sparsemend.targets import Subject, Target, read_target
 from sparsemend.verbs.compression import CompressionResult
@@ -56,6 +57,7 @@ def compress(
     diagnosis: Diagnosis | None = None,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    pattern: str = PATTERN,
     inplace: bool = False,
     progress: bool | None = None,
 ) -> CompressionResult:
@@ -70,7 +72,8 @@ def compress(
         ``DataLoader``, whose labels are left out, a ``datasets.Dataset`` or a list of dictionaries,
         one an input, whose columns have the names of the network's arguments.
     sparsity
-        Fraction of all prunable weights to remove, in [0, 1); or instead one of the targets.
+        Fraction of all prunable weights to remove, in [0, 1); or instead one of the targets, or
+        neither with a pattern n:m.
     rule
         Without a rule and a repair, both are planned for the time of ``budget``. Else an
         allocation rule, see :func:`sparsemend.allocate`; or ``"auto"``: a search, started from
@@ -123,6 +126,15 @@ def compress(
     include, exclude
         Which layers to prune, by name, pattern or class, as in :func:`sparsemend.discover`; the
         others stay as they are and do not count in the sparsity.
+    pattern
+        Which weights can be kept. ``"free"``: any. ``"2:4"``, ``"1:8"`` or any n:m: n of every m
+        consecutive input channels of an output channel, at one position of the kernel; that gives
+        every layer, and so all, the sparsity 1 − n/m (rule ``uniform``). Layers whose input
+        channels are no multiple of m stay dense; ``coverage`` of the result names them.
+        ``"block:1x4"`` or any RxC: blocks of R output by C input channels at one position of the
+        kernel, smaller at the edges. ``"channel"``: whole output channels. Blocks and channels go
+        with any sparsity and rule; a layer keeps the whole blocks or channels next to what the rule
+        gives it, and all together as near to the sparsity as that can be.
     inplace
         Change the model that was passed; on an error it is as it was, for which a copy of its
         parameters and buffers is held besides the one that serves as the dense network.
@@ -140,8 +152,14 @@ def compress(
         For bad input; see the functions named above. If not exactly one of sparsity and targets is
         given, or a target cannot be reached, with the smallest value that can.
     """
+    if plan is not None and pattern == PATTERN:
+        pattern = plan.pattern
     target = read_target(
-        sparsity, target_flops=target_flops, target_latency=target_latency, target_size=target_size
+        sparsity,
+        parse_pattern(pattern),
+        target_flops=target_flops,
+        target_latency=target_latency,
+        target_size=target_size,
     )
     if plan is not None:
         said = {"rule": rule, "mask": mask, "repair": repair, "budget": budget}
@@ -158,6 +176,7 @@ def compress(
         new_biases,
         include,
         exclude,
+        pattern,
         distill,
         target,
     )

@@ -20,6 +20,8 @@ from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
 from sparsemend.files import filled_folder
 from sparsemend.layers import Coverage, LayerSet, kept_multiplications
+from sparsemend.patterns import patterned
+from sparsemend.recipe.defaults import PATTERN
 from sparsemend.search import AllocationSearch
 from sparsemend.targets import Target
 from sparsemend.verbs.plan import Plan
@@ -82,6 +84,8 @@ class CompressionResult:
         share, seconds or bytes; else None.
     plan
         Where rule and repair were planned for a time: what was done, to do it again exactly.
+    pattern
+        Which weights could be kept, as in :func:`sparsemend.compress`.
     """
 
     model: nn.Module
@@ -106,6 +110,7 @@ class CompressionResult:
     target: Target | None = None
     reached: float | None = None
     plan: Plan | None = None
+    pattern: str = PATTERN
 
     @property
     def sparsity(self) -> float:
@@ -137,6 +142,7 @@ class CompressionResult:
             "rule": self.rule,
             "search": None if self.search is None else self.search.to_dict(),
             "mask": self.mask,
+            "pattern": self.pattern,
             "repair": self.repair,
             "tried": dict(self.tried),
             "scope": self.scope,
@@ -163,7 +169,8 @@ class CompressionResult:
         self, path: str | os.PathLike[str], metadata: Mapping[str, object] | None = None
     ) -> None:
         """Write the model as safetensors with metadata, atomically."""
-        facts = {"rule": self.rule, "mask": self.mask, "repair": self.repair, "scope": self.scope}
+        names = ("rule", "mask", "pattern", "repair", "scope")
+        facts = {name: getattr(self, name) for name in names}
         save_checkpoint(
             self.model,
             path,
@@ -220,7 +227,8 @@ class CompressionResult:
             f"{100 * self.sparsity:.2f} % sparse: {self.allocation.kept:,} of "
             f"{self.allocation.total:,} weights kept",
             *([] if self.target is None else [self.target.told(self.reached)]),
-            f"rule {self.rule}, mask {self.mask}, repair {self.repair} ({self.scope})",
+            f"rule {self.rule}, mask {self.mask}{patterned(self.pattern)}, repair {self.repair} "
+            f"({self.scope})",
             f"{self.agreement} ({where} inputs)",
         ]
         if self.coverage is not None and self.coverage.covered < self.coverage.matrix:

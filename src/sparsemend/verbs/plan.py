@@ -12,6 +12,7 @@ from sparsemend.allocation import Allocation
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError
 from sparsemend.files import read_file, read_json
+from sparsemend.recipe.defaults import PATTERN
 from sparsemend.repairs import EFFORTS
 
 
@@ -34,6 +35,8 @@ class Plan:
         How many of the calibration inputs the repair saw, the first ones.
     distill
         Steps of a distillation at the end; None where there was none.
+    pattern
+        Which weights could be kept.
     trials
         Rule → loss on the held-out inputs of the quick repairs that chose the rule; empty where
         there was none.
@@ -48,6 +51,7 @@ class Plan:
     effort: str
     inputs: int
     distill: int | None = None
+    pattern: str = PATTERN
     trials: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
 
@@ -58,7 +62,7 @@ class Plan:
         if self.distill is not None:
             check_int("distill of the plan", self.distill)
         for name, kind, allowed in (
-            *((name, str, "a text") for name in ("mask", "repair", "scope", "note")),
+            *((name, str, "a text") for name in ("mask", "repair", "scope", "pattern", "note")),
             ("trials", Mapping, "losses by rule"),
         ):
             value: object = getattr(self, name)
@@ -75,6 +79,7 @@ class Plan:
             "effort": self.effort,
             "inputs": self.inputs,
             "distill": self.distill,
+            "pattern": self.pattern,
             "trials": dict(self.trials),
             "note": self.note,
         }

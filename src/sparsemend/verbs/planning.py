@@ -26,9 +26,10 @@ from sparsemend.allocation import RULES, Quota
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import count_inputs, first_inputs
 from sparsemend.finite import NotFiniteError, check_network
+from sparsemend.patterns import parse_pattern
 from sparsemend.progress import announce, timed_bar
 from sparsemend.recipe import AUTO, Recipe
-from sparsemend.recipe.defaults import REPAIR
+from sparsemend.recipe.defaults import REPAIR, searched_rule
 from sparsemend.repairs import (
     EFFORTS,
     DistillSettings,
@@ -116,7 +117,9 @@ def steps(
     layers, inputs = list(session.layers), count_inputs(session.seen)
     judging = costs.judging(count_inputs(session.unseen))
     known = sorted(RULES.values(), key=lambda rule: rule.rank_at(sparsity))
-    rules = [rule.name for rule in known if rule.needs != "diagnosis"][:_RULES]
+    even = session.pattern.density is not None
+    fitting = (rule for rule in known if rule.even or not even)
+    rules = [rule.name for rule in fitting if rule.needs != "diagnosis"][:_RULES]
 
     def reconstruction(effort: str, count: int) -> float:
         settings = EFFORTS[effort]
@@ -130,9 +133,11 @@ def steps(
         return matching(inputs)
     full = reconstruction("full", inputs)
     endings = _ENDINGS * full
-    if (_SEARCH + _ENDINGS) * full <= seconds:
+    if even and full + endings <= seconds:  # nothing to search for
+        return [Step(REPAIR, "full", inputs, endings, rules[0])]
+    if not even and (_SEARCH + _ENDINGS) * full <= seconds:
         return [Step(REPAIR, "full", inputs, (_SEARCH + _ENDINGS) * full, AUTO)]
-    if _SHORTEST_SEARCH * full + endings <= seconds:
+    if not even and _SHORTEST_SEARCH * full + endings <= seconds:
         return [Step(REPAIR, "full", inputs, seconds, AUTO, f"{seconds - endings:.0f}s")]
     count = inputs
     while reconstruction("quick", count) > seconds:
@@ -334,7 +339,8 @@ def _done(
     """The result of one step."""
     changes: dict[str, Any] = {"repair": step.repair, "budget": step.budget}
     if step.rule or best is None:
-        own = dataclasses.replace(recipe, rule=step.rule or AUTO, **changes)
+        rule = step.rule or searched_rule(session.pattern)
+        own = dataclasses.replace(recipe, rule=rule, **changes)
     else:
         own = recipe.given(best.allocation, **changes)
     fewer = session.on(first_inputs(session.seen, step.inputs))
@@ -349,6 +355,7 @@ def _done(
         result.scope,
         step.effort,
         count_inputs(fewer.seen),
+        pattern=result.pattern,
     )
     return dataclasses.replace(result, plan=plan)
 
@@ -409,7 +416,8 @@ def placed(result: CompressionResult, into: nn.Module) -> CompressionResult:
 
 def _suits(recipe: Recipe, repair: str, model: nn.Module) -> bool:
     try:
-        dataclasses.replace(recipe, rule=AUTO, repair=repair, budget=None).check(model)
+        rule = searched_rule(parse_pattern(recipe.pattern))
+        dataclasses.replace(recipe, rule=rule, repair=repair, budget=None).check(model)
     except SparsemendError:
         return False
     return True

@@ -12,12 +12,14 @@ from functools import partial
 
 from torch import nn
 
-from sparsemend.allocation import Allocation, Quota
+from sparsemend.allocation import Allocation, Quota, kept_total
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import signal_ends
 from sparsemend.layers.refusals import check_alone, check_apart
+from sparsemend.masks import check_fit
 from sparsemend.recipe import Recipe
+from sparsemend.recipe.defaults import PATTERN
 from sparsemend.repairs import EFFORTS, Terms
 from sparsemend.search import AllocationSearch, damage_curves, find_allocation, start_support
 from sparsemend.session import Session
@@ -113,6 +115,7 @@ def run_recipe(
         allocation=allocation,
         rule=recipe.rule_name,
         mask=recipe.mask_rule.name,
+        pattern=recipe.pattern,
         repair=outcome.repair or str(recipe.formula),
         scope=recipe.scope,
         agreement=closeness,
@@ -152,9 +155,26 @@ def _allocation(
                 strange[:5],
                 fix="allocate for the network that is compressed",
             )
+        check_fit(recipe.rule, session.layers)
+        _check_total(recipe, recipe.rule, session)
         return recipe.rule
     quota = quota or recipe.quota(session)
     return divide(session.model, session.layers, quota, recipe.rule_name, diagnosis)
+
+
+def _check_total(recipe: Recipe, allocation: Allocation, session: Session) -> None:
+    """Refuse an allocation whose total is not as near to the sparsity as its pattern allows."""
+    if recipe.pattern == PATTERN or recipe.sparsity is None:
+        return
+    wanted = kept_total(recipe.sparsity, allocation.total)
+    nearness = max(layer.structure.least for layer in session.layers)
+    if abs(allocation.kept - wanted) > nearness:
+        raise SparsemendError(
+            "the allocation is of another sparsity",
+            f"{allocation.kept} weights kept",
+            f"about {wanted} of {allocation.total}, as sparsity {recipe.sparsity:g} asks for",
+            f"pass sparsity={allocation.sparsity!r}",
+        )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsemend.errors import printable
 from sparsemend.layers import kept_multiplications
+from sparsemend.patterns import FREE, patterned
 from sparsemend.timing.engines import SPARSE
 
 Lines = Sequence[tuple[str, str]]
@@ -117,7 +118,8 @@ def _runtime(values: Mapping[str, Any]) -> str | None:
 
 
 def _done(values: Mapping[str, Any]) -> str:
-    return f"rule {values['rule']}, mask {values['mask']}, repair {values['repair']}"
+    mask = f"mask {values['mask']}{patterned(values.get('pattern', FREE.name))}"
+    return f"rule {values['rule']}, {mask}, repair {values['repair']}"
 
 
 def _file(values: Mapping[str, Any]) -> str | None:

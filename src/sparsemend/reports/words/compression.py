@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sparsemend.allocation import Allocation
 from sparsemend.layers import Coverage
+from sparsemend.patterns import patterned
 from sparsemend.reports.contents import Compression
 from sparsemend.reports.drawing.text import listed, number, percent, plural
 from sparsemend.reports.words._names import short, some
@@ -43,7 +44,8 @@ def of_compression(
     if compression.coverage is not None:
         yield _covered(compression.coverage, allocation.kept)
     yield (
-        f"Rule {compression.rule}, mask {compression.mask}, repair {compression.repair} "
+        f"Rule {compression.rule}, mask {compression.mask}{patterned(compression.pattern)}, "
+        f"repair {compression.repair} "
         f"({compression.scope})"
         + (
             f", the closest of {len(compression.tried)} endings"
