@@ -149,6 +149,22 @@ def test_what_is_no_plain_sum_with_the_output_is_no_shortcut(how):
     assert found["down"].shortcut is None
 
 
+def test_a_projection_that_is_repaired_first_does_not_wait_for_the_branch():
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down, self.side = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(4, 3)
+            self.depth = nn.Identity()
+
+        def forward(self, x):
+            branch = self.depth(self.down(torch.relu(self.up(x))))
+            return branch + self.side(x)
+
+    found = surroundings(discover(Late(), torch.randn(2, 4)))
+    assert found["down"].shortcut == Shortcut((Addend("up", "side"),))
+    assert found["side"].shortcut is None
+
+
 def test_runs_come_by_in_the_order_of_the_graph():
     layers = discover(streams.PreNorm(), streams.inputs(""))
     assert in_passing(layers, ["norm"]) == ["stem", "norm", "up", "down"]

@@ -254,7 +254,8 @@ class _Finder:
             source = self._first_input.get(operand)
             if source is not None and self._node[source].index < here:
                 return [Addend(source)]
-            passed = [x for x in self._entries.get(operand, []) if x[0] <= here]
+            place = self._node[ready[name] or name].index  # a projection may be repaired there
+            passed = [x for x in self._entries.get(operand, []) if x[0] <= place]
             if passed:  # the last, so that it is held for the shortest time
                 return [Addend(max(passed)[1])]
         projection, way = self._carried.get(operand, (name, Path()))
