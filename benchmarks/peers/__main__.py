@@ -1,89 +1,108 @@
-"""Our reconstruction beside its published peers: same densities, same images, one process.
+"""Our reconstruction beside its published peers: same densities, same inputs, one process.
 
 python -m benchmarks.peers --data SHARED/data --network cifar100_resnet20 --store peers.jsonl
+python -m benchmarks.peers --data SHARED/data --network minilm --weights FOLDER
+python -m benchmarks.peers --network decoder --weights decoder.safetensors
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import sparsemend as sm
-from benchmarks import _network
 from benchmarks._store import Store
+from benchmarks.peers import decoder, images, sentences
+from benchmarks.peers._problem import Problem
+from benchmarks.peers.alps import alps
 from benchmarks.peers.obc import obc, obc_sequential
 from benchmarks.peers.sparsegpt import sparsegpt
+from benchmarks.peers.wanda import wanda
+from sparsemend.execution.batches import cut
+from sparsemend.layers import surroundings
+from sparsemend.repairs import reconstruction
 
 ENDINGS = ("none", "batchnorm")
 # What the papers do after pruning; the sequential variant has no paper of its own.
 PUBLISHED = {"sparsegpt": "none", "obc": "batchnorm"}
-OURS = "reconstruct"
-METHODS = (*PUBLISHED, "obc-sequential", OURS)
-HELDOUT = 1000
+OURS, ALONE = "reconstruct", "reconstruct-alone"
+PEERS = {"wanda": wanda, "sparsegpt": sparsegpt, "alps": alps, "obc": obc}
+METHODS = ("magnitude", *PEERS, "obc-sequential", ALONE, OURS)
+UNIT = "sparsegpt"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One network and its images."""
-
-    dense: nn.Module
-    inputs: Sequence[Tensor]
-    heldout: Sequence[Tensor]
-    test: Sequence[tuple[Tensor, Tensor]]
-
-    def run(self, method: str, sparsity: float) -> dict[str, Any]:
-        """Prune by one method; seconds, and by ending how good the network is then."""
-        layers = sm.discover(self.dense, self.inputs[0])
-        allocation = sm.allocate(self.dense, sparsity, "global", layers=layers)
+def run(problem: Problem, method: str, sparsity: float) -> dict[str, Any]:
+    """Prune by one method; seconds, and by ending how good the network is then."""
+    layers = sm.discover(problem.dense, problem.inputs[0], exclude=problem.exclude)
+    allocation = sm.allocate(problem.dense, sparsity, problem.rule, layers=layers)
+    start = _now()
+    model, masks = _prune(problem, method, sparsity, layers, allocation)
+    result: dict[str, Any] = {**_elapsed(start)}
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    assert kept == dict(allocation), "every method keeps exactly what was allocated"
+    result["none"] = problem.measure(model)
+    if method != OURS and any(isinstance(module, _BatchNorm) for module in model.modules()):
         start = _now()
-        model, masks = self._prune(method, sparsity, layers, allocation)
-        result: dict[str, Any] = {**_elapsed(start)}
-        kept = {name: int(mask.sum()) for name, mask in masks.items()}
-        assert kept == dict(allocation), "every method keeps exactly what was allocated"
-        result["none"] = self._measure(model)
-        if method != OURS:
-            start = _now()
-            sm.recalibrate(model, self.inputs, progress=False)
-            seconds = _elapsed(start)
-            result["batchnorm"] = {**self._measure(model), **seconds}
-        return result
+        sm.recalibrate(model, problem.inputs, progress=False)
+        seconds = _elapsed(start)
+        result["batchnorm"] = {**problem.measure(model), **seconds}
+    return result
 
-    def _prune(
-        self, method: str, sparsity: float, layers: sm.LayerSet, allocation: Mapping[str, int]
-    ) -> tuple[nn.Module, Mapping[str, Tensor]]:
-        if method == OURS:
+
+def _prune(
+    problem: Problem,
+    method: str,
+    sparsity: float,
+    layers: sm.LayerSet,
+    allocation: Mapping[str, int],
+) -> tuple[nn.Module, Mapping[str, Tensor]]:
+    dense, inputs = problem.dense, problem.inputs
+    if method in (OURS, ALONE):
+        with _without_shortcuts(method == ALONE):
             done = sm.compress(
-                self.dense,
-                self.inputs,
+                dense,
+                inputs,
                 sparsity,
-                rule="global",
+                rule=problem.rule,
                 mask="gradual",
                 repair="reconstruct",
+                exclude=problem.exclude,
                 # Its own comparison is not part of the method: as little of it as there is.
-                heldout=[self.heldout[0][:1]],
+                heldout=[cut(problem.heldout[0], 0, 1)],
                 progress=False,
             )
-            return done.model, done.masks
-        model = copy.deepcopy(self.dense)
-        if method == "sparsegpt":
-            return model, sparsegpt(model, self.inputs, layers, allocation)
-        if method == "obc":
-            return model, obc(model, self.inputs, layers, allocation)
-        return model, obc_sequential(model, self.inputs, layers, allocation, self.dense)
+        return done.model, done.masks
+    if method == "magnitude":
+        model = sm.prune(dense, allocation)
+        return model, sm.find_masks(model, layers=layers)
+    model = copy.deepcopy(dense)
+    if method == "obc-sequential":
+        return model, obc_sequential(model, inputs, layers, allocation, dense)
+    return model, PEERS[method](model, inputs, layers, allocation)
 
-    def _measure(self, model: nn.Module) -> dict[str, float]:
-        return {
-            "kl": sm.agreement(model, self.dense, self.heldout).kl,
-            "top1": sm.evaluate(model, self.test, progress=False).top1,
-        }
+
+@contextmanager
+def _without_shortcuts(left_out: bool) -> Iterator[None]:
+    """Let every layer aim at its own dense outputs, whatever it is added to."""
+
+    def alone(layers: sm.LayerSet) -> dict[str, Any]:
+        found = surroundings(layers)
+        return {name: dataclasses.replace(x, shortcut=None) for name, x in found.items()}
+
+    used = alone if left_out else surroundings
+    with mock.patch.object(reconstruction, "surroundings", used):
+        yield
 
 
 def _now() -> tuple[float, float]:
@@ -95,49 +114,50 @@ def _elapsed(start: tuple[float, float]) -> dict[str, float]:
     return {"seconds": wall - start[0], "cpu_seconds": cpu - start[1]}
 
 
-def rows(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Lines of the table from the results by method; a * marks the better ending."""
-    unit = results["sparsegpt"]["cpu_seconds"]
+def rows(problem: Problem, results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Lines of the table from the results by method; of two endings a * marks the better one."""
+    unit = results[UNIT]["cpu_seconds"]
     lines: list[tuple[str, ...]] = []
     for method, result in results.items():
         endings = {ending: result[ending] for ending in ENDINGS if ending in result}
-        best = max(endings, key=lambda ending: endings[ending]["top1"])
+        best = max(endings, key=lambda ending: endings[ending].get(problem.best, 0))
         for ending, found in endings.items():
             cpu = result["cpu_seconds"] + found.get("cpu_seconds", 0.0)
-            published = PUBLISHED.get(method) == ending
-            lines.append(
-                (
-                    method,
-                    ending + (" (as published)" if published else ""),
-                    f"{found['kl']:.2f}",
-                    f"{100 * found['top1']:.1f}" + ("*" if ending == best else ""),
-                    f"{cpu:.0f}",
-                    f"{cpu / unit:.2f}",
-                )
-            )
+            published = problem.best and PUBLISHED.get(method) == ending
+            values = {name: x.text(found[name]) for name, x in problem.figures.items()}
+            if problem.best and ending == best:
+                values[problem.best] += "*"
+            ended = ending + (" (as published)" if published else "")
+            seconds = (f"{cpu:.0f}", f"{cpu / unit:.2f}")
+            lines.append((method, ended, *values.values(), *seconds))
     return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the store lacks, and print the table."""
+    """Run what the store lacks, and print a table for every network."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with weights/ and images")
+    parser.add_argument("--data", type=Path, default=Path(), help="folder with weights/ and images")
     parser.add_argument("--network", nargs="+", default=["cifar100_resnet20"])
+    parser.add_argument("--weights", type=Path, help="of minilm, a folder; of decoder, a file")
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9])
-    parser.add_argument("--method", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--method", nargs="+", choices=METHODS, help="default: by network")
     parser.add_argument("--calibration-size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path, default=Path("peers.jsonl"))
     options = parser.parse_args(arguments)
 
     store = Store(options.store)
-    print("| network | sparsity | method | ending | KL | top-1 | seconds | × SparseGPT |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
     for network in options.network:
-        problem = load(options.data, network, options.calibration_size, options.seed)
+        problem = load(options, network)
+        titles = [figure.title for figure in problem.figures.values()]
+        header = ("network", "sparsity", "method", "ending", *titles, "seconds", "× SparseGPT")
+        measured = problem.measure(problem.dense)
+        dense = (f"{x.title} {x.text(measured[name])}" for name, x in problem.figures.items())
+        print(f"\n{network}, dense: {', '.join(dense)}\n\n| {' | '.join(header)} |")
+        print("|---" * len(header) + "|", flush=True)
         for sparsity in options.sparsity:
             results = {}
-            for method in dict.fromkeys(("sparsegpt", *options.method)):
+            for method in dict.fromkeys((UNIT, *(options.method or problem.methods))):
                 cell = {
                     "network": network,
                     "sparsity": sparsity,
@@ -145,22 +165,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     "calibration_size": options.calibration_size,
                     "seed": options.seed,
                 }
-                work = partial(problem.run, method, sparsity)
-                results[method] = store.compute(cell, work)
-            for line in rows(results):
+                results[method] = store.compute(cell, partial(run, problem, method, sparsity))
+            for line in rows(problem, results):
                 print(f"| {network} | {sparsity:g} | {' | '.join(line)} |", flush=True)
 
 
-def load(data: Path, network: str, calibration_size: int, seed: int) -> Problem:
-    """A network of the folder with its calibration, held-out and test images."""
-    model, images = _network.load(data, network)
-    heldout = images.heldout(HELDOUT, calibration_size=calibration_size, seed=seed)
-    return Problem(
-        model,
-        images.calibration(calibration_size, seed=seed).split(128),
-        heldout.split(250),
-        list(images.test_batches(500)),
-    )
+def load(options: argparse.Namespace, network: str) -> Problem:
+    """The problem of a name."""
+    size, seed = options.calibration_size, options.seed
+    if network == sentences.NAME:
+        return sentences.load(options.data, options.weights or Path(network), size, seed)
+    if network == decoder.NAME:
+        return decoder.load(options.weights or Path(f"{network}.safetensors"), size, seed)
+    return images.load(options.data, network, size, seed)
 
 
 if __name__ == "__main__":

@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsemend.calibration import InputMoments
-from sparsemend.execution.batches import call, evaluation_mode
-from sparsemend.execution.lockstep import lockstep, module_stops
-from sparsemend.layers import Layer, LayerSet, stored_weight, unfold, weight_matrix
+from sparsemend.execution.batches import Batch, evaluation_mode, padding_of
+from sparsemend.execution.lockstep import lockstep, pause
+from sparsemend.execution.replica import run_replica
+from sparsemend.layers import (
+    Call,
+    Layer,
+    LayerCalls,
+    LayerSet,
+    batched,
+    layer_weight,
+    unfold,
+    weight_matrix,
+)
 
 
 def walk(
-    model: nn.Module, batches: Sequence[Tensor], layers: LayerSet
-) -> Iterator[tuple[Layer, nn.Module, list[Tensor]]]:
+    model: nn.Module, batches: Sequence[Batch], layers: LayerSet
+) -> Iterator[tuple[Layer, Any, list[Tensor]]]:
     """Stop before every layer of one network, which may then be changed.
 
     Yields
     ------
     tuple
-        The layer, its module, and its inputs, one tensor per batch.
+        The layer, how it is called, and its inputs without padding, one tensor per batch.
     """
-    runs = [lambda batch=batch: call(model, batch) for batch in batches]
-    stops = {model.get_submodule(layer.name): layer.name for layer in layers}
-    with evaluation_mode(model), module_stops(stops):
-        for pause in lockstep(runs, stops.values()):
-            inputs = [pause.calls[index][1] for index in sorted(pause.calls)]
-            yield layers[pause.name], model.get_submodule(pause.name), inputs
+
+    def stop(layer: Layer, called: Call) -> None:
+        pause(layer.name, called.geometry, called.x)
+
+    def run(batch: Batch) -> None:
+        calls = LayerCalls(model, layers, before=stop, padding=padding_of(batch))
+        run_replica(model, batch, within=calls)
+
+    runs = [partial(run, batch) for batch in batches]
+    with evaluation_mode(model):
+        for at in lockstep(runs, layers.names):
+            calls = [at.calls[index] for index in sorted(at.calls)]
+            yield layers[at.name], calls[0][0], [batched(*called) for called in calls]
 
 
-def hessian(module: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+def hessian(geometry: Any, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     """X Xᵀ over all positions, divided by their number and not centred, [groups, d, d]."""
     moments = InputMoments.empty(layer.groups, layer.fan_in, inputs[0].device)
     for x in inputs:
-        for chunk in unfold(module, x):
+        for chunk in unfold(geometry, x):
             moments.update(chunk)
     mean = moments.mean.unsqueeze(2)
     return moments.covariance.to(mean.dtype) + mean @ mean.mT
@@ -50,13 +68,6 @@ def damped(matrix: Tensor, damping: float) -> Tensor:
     return matrix + torch.diag_embed(added.expand(matrix.shape[:2]))
 
 
-def get_weight(module: Any, layer: Layer) -> Tensor:
+def get_weight(model: nn.Module, layer: Layer) -> Tensor:
     """The weight as float64 [groups, rows per group, d]."""
-    matrix: Tensor = module.weight.detach().double()
-    return weight_matrix(matrix, layer)
-
-
-def set_weight(module: Any, layer: Layer, matrix: Tensor) -> None:
-    """Write [groups, rows per group, d] back into the module."""
-    with torch.no_grad():
-        module.weight.copy_(stored_weight(matrix, layer))
+    return weight_matrix(layer_weight(model, layer).double(), layer)

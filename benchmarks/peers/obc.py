@@ -13,11 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers._walk import damped, get_weight, hessian, set_weight, walk
+from benchmarks.peers._walk import damped, get_weight, hessian, walk
 from sparsemend.calibration.cross import cross_sum
 from sparsemend.execution.batches import evaluation_mode
 from sparsemend.execution.lockstep import lockstep
-from sparsemend.layers import Layer, LayerSet, channel_last, channel_shape, stored_weight
+from sparsemend.layers import (
+    Layer,
+    LayerSet,
+    channel_last,
+    channel_shape,
+    set_weight,
+    stored_weight,
+)
 from sparsemend.repairs.channelwise import paired_runs
 from sparsemend.session import Session
 
@@ -38,13 +45,13 @@ def obc(
         Layer name → boolean mask of the stored weight's shape, True where kept.
     """
     solved = {}
-    for layer, module, inputs in walk(model, batches, layers):
-        second = hessian(module, layer, inputs)
-        weight = get_weight(module, layer)
+    for layer, geometry, inputs in walk(model, batches, layers):
+        second = hessian(geometry, layer, inputs)
+        weight = get_weight(model, layer)
         solved[layer.name] = prune_layer(weight, second, allocation[layer.name])
     masks = {}
     for name, (weight, mask) in solved.items():
-        set_weight(model.get_submodule(name), layers[name], weight)
+        set_weight(model, layers[name], weight)
         masks[name] = stored_weight(mask, layers[name])
     return masks
 
@@ -83,7 +90,7 @@ def obc_sequential(
             second = hessian(module, layer, inputs)
             start = refit(module, layer, second, inputs, targets)
             weight, mask = prune_layer(start, second, allocation[layer.name])
-            set_weight(module, layer, weight)
+            set_weight(model, layer, weight)
             masks[layer.name] = stored_weight(mask, layer)
     return masks
 

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers._walk import damped, get_weight, hessian, set_weight, walk
-from sparsemend.layers import LayerSet, stored_weight
+from benchmarks.peers._walk import damped, get_weight, hessian, walk
+from sparsemend.execution.batches import Batch
+from sparsemend.layers import LayerSet, set_weight, stored_weight
 
 DAMPING = 0.01
 BLOCK = 128
 
 
 def sparsegpt(
-    model: nn.Module, batches: Sequence[Tensor], layers: LayerSet, allocation: Mapping[str, int]
+    model: nn.Module, batches: Sequence[Batch], layers: LayerSet, allocation: Mapping[str, int]
 ) -> dict[str, Tensor]:
     """Prune every layer in place to its allocated count.
 
@@ -30,11 +31,11 @@ def sparsegpt(
         Layer name → boolean mask of the stored weight's shape, True where kept.
     """
     masks = {}
-    for layer, module, inputs in walk(model, batches, layers):
-        weight = get_weight(module, layer)
-        second = hessian(module, layer, inputs)
+    for layer, geometry, inputs in walk(model, batches, layers):
+        weight = get_weight(model, layer)
+        second = hessian(geometry, layer, inputs)
         weight, mask = prune_layer(weight, second, allocation[layer.name])
-        set_weight(module, layer, weight)
+        set_weight(model, layer, weight)
         masks[layer.name] = stored_weight(mask, layer)
     return masks
 
