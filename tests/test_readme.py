@@ -83,6 +83,9 @@ def test_the_python_code_runs(path, digits, tmp_path, monkeypatch):
         "unet": Denoiser().eval(),
         "pairs": [(torch.randn(8, 3, 8, 8), torch.rand(8)) for _ in range(5)],
         "detector": Detector().eval(),
+        "decoder": nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 7)),
+        "token_ids": torch.randint(7, (300,)),
+        "held_out": torch.randint(7, (4, 20)),
         "images": list(torch.randn(40, 3, 8, 8).split(8)),
     }
     for code in blocks(path, "python"):
