@@ -72,6 +72,7 @@ def test_a_share_of_the_multiplications(run, digits, tmp_path):
     allocation = ("allocate", "--model", "digits", "--target-flops", 0.1, "--rule", "erk")
     text = run(*allocation, "--data", "digits").stdout
     assert str(allocated) in text
+    assert words in text
 
 
 def test_layers_are_chosen(run, run_json, digits):

@@ -28,7 +28,7 @@ from sparsemend.recipe.options import (
 )
 from sparsemend.repairs import parse_repair
 from sparsemend.sweeps.inputs import sizes_of
-from sparsemend.targets import Target, read_target
+from sparsemend.targets import Subject, Target, read_target
 
 
 def _diagnosed() -> tuple[str, ...]:
@@ -87,11 +87,17 @@ def allocate(given: Given) -> None:
     covered = layers or sm.discover(network, **chosen)
     covered = LayerFilter.of(pattern=given.pattern).apply(covered)
     coverage = covered.only(list(allocation), "not in the diagnosis").coverage
+    values = {**allocation.to_dict(), "coverage": coverage.to_dict()}
+    lines = [str(allocation), str(coverage)]
+    if target is not None:
+        subject, counts = Subject(network, covered, example), tuple(allocation.values())
+        reached = target.reached(subject, counts, subject.pruned(counts))
+        values["target"] = target.to_dict(reached)
+        lines.append(target.told(reached))
     if given.json:
-        print_json({**allocation.to_dict(), "coverage": coverage.to_dict()})
+        print_json(values)
     else:
-        print(allocation)
-        print(coverage)
+        print("\n".join(lines))
 
 
 def _check(given: Given) -> Target | None:

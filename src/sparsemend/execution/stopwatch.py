@@ -6,9 +6,10 @@ import statistics
 import time
 from collections.abc import Callable
 
-# Runs of a burst: as many as take about so long, within these.
-_BURST, _FEWEST, _MOST = 0.1, 3, 50
-_BURSTS = 5
+# A burst takes about so many seconds, within these numbers of runs: what else runs on the machine
+# leaves some of them alone. All together take about a second.
+_BURST, _FEWEST_RUNS, _MOST_RUNS = 0.01, 3, 50
+_FEWEST_BURSTS, _MOST_BURSTS = 5, 100
 
 
 def best_time(run: Callable[[], object], repeats: int) -> float:
@@ -18,13 +19,11 @@ def best_time(run: Callable[[], object], repeats: int) -> float:
 
 
 def steady_time(run: Callable[[], object]) -> float:
-    """What a run takes on a quiet machine, seconds: the median of the quietest of some bursts."""
-    repeats = min(max(round(_BURST / max(best_time(run, 1), 1e-9)), _FEWEST), _MOST)
-
-    def burst() -> float:
-        return statistics.median(_times(run, repeats))
-
-    return min(burst() for _ in range(_BURSTS))
+    """What a run takes on a quiet machine, seconds: the median of the quietest of many bursts."""
+    once = max(best_time(run, 1), 1e-9)
+    runs = min(max(round(_BURST / once), _FEWEST_RUNS), _MOST_RUNS)
+    bursts = min(max(round(1 / (runs * once)), _FEWEST_BURSTS), _MOST_BURSTS)
+    return min(statistics.median(_times(run, runs)) for _ in range(bursts))
 
 
 def _times(run: Callable[[], object], repeats: int) -> list[float]:
