@@ -186,6 +186,10 @@ def test_a_diagnosis_prunes_whole_blocks():
     assert "in pattern channel" in str(found)
     # Without a channel its own variance is lost, in the unit of which damage is.
     assert found.raw[0].tolist() == pytest.approx([0.75, 0.5, 0.0], abs=0.01)
+    allocation = sm.allocate(model, 0.5, "rr", diagnosis=found, pattern="channel")
+    assert tuple(allocation) == found.layers
+    chosen = sm.allocate(model, 0.5, "erk", exclude="last", pattern="channel")
+    assert tuple(chosen) == found.layers
     one = sm.diagnose(model, calibration, pattern="2:4")
     assert one.densities.tolist() == [0.5]
     assert "first" not in one.layers

@@ -113,9 +113,11 @@ def compress(given: Given) -> None:
     recipe = {**given.only(RECIPE), "rule": _rule(given.rule)}
     targets = given.only(TARGETS)
     # A bad one is refused before any work.
-    pattern = parse_pattern(given.pattern)
-    checked = Recipe(**recipe, target=read_target(given.sparsity, pattern, **targets))
     plan = None if given.plan is None else sm.Plan.load(given.plan)
+    if plan is not None and given.pattern == PATTERN.default:
+        recipe[PATTERN.name] = plan.pattern
+    pattern = parse_pattern(recipe[PATTERN.name])
+    checked = Recipe(**recipe, target=read_target(given.sparsity, pattern, **targets))
     source = load_source(given)
     if in_folder:
         _check_pretrained(source, given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -120,6 +120,7 @@ class LayerFilter:
         SparsemendError
             If a pattern means no layer, none is left, or none can have the sparsity pattern.
         """
+        outputs = _outputs(layers) if self.pattern.takes_channels else ()
         wanted = [pattern for pattern in self.include if pattern != EMBEDDING]
         chosen = {name for pattern in wanted for name in select_layers(layers, pattern)}
         if not wanted:
@@ -135,14 +136,15 @@ class LayerFilter:
             )
         if len(chosen) < len(layers):
             layers = layers.only([name for name in layers.names if name in chosen], _NOT_CHOSEN)
-        return layers if self.pattern == FREE else _patterned(layers, self.pattern)
+        return layers if self.pattern == FREE else _patterned(layers, self.pattern, outputs)
 
 
-def _patterned(layers: LayerSet, pattern: Pattern) -> LayerSet:
-    """The layers that can have a sparsity pattern, with it."""
-    refusals = {layer.name: pattern.refusal(layer.matrix_shape) for layer in layers}
-    if pattern.takes_channels:
-        refusals |= dict.fromkeys(_outputs(layers), _OUTPUTS)
+def _patterned(layers: LayerSet, pattern: Pattern, outputs: Collection[str]) -> LayerSet:
+    """The layers that can have a sparsity pattern, with it; those of the outputs stay dense."""
+    refusals = {
+        layer.name: _OUTPUTS if layer.name in outputs else pattern.refusal(layer.matrix_shape)
+        for layer in layers
+    }
     if all(refusals.values()):
         raise SparsemendError(
             f"no layer can have pattern {pattern.name!r}",
@@ -154,9 +156,9 @@ def _patterned(layers: LayerSet, pattern: Pattern) -> LayerSet:
 
 
 def _outputs(layers: LayerSet) -> list[str]:
-    """Layers whose channels are outputs of the network; without a graph, the last."""
+    """Layers whose channels are outputs of the network; without a graph, the last of all."""
     if not layers.graph.nodes:
-        return [layers.names[-1]]
+        return [] if layers.others else [layers.names[-1]]
     return [name for name, around in surroundings(layers).items() if around.final]
 
 

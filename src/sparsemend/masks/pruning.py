@@ -15,7 +15,6 @@ from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.layers import (
-    LayerFilter,
     LayerSet,
     discover,
     layer_weight,
@@ -26,7 +25,7 @@ from sparsemend.layers import (
 from sparsemend.masks.registry import get_lone_mask_rule
 from sparsemend.masks.rule import MaskProblem
 from sparsemend.masks.verification import verify_masks
-from sparsemend.patterns import FREE
+from sparsemend.patterns import FREE, parse_pattern
 
 Masks = dict[str, Tensor]
 
@@ -138,12 +137,12 @@ def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
 
 def _with_pattern(layers: LayerSet, pattern: str, allocation: Mapping[str, int]) -> LayerSet:
     """The layers with the pattern; refuses a count for one that cannot have it."""
-    chosen = LayerFilter.of(pattern=pattern)
+    chosen = parse_pattern(pattern)
     for layer in layers:
-        refusal = chosen.pattern.refusal(layer.matrix_shape)
+        refusal = chosen.refusal(layer.matrix_shape)
         if refusal and layer.name in allocation:
             raise SparsemendError(f"layer {layer.name!r} cannot have the pattern: {refusal}")
-    return chosen.apply(layers)
+    return layers if chosen == FREE else layers.with_pattern(chosen)
 
 
 def check_fit(allocation: Mapping[str, int], layers: LayerSet) -> None:

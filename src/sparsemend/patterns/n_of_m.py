@@ -57,15 +57,14 @@ class NOfMStructure(Structure):
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the n largest of every group; of equal ones the first."""
-        parts = self._grouped(score).unbind(dim=3)
+        parts = self._grouped(score).movedim(3, 0).contiguous()
         # How many of its group come before a weight; comparing all pairs is faster than sorting.
-        before = [torch.zeros_like(part, dtype=torch.int16) for part in parts]
-        for j, later in enumerate(parts):
-            for i, earlier in enumerate(parts[:j]):
-                wins = earlier >= later
-                before[j] += wins
-                before[i] += ~wins
-        return (torch.stack(before, dim=3) < self._n).reshape(score.shape)
+        before = torch.zeros(parts.shape, dtype=torch.int16, device=parts.device)
+        for j in range(1, self._m):
+            wins = parts[:j] >= parts[j]
+            before[j] += wins.sum(dim=0, dtype=torch.int16)
+            before[:j] += ~wins
+        return (before < self._n).movedim(0, 3).reshape(score.shape)
 
 
 @dataclass(frozen=True)

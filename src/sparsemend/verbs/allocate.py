@@ -139,7 +139,7 @@ def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> LayerSet:
             "diagnose the network that is to be pruned",
         )
     missing = [name for name in found.names if name not in diagnosis.layers]
-    if missing:
+    if missing and diagnosis.pattern == PATTERN:  # of others, they could not have the pattern
         warnings.warn(
             f"not in the diagnosis, so they stay dense and do not count: {', '.join(missing)}",
             SparsemendWarning,
