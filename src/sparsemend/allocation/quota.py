@@ -22,6 +22,8 @@ from sparsemend.patterns import Structure
 # Number of weights to keep in all → kept count of each layer.
 Divide = Callable[[int], Sequence[int]]
 Number = Fraction | float
+# Share of a cost that is not worth the time to spend it: ranking large networks takes seconds.
+_CLOSE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class CostQuota:
         return self.factor * (self.fixed + sum(parts))
 
     def fill(self, divide: Divide, most: int | None = None) -> tuple[int, ...]:
-        """The counts of the largest number of weights that is not too expensive.
+        """The counts of the largest number of weights that is not too expensive, or nearly so.
 
         Parameters
         ----------
@@ -145,24 +147,30 @@ class CostQuota:
 
         high = sum(self.sizes) if most is None else most
         dearest = held(high)
-        above = float(self.cost(dearest) - self.limit)
-        if above <= 0:
+        # What depends on the counts, and what of it is aimed at.
+        fixed = float(self.factor * self.fixed)
+        aim = float(self.limit) * (1 - _CLOSE / 2) - fixed
+        if self.cost(dearest) <= self.limit:
             return dearest
-        low, below, found = len(self.sizes) - 1, -math.inf, None
-        steps = 0
+        low, found, refused = len(self.sizes) - 1, None, False
+        seen = [(high, float(self.cost(dearest)) - fixed)]
         while high - low > 1:
-            middle = _between(low, below, high, above, steps)
-            steps += 1
+            middle = (low + high) // 2
+            if not refused:
+                middle = min(max(_guess(seen, aim, middle), low + 1), high - 1)
             try:
-                counts = held(middle)
+                counts, refused = held(middle), False
             except SparsemendError:  # fewer than the rule must keep
-                low, below = middle, -math.inf
+                low, refused = middle, True
                 continue
-            excess = float(self.cost(counts) - self.limit)
-            if excess <= 0:
-                low, below, found = middle, excess, counts
-            else:
-                high, above, dearest = middle, excess, counts
+            cost = self.cost(counts)
+            seen.append((middle, float(cost) - fixed))
+            if cost > self.limit:
+                high, dearest = middle, counts
+                continue
+            low, found = middle, counts
+            if cost >= self.limit * (1 - _CLOSE):
+                break
         if found is None:
             raise SparsemendError(
                 f"{self.name} cannot be reached with this rule and these layers",
@@ -207,13 +215,19 @@ def as_quota(budget: float | Quota, layers: Sequence[Layer]) -> Quota:
     return budget
 
 
-def _between(low: int, below: float, high: int, above: float, steps: int) -> int:
-    """Where to look next between a number that fits and one that does not.
+def _guess(seen: Sequence[tuple[int, float]], aim: float, middle: int) -> int:
+    """How many weights cost what is aimed at, by what some were seen to cost.
 
-    In turns where a straight line says, a little to either side of it, and in the middle.
+    Now and then it is the middle, whatever was seen.
     """
-    if steps % 3 == 2 or not math.isfinite(below):
-        return (low + high) // 2
-    share = -below / (above - below)
-    aside = (high - low) // 64 * (1 if steps % 3 else -1)
-    return min(max(low + round(share * (high - low)) + aside, low + 1), high - 1)
+    if aim <= 0 or len(seen) % 5 == 0:
+        return middle
+    number, cost = seen[-1]
+    if len(seen) == 1:
+        return round(number * aim / cost)
+    # Costs are about a power of the number: a line through the last two logarithms.
+    before, other = seen[-2]
+    if min(cost, other) <= 0 or cost == other or number == before:
+        return middle
+    power = math.log(number / before) / math.log(cost / other)
+    return round(number * math.pow(aim / cost, min(max(power, 0.0), 4.0)))
