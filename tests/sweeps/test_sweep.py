@@ -67,6 +67,20 @@ def test_inputs_of_ones_own():
     assert record.top1_repaired == sm.evaluate(by_hand.model, labelled).top1
 
 
+def test_cells_of_another_pattern_are_others(tmp_path):
+    store, options = tmp_path / "s.sqlite", {"repairs": "variance", "heldout": batches(9)}
+    for pattern, sparsities, computed in [("1:2", None, 1), ("1:2", 0.5, 0), ("free", 0.5, 1)]:
+        result = sm.sweep(small(), batches, sparsities, pattern=pattern, store=store, **options)
+        assert result.computed == computed
+        (record,) = result.records
+        assert (record.settings.pattern, record.achieved_sparsity) == (pattern, 0.5)
+        assert record.cell.rule == ("uniform" if pattern == "1:2" else "global")
+    with pytest.raises(SparsemendError, match="cannot have rule: got 'erk"):
+        sm.ablate(small(), batches, force="first", source="lamp", rule="erk", pattern="1:2")
+    with pytest.raises(SparsemendError, match="the sweep has no sparsities"):
+        sm.sweep(small(), batches, pattern="block:1x2")
+
+
 def test_a_diagnosis_goes_with_one_network(digits, images):
     inputs = images.calibration(64)
     calibration = sm.calibrate(digits.model, inputs)

@@ -61,9 +61,9 @@ class WeightQuota:
         structures = tuple(layer.structure for layer in layers)
         least = [structure.least for structure in structures]
         keep = kept_total(sparsity, sum(sizes))
-        if all(layer.pattern.density is not None for layer in layers):
-            for layer in layers:
-                layer.pattern.sparsity(sparsity)
+        pattern = layers[0].pattern
+        if pattern.density is not None:
+            pattern.sparsity(sparsity)
             keep = sum(least)  # two thirds are no decimal
         require_feasible(sizes, keep, least)
         return cls(sizes, keep, float(sparsity), structures)
