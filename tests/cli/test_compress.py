@@ -111,9 +111,19 @@ def test_an_allocation_from_a_file(run, run_json, refused, digits, tmp_path):
     assert text.startswith("the allocation is of another sparsity: got ")
 
 
+def test_densities_from_a_file(run_json, tmp_path):
+    (tmp_path / "d.json").write_text('{"*": 0.1, "last": 1}')
+    named = ("--model", "digits", "--data", "digits", "--repair", "none", "--rule", "d.json")
+    values = run_json("compress", *named, "--calibration-size", 32, "--limit", 32)
+    shares = [kept / values["sizes"][name] for name, kept in values["counts"].items()]
+    assert shares[-1] == 1
+    assert all(abs(share - 0.1) < 0.01 for share in shares[:-1])
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
+        ('{"rule": "erk"}', "density of 'rule' is out of range: got 'erk'"),
         (None, "there is no allocation file: got 'a.json'"),
         ("{", "the allocation file cannot be read (Expecting property name"),
         ('{"rule": "erk", "kept": 9, "sizes": {"fc": 90}}', "this is no allocation: got "),

@@ -8,7 +8,7 @@ that in :data:`RULES` in :mod:`sparsemend.allocation.registry`.
 
 from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.budget import kept_total, round_to_budget, water_fill
-from sparsemend.allocation.densities import Densities
+from sparsemend.allocation.densities import GIVEN, Densities, load_rule
 from sparsemend.allocation.divide import allocate_layers, check_pattern
 from sparsemend.allocation.forced import ForcedRule, force_layers, parse_forced
 from sparsemend.allocation.problem import DamageCurves, Problem
@@ -18,6 +18,7 @@ from sparsemend.allocation.rule import Rule
 from sparsemend.allocation.whole_units import hold_to_patterns
 
 __all__ = [
+    "GIVEN",
     "RULES",
     "Allocation",
     "CostQuota",
@@ -35,6 +36,7 @@ __all__ = [
     "get_rule",
     "hold_to_patterns",
     "kept_total",
+    "load_rule",
     "needs_diagnosis",
     "parse_forced",
     "round_to_budget",

@@ -6,16 +6,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.budget import kept_total, round_half_up
 from sparsemend.errors import SparsemendError
+from sparsemend.files import read_file, read_json
 from sparsemend.layers import LayerSet, select_layers
 
 # The rule of an allocation that was made of densities.
 GIVEN = "given"
+
+
+def load_rule(path: Path) -> Allocation | Densities:
+    """What a file says every layer keeps: an allocation, or densities.
+
+    Parameters
+    ----------
+    path
+        JSON: what ``sparsemend allocate --json`` printed, or an object of layers or patterns and
+        their densities.
+
+    Raises
+    ------
+    SparsemendError
+        If there is no such file, or it holds neither.
+    """
+
+    def read(file: Path) -> Allocation | Densities:
+        found = read_json(file)
+        plain = isinstance(found, Mapping) and not {"kept", "sizes"} & found.keys()
+        return Densities.read(found) if plain else Allocation.from_dict(found)
+
+    return read_file(path, "allocation", read)
 
 
 @dataclass(frozen=True)
@@ -89,14 +114,15 @@ class Densities:
         allocation = Allocation(counts, sizes, GIVEN)
         if not allocation.kept:
             raise SparsemendError("the densities leave no weight", dict(self.given))
-        self._check(allocation, sparsity)
+        # Each is rounded by itself, to whole units of its pattern.
+        self._check(allocation, sparsity, sum(layer.structure.least for layer in layers))
         return allocation
 
-    def _check(self, allocation: Allocation, sparsity: float | None) -> None:
+    def _check(self, allocation: Allocation, sparsity: float | None, nearness: int) -> None:
         if sparsity is None:
             return
         wanted = kept_total(sparsity, allocation.total)
-        if abs(allocation.kept - wanted) > len(allocation):  # each is rounded by itself
+        if abs(allocation.kept - wanted) > nearness:
             raise SparsemendError(
                 "the densities come to another sparsity",
                 f"{allocation.sparsity:.6g}",

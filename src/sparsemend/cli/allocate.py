@@ -13,8 +13,7 @@ from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
 from sparsemend.cli._output import print_json
 from sparsemend.cli._source import load_model, load_source
 from sparsemend.layers import LayerFilter
-from sparsemend.patterns import parse_pattern
-from sparsemend.recipe import defaults
+from sparsemend.recipe import defaults, says_itself
 from sparsemend.recipe.options import (
     CALIBRATION_SIZE,
     LAYERS,
@@ -106,7 +105,8 @@ def _check(given: Given) -> Target | None:
     check_int("seed", given.seed, minimum=0)
     if given.calibration_size is not None:
         check_int("calibration_size", given.calibration_size)
-    target = read_target(given.sparsity, parse_pattern(given.pattern), **given.only(TARGETS))
+    said_by = says_itself(given.rule, given.pattern)
+    target = read_target(given.sparsity, said_by, **given.only(TARGETS))
     if target is not None and given.data is None:
         raise sm.SparsemendError(
             f"{target.kind.argument} needs inputs, to measure what the network costs",

@@ -7,13 +7,14 @@ import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 import sparsemend as sm
+from sparsemend.allocation import Densities, load_rule
 from sparsemend.cli._command import Given, command
 from sparsemend.cli._options import (
     DATA,
@@ -30,8 +31,7 @@ from sparsemend.exports.exporting import size_of
 from sparsemend.files import check_folder
 from sparsemend.masks import apply_masks
 from sparsemend.models.weights import added_biases
-from sparsemend.patterns import parse_pattern
-from sparsemend.recipe import Recipe, defaults
+from sparsemend.recipe import Recipe, defaults, says_itself
 from sparsemend.recipe.options import (
     BUDGET,
     CALIBRATION_SIZE,
@@ -116,8 +116,8 @@ def compress(given: Given) -> None:
     plan = None if given.plan is None else sm.Plan.load(given.plan)
     if plan is not None and given.pattern == PATTERN.default:
         recipe[PATTERN.name] = plan.pattern
-    pattern = parse_pattern(recipe[PATTERN.name])
-    checked = Recipe(**recipe, target=read_target(given.sparsity, pattern, **targets))
+    said_by = says_itself(recipe["rule"], recipe[PATTERN.name])
+    checked = Recipe(**recipe, target=read_target(given.sparsity, said_by, **targets))
     source = load_source(given)
     if in_folder:
         _check_pretrained(source, given)
@@ -207,9 +207,12 @@ def _check_pretrained(source: Source, given: Given) -> None:
         )
 
 
-def _rule(text: str | None) -> str | sm.Allocation | None:
-    """The name of a rule, or an allocation from its file."""
-    return sm.Allocation.load(text) if text is not None and text.endswith(".json") else text
+def _rule(text: str | None) -> str | sm.Allocation | Mapping[str, float] | None:
+    """The name of a rule, or an allocation or densities from their file."""
+    if text is None or not text.endswith(".json"):
+        return text
+    found = load_rule(Path(text))
+    return found.given if isinstance(found, Densities) else found
 
 
 def _top1(source: Source, network: nn.Module, limit: int | None) -> float | None:

@@ -2,6 +2,6 @@
 
 from sparsemend.recipe.budget import Budget, parse_budget
 from sparsemend.recipe.defaults import AUTO
-from sparsemend.recipe.recipe import Recipe
+from sparsemend.recipe.recipe import Recipe, says_itself
 
-__all__ = ["AUTO", "Budget", "Recipe", "parse_budget"]
+__all__ = ["AUTO", "Budget", "Recipe", "parse_budget", "says_itself"]

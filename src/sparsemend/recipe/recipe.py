@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 from torch import nn
 
 from sparsemend.allocation import (
+    GIVEN,
     Allocation,
+    Densities,
     Quota,
     WeightQuota,
     check_pattern,
@@ -53,7 +55,8 @@ class Recipe:
         Fraction of all prunable weights to remove, in [0, 1); None where there is a target. Of a
         pattern that has one it may be left out, and becomes that.
     rule
-        Name of an allocation rule, ``"auto"`` for a search, or an allocation of that sparsity.
+        Name of an allocation rule, ``"auto"`` for a search, or an allocation of that sparsity; or
+        densities of layers, which say the sparsity themselves, as an allocation does.
         Where neither a rule nor a repair is given, both are planned for the time that the budget
         says, and stay None; where only a repair is given, ``"auto"``.
     mask
@@ -95,7 +98,7 @@ class Recipe:
     """
 
     sparsity: float | None = None
-    rule: str | Allocation | None = None
+    rule: str | Allocation | Densities | Mapping[str, float] | None = None
     mask: str | None = None
     repair: str | None = None
     scope: str = SCOPE
@@ -114,16 +117,20 @@ class Recipe:
         if self.sparsity is not None:
             kept_total(self.sparsity, 1)
         object.__setattr__(self, "sparsity", pattern.sparsity(self.sparsity))
+        if isinstance(self.rule, Allocation) and self.sparsity is None and self.target is None:
+            object.__setattr__(self, "sparsity", self.rule.sparsity)
+        elif isinstance(self.rule, Mapping) and not isinstance(self.rule, Allocation):
+            object.__setattr__(self, "rule", Densities.read(self.rule))
         given = self.rule is not None or self.repair is not None
         if given or not math.isfinite(parse_budget(self.budget or PLANNED_TIME).seconds):
             by_default = searched_rule(pattern)
             object.__setattr__(self, "rule", by_default if self.rule is None else self.rule)
             object.__setattr__(self, "repair", REPAIR if self.repair is None else self.repair)
         formula = self.formula
-        if isinstance(self.rule, str):
-            if self.rule != AUTO:
-                check_rule(self.rule)
-            check_pattern(pattern, self.rule)
+        if isinstance(self.rule, str) and self.rule != AUTO:
+            check_rule(self.rule)
+        if isinstance(self.rule, str | Densities):
+            check_pattern(pattern, self.rule_name)
         self._check_allocation()
         rule, chosen = _read_mask(self.mask or None, formula), self.chosen
         mask = (self.mask or None) if self.planned else rule.name
@@ -189,6 +196,8 @@ class Recipe:
     @property
     def rule_name(self) -> str:
         """Name of the rule, also of that which made a given allocation."""
+        if isinstance(self.rule, Densities):
+            return GIVEN
         return self.rule.rule if isinstance(self.rule, Allocation) else str(self.rule)
 
     @property
@@ -220,20 +229,22 @@ class Recipe:
             self.formula.check(model, self.scope)
 
     def _check_allocation(self) -> None:
+        if isinstance(self.rule, Allocation | Densities) and self.target is not None:
+            raise SparsemendError(
+                f"{says_itself(self.rule, self.pattern)} says itself how many weights are kept",
+                str(self.target),
+                fix="leave out one of the two",
+            )
+        if isinstance(self.rule, Densities):
+            return
         if (self.sparsity is None) == (self.target is None):
             raise SparsemendError(
                 "a recipe has one budget",
                 f"sparsity {self.sparsity}, target {self.target}",
                 "either a sparsity or a target",
             )
-        if not isinstance(self.rule, Allocation):
+        if not isinstance(self.rule, Allocation) or self.sparsity is None:
             return
-        if self.sparsity is None:
-            raise SparsemendError(
-                "an allocation says itself what is kept, so there is no use for a target",
-                str(self.target),
-                fix=f"pass sparsity={self.rule.sparsity!r} instead, or the name of a rule",
-            )
         if self.pattern != PATTERN:  # how near it can come is known with the layers
             return
         wanted = kept_total(self.sparsity, self.rule.total)
@@ -266,6 +277,15 @@ class Recipe:
                 f"rule {AUTO!r}",
             )
         return str(limit) if self.searches else None
+
+
+def says_itself(rule: object, pattern: str) -> str:
+    """What of these says how many weights are kept, in words; empty where nothing does."""
+    if parse_pattern(pattern).density is not None:
+        return f"pattern {pattern!r}"
+    if isinstance(rule, Allocation):
+        return "an allocation"
+    return "a density of each layer" if isinstance(rule, Mapping | Densities) else ""
 
 
 def _read_mask(name: str | None, formula: Formula) -> MaskRule:

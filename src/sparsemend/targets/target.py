@@ -11,7 +11,6 @@ from sparsemend.allocation import CostQuota
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import LayerSet
-from sparsemend.patterns import FREE, Pattern
 from sparsemend.targets.kind import Kind, Subject
 from sparsemend.targets.registry import KINDS
 
@@ -72,7 +71,7 @@ class Target:
 
 
 def read_target(
-    sparsity: float | None, pattern: Pattern = FREE, **targets: float | str | None
+    sparsity: float | None, said_by: str = "", **targets: float | str | None
 ) -> Target | None:
     """What is to be reached: a target, or None where it is the sparsity.
 
@@ -80,24 +79,25 @@ def read_target(
     ----------
     sparsity
         As of a recipe; None where none was given.
-    pattern
-        Of the weights that can be kept.
+    said_by
+        What says itself how many weights are kept, in words, so that nothing else has to; empty for
+        nothing.
     targets
         Argument, such as ``target_flops`` → what was given for it; None for nothing.
 
     Raises
     ------
     SparsemendError
-        If not exactly one of all was given, or it is not understood; if the pattern says itself
-        how many weights are kept, and another budget was given.
+        If not exactly one of all was given, or it is not understood; if something else says
+        how many weights are kept, and a target was given.
     """
     given = {name: value for name, value in targets.items() if value is not None}
-    if pattern.density is not None:
+    if said_by:
         if given:
             raise SparsemendError(
-                f"pattern {pattern.name!r} says itself how many weights are kept",
+                f"{said_by} says itself how many weights are kept",
                 " and ".join(given),
-                fix="leave that out, or choose a pattern of blocks or channels",
+                fix="leave out one of the two",
             )
         return None
     if sparsity is not None:

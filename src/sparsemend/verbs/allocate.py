@@ -15,7 +15,7 @@ from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import LayerFilter, LayerSet, discover
 from sparsemend.patterns import FREE
-from sparsemend.recipe import AUTO
+from sparsemend.recipe import AUTO, says_itself
 from sparsemend.recipe.defaults import PATTERN, plain_rule
 from sparsemend.targets import read_target
 from sparsemend.verbs.division import divide
@@ -104,7 +104,7 @@ def allocate(
     own = FREE if layers is None else layers[0].pattern
     target = read_target(
         sparsity,
-        own if chosen.pattern == FREE else chosen.pattern,
+        says_itself(rule, (own if chosen.pattern == FREE else chosen.pattern).name),
         target_flops=target_flops,
         target_latency=target_latency,
         target_size=target_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 
 from torch import nn
@@ -20,9 +20,8 @@ from sparsemend.execution.restoring import restored_on_error
 from sparsemend.execution.rows import as_batches
 from sparsemend.layers import count_multiplications
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
-from sparsemend.patterns import parse_pattern
 from sparsemend.progress import progress_shown
-from sparsemend.recipe import Recipe
+from sparsemend.recipe import Recipe, says_itself
 from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, PATTERN, SCOPE
 from sparsemend.session import Session
 from sparsemend.targets import Subject, Target, read_target
@@ -38,7 +37,7 @@ def compress(
     model: nn.Module,
     batches: Batches,
     sparsity: float | None = None,
-    rule: str | Allocation | None = None,
+    rule: str | Allocation | Mapping[str, float] | None = None,
     mask: str | None = None,
     repair: str | None = None,
     *,
@@ -78,7 +77,10 @@ def compress(
         Without a rule and a repair, both are planned for the time of ``budget``. Else an
         allocation rule, see :func:`sparsemend.allocate`; or ``"auto"``: a search, started from
         all of these, for the allocation whose repaired network is closest to the dense one; or
-        an allocation of this sparsity.
+        an allocation, or a mapping from layers (names, classes or patterns, as of ``include``) to
+        the share of its weights that each keeps, in [0, 1]. All other layers then stay dense; a
+        name counts before a pattern, and of several patterns the last one. With either of these
+        two the sparsity is left out, or has to agree.
     mask
         ``"magnitude"`` or ``"activation"`` (see :func:`sparsemend.prune`), or ``"gradual"``:
         chosen jointly with the reconstruction. Default: gradual with a repair that
@@ -156,7 +158,7 @@ def compress(
         pattern = plan.pattern
     target = read_target(
         sparsity,
-        parse_pattern(pattern),
+        says_itself(rule, pattern),
         target_flops=target_flops,
         target_latency=target_latency,
         target_size=target_size,

@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import nn
 
-from sparsemend.allocation import Allocation, Quota, kept_total
+from sparsemend.allocation import Allocation, Densities, Quota, kept_total
 from sparsemend.diagnosis import Diagnosis, session_diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import signal_ends
@@ -158,6 +158,8 @@ def _allocation(
         check_fit(recipe.rule, session.layers)
         _check_total(recipe, recipe.rule, session)
         return recipe.rule
+    if isinstance(recipe.rule, Densities):
+        return recipe.rule.allocate(session.layers, recipe.sparsity)
     quota = quota or recipe.quota(session)
     return divide(session.model, session.layers, quota, recipe.rule_name, diagnosis)
 
