@@ -180,3 +180,9 @@ def test_a_plan_keeps_the_target_and_is_done_again():
     assert again.reached == result.reached
     assert "at most 0.4 of the multiplications; reached 0." in str(again)
     assert all(torch.equal(before[key], value) for key, value in MODEL.state_dict().items())
+
+
+def test_a_network_that_is_too_small_to_measure():
+    model = torch.nn.Linear(2, 3)
+    with pytest.raises(SparsemendError, match=r"cannot be pruned to two densities.*target_flops"):
+        sm.allocate(model, target_size="1KiB", example=torch.ones(2, 2))

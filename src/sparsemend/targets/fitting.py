@@ -15,6 +15,24 @@ DENSITIES = (0.02, 0.1)
 Shape = Callable[[int], float]
 
 
+def two_counts(subject: Subject) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Counts of the two networks, the sparser one first.
+
+    Raises
+    ------
+    SparsemendError
+        If the layers are so small, or so bound to a pattern, that there are no two.
+    """
+    few, many = (subject.uniform(density) for density in DENSITIES)
+    if sum(few) >= sum(many):
+        raise SparsemendError(
+            "the network cannot be pruned to two densities, so what weights cost is not known",
+            f"{sum(few)} of {sum(subject.sizes)} weights at both",
+            fix="choose a sparsity, or target_flops",
+        )
+    return few, many
+
+
 def fitted(
     subject: Subject,
     limit: float,
@@ -82,9 +100,9 @@ def _prices(shapes: Sequence[Shape], few: Sequence[int], many: Sequence[int]) ->
 
 def read_quantity(value: object, units: Mapping[str, float]) -> float | None:
     """A positive number with one of the units; None for anything else."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", value) if isinstance(
-        value, str
-    ) else None  # fmt: skip
+    if not isinstance(value, str):
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", value)
     if found is None or found[2] not in units or float(found[1]) <= 0:
         return None
     return float(found[1]) * units[found[2]]

@@ -16,7 +16,7 @@ from sparsemend.execution.stopwatch import steady_time
 from sparsemend.execution.threads import thread_count
 from sparsemend.layers import count_multiplications
 from sparsemend.runtime import instruction_sets, prepare
-from sparsemend.targets.fitting import DENSITIES, fitted, read_quantity
+from sparsemend.targets.fitting import fitted, read_quantity, two_counts
 from sparsemend.targets.kind import Kind, Subject
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -32,8 +32,7 @@ def quota(subject: Subject, limit: float) -> CostQuota:
             fix="install a C compiler and run python -m sparsemend.runtime.build",
         )
     timed = {}
-    for density in DENSITIES:
-        counts = subject.uniform(density)
+    for counts in two_counts(subject):
         timed[counts] = time_network(subject.pruned(counts), subject.batch)
     shapes = [partial(operator.mul, rate) for rate in _rates(subject, timed)]
     seconds = {counts: total for counts, (total, _) in timed.items()}

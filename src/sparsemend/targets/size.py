@@ -13,7 +13,7 @@ from sparsemend.execution.batches import Batch, cut
 from sparsemend.graphs import trace
 from sparsemend.layers import LayerSet, layer_weight
 from sparsemend.packed import expected_length, pack
-from sparsemend.targets.fitting import DENSITIES, fitted, read_quantity
+from sparsemend.targets.fitting import fitted, read_quantity, two_counts
 from sparsemend.targets.kind import Kind, Subject
 
 # Of the logarithm of a weight.
@@ -30,8 +30,8 @@ def quota(subject: Subject, limit: float) -> CostQuota:
         return measure(network, subject.batch)
 
     shapes = [partial(expected_length, size=size) for size in subject.sizes]
-    counts = [subject.uniform(density) for density in DENSITIES]
-    return fitted(subject, limit, shapes, {each: measured(each) for each in counts}, measured)
+    found = {counts: measured(counts) for counts in two_counts(subject)}
+    return fitted(subject, limit, shapes, found, measured)
 
 
 def _scatter(network: nn.Module, layers: LayerSet) -> None:
