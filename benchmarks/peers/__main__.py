@@ -151,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         problem = load(options, network)
         titles = [figure.title for figure in problem.figures.values()]
         header = ("network", "sparsity", "method", "ending", *titles, "seconds", "× SparseGPT")
-        measured = problem.measure(problem.dense)
+        cell = {"network": network, "method": "dense"}
+        measured = store.compute(cell, partial(problem.measure, problem.dense))
         dense = (f"{x.title} {x.text(measured[name])}" for name, x in problem.figures.items())
         print(f"\n{network}, dense: {', '.join(dense)}\n\n| {' | '.join(header)} |")
         print("|---" * len(header) + "|", flush=True)
