@@ -26,7 +26,7 @@ import sparsemend as sm
 from sparsemend.allocation import RULES
 from sparsemend.allocation.budget import kept_total
 from sparsemend.errors import SparsemendWarning
-from sparsemend.layers import layer_weight
+from sparsemend.layers import LayerSet, layer_weight, weight_matrix
 from sparsemend.operators import OPERATORS
 from sparsemend.repairs import SCOPES
 
@@ -35,6 +35,7 @@ REPAIRS = (
     *(f"{name}+batchnorm" for name in OPERATORS if name != "none"),
     *("batchnorm", "batchnorm-ema", "reconstruct", "reconstruct+batchnorm", "best"),
 )
+PATTERNS = ("2:4", "1:3", "block:1x4", "block:2x2", "channel")
 SPARSITIES = (0.0, 0.1, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
     nn.ReLU, nn.GELU, nn.LeakyReLU, nn.Sigmoid, nn.Identity, nn.Hardswish,
@@ -192,6 +193,22 @@ class Trial:
         }
         if self.recipe["rule"] == "auto":
             self.recipe["budget"] = 2
+        if r.random() < 0.25:
+            self.recipe["pattern"] = r.choice(PATTERNS)
+        if r.random() < 0.1:
+            self.recipe["target_flops"] = r.choice((0.05, 0.3, 1.0))
+        if self.pattern[0].isdigit():
+            self.recipe["rule"] = "uniform"
+            for said in ("target_flops", "budget"):
+                self.recipe.pop(said, None)
+        if self.pattern[0].isdigit() or "target_flops" in self.recipe:
+            del self.recipe["sparsity"]  # it is said otherwise
+
+    @property
+    def pattern(self) -> str:
+        """Which weights can be kept."""
+        found: str = self.recipe.get("pattern", "free")
+        return found
 
     def run(self) -> str:
         """Compress, and check all that must hold; returns what came of it."""
@@ -216,14 +233,14 @@ class Trial:
     def check(self, result: sm.CompressionResult) -> None:
         """Counts, zeros, finite numbers, and that it loads."""
         assert result.layers is not None
-        total = sum(layer.size for layer in result.layers)
-        assert result.allocation.kept == kept_total(self.recipe["sparsity"], total)
+        self.check_budget(result, result.layers)
         for layer in result.layers:
             weight, mask = layer_weight(result.model, layer), result.masks[layer.name]
             assert int(mask.sum()) == result.allocation[layer.name], layer.name
             pruned = weight[~mask]
             assert bool((pruned == 0).all()), layer.name
             assert not bool(pruned.signbit().any()), f"-0 in {layer.name}"
+            assert layer.structure.holds(weight_matrix(mask, layer)), layer.name
         for key, value in result.model.state_dict().items():
             assert bool(value.isfinite().all()), key
         assert np.isfinite(result.agreement.loss)
@@ -235,6 +252,16 @@ class Trial:
         x = self.batches[0].to(next(plain.parameters()).dtype)
         with torch.no_grad():
             assert torch.equal(plain.eval()(x), copy.deepcopy(result.model).eval()(x))
+
+    def check_budget(self, result: sm.CompressionResult, layers: LayerSet) -> None:
+        """Exactly what was asked for, or what whole units allow that is nearest."""
+        if "target_flops" in self.recipe:
+            assert result.reached is not None
+            assert result.reached <= self.recipe["target_flops"]
+        elif "sparsity" in self.recipe:
+            wanted = kept_total(self.recipe["sparsity"], sum(layer.size for layer in layers))
+            unit = max(layer.structure.least for layer in layers)
+            assert abs(result.allocation.kept - wanted) < unit
 
     def check_same(self, one: sm.CompressionResult, other: sm.CompressionResult) -> None:
         assert dict(one.allocation) == dict(other.allocation)
