@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsemend import SparsemendError
@@ -35,6 +35,7 @@ def reachable(structure, size):
     return sorted({structure.around(count)[0] for count in range(size + 1)})
 
 
+@settings(max_examples=60)
 @given(cases(), st.sampled_from(("layer", "row")))
 def test_ranks_give_nested_masks_of_every_count_that_can_be_reached(case, within):
     structure, shape, score = case
@@ -45,6 +46,7 @@ def test_ranks_give_nested_masks_of_every_count_that_can_be_reached(case, within
         assert structure.holds(rank < count)
 
 
+@settings(max_examples=60)
 @given(cases())
 def test_counts_around_a_count_are_the_nearest_that_can_be_reached(case):
     structure, shape, _ = case
@@ -60,6 +62,7 @@ def test_counts_around_a_count_are_the_nearest_that_can_be_reached(case):
         assert abs(nearest - count) == min(abs(c - count) for c in others)
 
 
+@settings(max_examples=60)
 @given(cases())
 def test_the_largest_are_those_ranked_best(case):
     structure, shape, score = case
