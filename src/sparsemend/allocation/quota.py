@@ -172,12 +172,7 @@ class CostQuota:
             if cost >= self.limit * (1 - _CLOSE):
                 break
         if found is None:
-            raise SparsemendError(
-                f"{self.name} cannot be reached with this rule and these layers",
-                self.text(float(self.limit)),
-                f"at least {self.text(self._least(dearest))}",
-                "ask for more, or leave fewer layers dense",
-            )
+            raise self._unreachable(dearest)
         return found
 
     @cached_property
@@ -195,9 +190,27 @@ class CostQuota:
             found = self.measure(counts)
         return replace(self, factor=self.factor * (found / float(self.cost(counts))))
 
-    def _least(self, counts: Sequence[int]) -> float:
-        """Cost of the fewest weights, rounded up so that what is printed can be reached."""
-        return float(self.cost(counts)) * (1 + 1e-5)
+    def check(self) -> None:
+        """Refuse a limit that is below the cost of the fewest weights.
+
+        Raises
+        ------
+        SparsemendError
+            Says what these cost.
+        """
+        fewest = [structure.least for structure in self.structures] or [1] * len(self.sizes)
+        if self.cost(fewest) > self.limit:
+            raise self._unreachable(fewest)
+
+    def _unreachable(self, fewest: Sequence[int]) -> SparsemendError:
+        # Rounded up, so that what is printed can be reached.
+        least = float(self.cost(fewest)) * (1 + 1e-5)
+        return SparsemendError(
+            f"{self.name} cannot be reached with this rule and these layers",
+            self.text(float(self.limit)),
+            f"at least {self.text(least)}",
+            "ask for more, or leave fewer layers dense",
+        )
 
 
 Quota = WeightQuota | CostQuota

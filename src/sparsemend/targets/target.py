@@ -36,10 +36,12 @@ class Target:
         Raises
         ------
         SparsemendError
-            If it is not known what the network costs.
+            If it is not known what the network costs, or one weight in each layer costs more.
         """
         quota = self.kind.quota(Subject(model, layers, batch), self.limit)
-        return replace(quota, name=self.kind.argument, text=self.kind.text)
+        quota = replace(quota, name=self.kind.argument, text=self.kind.text)
+        quota.check()
+        return quota
 
     def reached(self, subject: Subject, counts: tuple[int, ...], network: nn.Module) -> float:
         """What a finished network costs that keeps so many weights of each layer."""

@@ -56,15 +56,15 @@ def run_recipe(
     """
     seconds: dict[str, float] = {}
     session.check_outputs()
+    if quota is None and recipe.target is not None:
+        with _timed(seconds, "measure costs"):
+            quota = recipe.quota(session)
     diagnosing = recipe.needs_diagnosis and diagnosis is None
     reads_moments = recipe.searches or diagnosing or recipe.mask_rule.needs == "moments"
     if reads_moments and not session.calibrated:
         with _timed(seconds, "calibrate"):
             _ = session.calibration
     search = None
-    if quota is None and recipe.target is not None:
-        with _timed(seconds, "measure costs"):
-            quota = recipe.quota(session)
     if recipe.searches:
         if diagnosis is None:
             with _timed(seconds, "diagnose"):
