@@ -37,8 +37,12 @@ def load_rule(path: Path) -> Allocation | Densities:
 
     def read(file: Path) -> Allocation | Densities:
         found = read_json(file)
-        plain = isinstance(found, Mapping) and not {"kept", "sizes"} & found.keys()
-        return Densities.read(found) if plain else Allocation.from_dict(found)
+        if not isinstance(found, Mapping):
+            raise SparsemendError(
+                "this is no allocation", found, "counts and sizes of layers, or their densities"
+            )
+        is_allocation = bool({"kept", "sizes"} & found.keys())
+        return Allocation.from_dict(found) if is_allocation else Densities.read(found)
 
     return read_file(path, "allocation", read)
 
