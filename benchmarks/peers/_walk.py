@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from sparsemend.layers import (
     LayerSet,
     batched,
     layer_weight,
+    set_weight,
+    stored_weight,
     unfold,
     weight_matrix,
 )
@@ -48,6 +50,39 @@ def walk(
         for at in lockstep(runs, layers.names):
             calls = [at.calls[index] for index in sorted(at.calls)]
             yield layers[at.name], calls[0][0], [batched(*called) for called in calls]
+
+
+def prune_in_order(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    layers: LayerSet,
+    allocation: Mapping[str, int],
+    prune_layer: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
+) -> dict[str, Tensor]:
+    """Prune every layer in place to its allocated count, each on the network pruned so far.
+
+    Parameters
+    ----------
+    model, batches, layers
+        The network, its inputs and what is pruned of it.
+    allocation
+        Layer name → number of weights to keep.
+    prune_layer
+        (weight [groups, rows, d], Hessian [groups, d, d], count) → new weights and boolean mask.
+
+    Returns
+    -------
+    dict
+        Layer name → boolean mask of the stored weight's shape, True where kept.
+    """
+    masks = {}
+    for layer, geometry, inputs in walk(model, batches, layers):
+        weight = get_weight(model, layer)
+        second = hessian(geometry, layer, inputs)
+        weight, mask = prune_layer(weight, second, allocation[layer.name])
+        set_weight(model, layer, weight)
+        masks[layer.name] = stored_weight(mask, layer)
+    return masks
 
 
 def hessian(geometry: Any, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:

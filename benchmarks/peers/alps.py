@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers._walk import damped, get_weight, hessian, walk
+from benchmarks.peers._walk import damped, prune_in_order
 from sparsemend.execution.batches import Batch
-from sparsemend.layers import LayerSet, set_weight, stored_weight
+from sparsemend.layers import LayerSet
 from sparsemend.solvers.splitting import largest_entries
 
 DAMPING = 0.01
@@ -26,21 +26,8 @@ STEPS = 10
 def alps(
     model: nn.Module, batches: Sequence[Batch], layers: LayerSet, allocation: Mapping[str, int]
 ) -> dict[str, Tensor]:
-    """Prune every layer in place to its allocated count.
-
-    Returns
-    -------
-    dict
-        Layer name → boolean mask of the stored weight's shape, True where kept.
-    """
-    masks = {}
-    for layer, geometry, inputs in walk(model, batches, layers):
-        weight = get_weight(model, layer)
-        second = hessian(geometry, layer, inputs)
-        weight, mask = prune_layer(weight, second, allocation[layer.name])
-        set_weight(model, layer, weight)
-        masks[layer.name] = stored_weight(mask, layer)
-    return masks
+    """Prune every layer in place to its allocated count; the masks that keep it."""
+    return prune_in_order(model, batches, layers, allocation, prune_layer)
 
 
 def prune_layer(weight: Tensor, second: Tensor, kept: int) -> tuple[Tensor, Tensor]:

@@ -8,32 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from benchmarks.peers._walk import get_weight, hessian, walk
+from benchmarks.peers._walk import prune_in_order
 from sparsemend.execution.batches import Batch
-from sparsemend.layers import LayerSet, set_weight, stored_weight
+from sparsemend.layers import LayerSet
+from sparsemend.solvers.ranking import keep_mask, rank_within_rows
 
 
 def wanda(
     model: nn.Module, batches: Sequence[Batch], layers: LayerSet, allocation: Mapping[str, int]
 ) -> dict[str, Tensor]:
-    """Prune every layer in place to its allocated count.
+    """Prune every layer in place to its allocated count; the masks that keep it."""
+    return prune_in_order(model, batches, layers, allocation, prune_layer)
 
-    Returns
-    -------
-    dict
-        Layer name → boolean mask of the stored weight's shape, True where kept.
-    """
-    masks = {}
-    for layer, geometry, inputs in walk(model, batches, layers):
-        weight = get_weight(model, layer)
-        second = hessian(geometry, layer, inputs)
-        mask = choose(weight, second.diagonal(dim1=1, dim2=2), allocation[layer.name])
-        set_weight(model, layer, weight * mask)
-        masks[layer.name] = stored_weight(mask, layer)
-    return masks
+
+def prune_layer(weight: Tensor, second: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Prune one layer; parameters and result as of the other peers."""
+    mask = choose(weight, second.diagonal(dim1=1, dim2=2), kept)
+    return weight * mask, mask
 
 
 def choose(weight: Tensor, square: Tensor, kept: int) -> Tensor:
@@ -49,9 +42,4 @@ def choose(weight: Tensor, square: Tensor, kept: int) -> Tensor:
         Number of weights to keep; of what is left over, the first rows keep one more each.
     """
     score = weight.abs() * square.sqrt().unsqueeze(1)
-    share, rest = divmod(kept, score.shape[0] * score.shape[1])
-    counts = torch.full(score.shape[:2], share).flatten()
-    counts[:rest] += 1
-    order = torch.argsort(score, dim=2, descending=True, stable=True)
-    first = torch.arange(score.shape[2]) < counts.reshape(*score.shape[:2], 1)
-    return torch.zeros_like(score, dtype=torch.bool).scatter_(2, order, first)
+    return keep_mask(rank_within_rows(score), kept)

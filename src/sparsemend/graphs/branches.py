@@ -8,22 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sparsemend.graphs.constants import through
+from sparsemend.graphs.constants import CHANNELWISE, through
 from sparsemend.graphs.folding import fold
 from sparsemend.graphs.graph import Graph, Node
-from sparsemend.graphs.operations import (
-    Activation,
-    Add,
-    Affine,
-    AveragePool,
-    Convolution,
-    GlobalAverage,
-    Linear,
-    MaxPool,
-)
-
-# What makes a constant of a constant, channel by channel.
-_PASSING = Activation | Add | Affine | MaxPool | AveragePool | GlobalAverage
+from sparsemend.graphs.operations import Add, Affine, Convolution, Linear
 
 
 def without_idle_branches(graph: Graph) -> Graph:
@@ -38,6 +26,8 @@ def without_idle_branches(graph: Graph) -> Graph:
     Graph
         The graph itself where there is no such branch.
     """
+    if not any(_is_idle(node) for node in graph):
+        return graph
     shapes = graph.shapes([torch.zeros(shape) for shape in graph.inputs.values()])
     known: dict[str, Tensor] = {}
     nodes: list[Node] = []
@@ -51,15 +41,23 @@ def without_idle_branches(graph: Graph) -> Graph:
     return fold(graph.with_nodes(nodes))
 
 
+def _is_idle(node: Node) -> bool:
+    """Whether it is a layer without weights."""
+    operation = node.operation
+    return isinstance(operation, Convolution | Linear) and not operation.weight.any()
+
+
 def _constant(node: Node, known: Mapping[str, Tensor], rank: int) -> Tensor | None:
     """What a node gives, [C], if that is the same whatever the network is given."""
     operation = node.operation
-    if isinstance(operation, Convolution) or (isinstance(operation, Linear) and rank == 2):
-        return None if operation.weight.any() else operation.bias
-    inputs = [known[name] for name in node.inputs if name in known]
-    if not isinstance(operation, _PASSING) or rank not in (2, 4) or len(inputs) < len(node.inputs):
+    if isinstance(operation, Convolution | Linear):
+        channels_first = isinstance(operation, Convolution) or rank == 2
+        return operation.bias if channels_first and _is_idle(node) else None
+    if not isinstance(operation, CHANNELWISE) or rank not in (2, 4):
         return None
-    found = through(node, inputs)
+    if any(name not in known for name in node.inputs):
+        return None
+    found = through(node, [known[name] for name in node.inputs])
     return None if found.isnan().any() else found
 
 

@@ -13,7 +13,12 @@ from sparsemend.graphs.operations import (
     Affine,
     AveragePool,
     Convolution,
+    GlobalAverage,
+    MaxPool,
 )
+
+# What makes output channel k of input channel k alone.
+CHANNELWISE = Activation | Add | Affine | MaxPool | AveragePool | GlobalAverage
 
 
 def through(node: Node, inputs: list[Tensor]) -> Tensor:

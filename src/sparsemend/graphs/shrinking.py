@@ -16,17 +16,14 @@ import torch
 from torch import Tensor
 
 from sparsemend.graphs.branches import without_idle_branches
-from sparsemend.graphs.constants import through
+from sparsemend.graphs.constants import CHANNELWISE, through
 from sparsemend.graphs.graph import Graph, Node
 from sparsemend.graphs.operations import (
     Activation,
     Add,
     Affine,
-    AveragePool,
     Convolution,
-    GlobalAverage,
     Linear,
-    MaxPool,
     Reshape,
 )
 
@@ -141,8 +138,7 @@ def _passes(node: Node, shapes: Mapping[str, Shape]) -> bool:
     rank = len(shapes[node.name])
     if rank == 3:  # sequences [N, T, C], which linear layers make
         return isinstance(node.operation, Activation | Add)
-    kinds = Activation | Add | Affine | MaxPool | AveragePool | GlobalAverage
-    return (isinstance(node.operation, kinds) and rank in (2, 4)) or _is_depthwise(node)
+    return (isinstance(node.operation, CHANNELWISE) and rank in (2, 4)) or _is_depthwise(node)
 
 
 def _mixes(node: Node, shapes: Mapping[str, Shape]) -> bool:

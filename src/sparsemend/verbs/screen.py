@@ -104,10 +104,8 @@ def _multiplications(values: Mapping[str, Any]) -> str | None:
     dense = values.get("multiplications")
     if not dense:
         return None
-    sparse, total = (
-        kept_multiplications(dense, values["counts"], values["sizes"]),
-        sum(dense.values()),
-    )
+    sparse = kept_multiplications(dense, values["counts"], values["sizes"])
+    total = sum(dense.values())
     share = _percent(sparse / total)
     return f"{_short(total)} → {_short(sparse)} an input ({share}), where zeros are skipped"
 
