@@ -47,8 +47,11 @@ class Effect:
             return NOT_MEASURED
         if self.mean <= 0:
             return NOT_HERE
-        sure = self.p is not None and self.p <= SIGNIFICANT and self.mean > self.sampling_error
-        return HOLDS if sure else PARTLY
+        by_chance = self.p is None or self.p > SIGNIFICANT
+        by_images = self.mean <= self.sampling_error
+        if by_chance and by_images:
+            return NOT_HERE
+        return PARTLY if by_chance or by_images else HOLDS
 
 
 def effect(pairs: Sequence[Pair]) -> Effect | None:

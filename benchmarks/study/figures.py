@@ -47,9 +47,11 @@ def claims(found: Sequence[Finding], study: Study) -> Figure:
         "The paper's claims",
         "Mean difference in points of top-1 ± standard deviation over the pairs of cells that "
         "differ in the rule alone, and their number. A claim holds where the difference is above "
-        "0, by a paired t-test (p ≤ 0.05) and by more than the standard error of the test images; "
-        "partly where it is above 0 only; claim 1 asks for twice that error at one sparsity, and "
-        "claim 2 for more inside of the transition (recovery from 80 to 20 %) than outside.",
+        "0 by a paired t-test (p ≤ 0.05) and above the standard error of the test images; partly "
+        "where it is above one of both; not here where it is above neither. Claim 1 is about the "
+        "sparsity at which another rule is furthest ahead: it holds from twice that error on, "
+        "partly from once. Claim 2 asks for more inside of the transition (recovery from 80 to "
+        "20 %) than outside, and holds at most partly where nothing outside is measured.",
         tuple(_claims_plate(place, found) for place in places),
         _claims_table(found, study),
     )
