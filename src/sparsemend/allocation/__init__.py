@@ -16,6 +16,7 @@ from sparsemend.allocation.quota import CostQuota, Quota, WeightQuota
 from sparsemend.allocation.registry import RULES, check_rule, get_rule, needs_diagnosis, rule_names
 from sparsemend.allocation.rule import Rule
 from sparsemend.allocation.whole_units import hold_to_patterns
+from sparsemend.allocation.without import allocate_without
 
 __all__ = [
     "GIVEN",
@@ -30,6 +31,7 @@ __all__ = [
     "Rule",
     "WeightQuota",
     "allocate_layers",
+    "allocate_without",
     "check_pattern",
     "check_rule",
     "force_layers",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import TypeVar
 
 from sparsemend.allocation.budget import kept_total, require_feasible, round_to_budget
 from sparsemend.allocation.whole_units import hold_to_patterns
@@ -22,6 +23,7 @@ from sparsemend.patterns import Structure
 # Number of weights to keep in all → kept count of each layer.
 Divide = Callable[[int], Sequence[int]]
 Number = Fraction | float
+Value = TypeVar("Value")
 # Share of a cost that is not worth the time to spend it: ranking large networks takes seconds.
 _CLOSE = 1e-4
 
@@ -77,6 +79,10 @@ class WeightQuota:
     def prices(self) -> tuple[Number, ...]:
         """Empty: weights of all layers cost the same."""
         return ()
+
+    def of_some(self, places: Sequence[int]) -> WeightQuota:
+        """The same for these layers, where all others keep nothing."""
+        return replace(self, sizes=_of(self.sizes, places), structures=_of(self.structures, places))
 
     def fill(self, divide: Divide) -> tuple[int, ...]:
         """The counts that a rule divides it into."""
@@ -175,6 +181,26 @@ class CostQuota:
             raise self._unreachable(dearest)
         return found
 
+    def of_some(self, places: Sequence[int]) -> CostQuota:
+        """The same for these layers, where all others keep nothing."""
+        rest = sorted(set(range(len(self.sizes))) - set(places))
+        whole = self.measure
+
+        def measure(counts: tuple[int, ...]) -> float:
+            assert whole is not None
+            kept = dict(zip(places, counts, strict=True))
+            return whole(tuple(kept.get(place, 0) for place in range(len(self.sizes))))
+
+        return replace(
+            self,
+            sizes=_of(self.sizes, places),
+            costs=_of(self.costs, places),
+            prices=_of(self.prices, places),
+            fixed=self.fixed + sum(self.costs[place](0) for place in rest),
+            measure=None if whole is None else measure,
+            structures=_of(self.structures, places),
+        )
+
     @cached_property
     def sparsity(self) -> float:
         """About what it comes to: of the same density in all layers."""
@@ -226,6 +252,11 @@ def as_quota(budget: float | Quota, layers: Sequence[Layer]) -> Quota:
             "the budget is of layers of other sizes", list(budget.sizes), str(list(sizes))
         )
     return budget
+
+
+def _of(values: Sequence[Value], places: Sequence[int]) -> tuple[Value, ...]:
+    """Those at these places; none where there are none at all."""
+    return tuple(values[place] for place in places) if values else ()
 
 
 def _guess(seen: Sequence[tuple[int, float]], aim: float, middle: int) -> int:

@@ -15,13 +15,13 @@ The loss is the mean over the tensors, each in the unit of its judge.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from sparsemend.errors import RAISED, SparsemendError, raised_by
-from sparsemend.evaluation.judges import AUTO, JUDGES, Judge, LossFunction, check_judge
+from sparsemend.evaluation.judges import AUTO, DIRECTION, JUDGES, Judge, LossFunction, check_judge
 from sparsemend.evaluation.outputs import Output, floating_outputs, pick, rows
 from sparsemend.execution.batches import Batch
 
@@ -128,6 +128,15 @@ class Jury:
         """Whether outputs of so many features are judged as scores of classes, all of them."""
         found = [seat.judge.classes for seat in self.seats if seat.features == features]
         return bool(found) and all(found)
+
+    def by_direction(self) -> Jury:
+        """The same, but of class scores the direction alone: not how sure a network is."""
+        return Jury(
+            tuple(
+                replace(seat, judge=DIRECTION) if seat.judge.classes else seat
+                for seat in self.seats
+            )
+        )
 
     @property
     def judge(self) -> str:

@@ -10,6 +10,7 @@ from sparsemend.layers.access import (
     run_layer,
     set_weight,
 )
+from sparsemend.layers.branches import Branch, residual_branches
 from sparsemend.layers.calls import LayerCalls
 from sparsemend.layers.coverage import Coverage, LeftOut
 from sparsemend.layers.discovery import NORMALISATIONS, LayerSet, layer_weights
@@ -45,6 +46,7 @@ __all__ = [
     "NORMALISATIONS",
     "Addend",
     "Axis",
+    "Branch",
     "Call",
     "Coverage",
     "Graph",
@@ -78,6 +80,7 @@ __all__ = [
     "pad_input",
     "per_input",
     "present_bias",
+    "residual_branches",
     "run_layer",
     "select_layers",
     "set_weight",

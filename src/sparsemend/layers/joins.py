@@ -153,7 +153,7 @@ class _Finder:
     def _one(self, name: str, ready: Mapping[str, str | None]) -> Surroundings:
         following = self._graph.sole_consumer(self._tail(name), self._consumers)
         final = following is not None and (following.kind, following.name) == ("function", "output")
-        joined = following is not None and _is_sum(following)
+        joined = following is not None and is_sum(following)
         shortcut, last = self._shortcut(name, ready)
         if shortcut is not None:
             following = self._graph.sole_consumer(last, self._consumers)
@@ -226,7 +226,7 @@ class _Finder:
                 index = join.index
                 continue
             others = [source for source in join.inputs if source != index]
-            if not _is_sum(join) or len(join.inputs) != 2 or len(others) != 1:
+            if not is_sum(join) or len(join.inputs) != 2 or len(others) != 1:
                 break
             shapes = {self._graph.nodes[operand].shape for operand in (index, others[0])}
             if shapes != {join.shape}:  # broadcast: not every output meets a value of its own
@@ -268,7 +268,7 @@ class _Finder:
         node = self._graph.nodes[operand]
         if node.is_idle and self._graph.nodes[node.inputs[0]].shape == node.shape:
             return self._addends(node.inputs[0], name, path, ready)
-        if _is_sum(node) and len(set(node.inputs)) == 2:
+        if is_sum(node) and len(set(node.inputs)) == 2:
             if any(self._graph.nodes[x].shape != node.shape for x in node.inputs):
                 return None
             parts = [self._addends(x, name, path, ready) for x in node.inputs]
@@ -276,7 +276,7 @@ class _Finder:
         return None
 
 
-def _is_sum(node: Node) -> bool:
+def is_sum(node: Node) -> bool:
     return node.kind == "function" and node.name in _SUMS
 
 

@@ -170,12 +170,14 @@ _MASK = (
 RULE = Option(
     "rule",
     str,
-    "One of {choices}; or auto: search for the best; or a JSON file: of allocate --json, "
-    "or of layers or patterns and their densities. Without a rule and a repair, both are planned "
-    "for the time of --budget.",
+    "One of {choices}; or auto: search for the best; or branches: lamp, but with a light repair "
+    "without the residual branches that do harm; or a JSON file: of allocate --json, or of layers "
+    "or patterns and their densities. Without a rule and a repair, both are planned for the time "
+    "of --budget.",
     choices=rule_names,
     many="rules",
-    sweep_help=f"One of {{choices}}, auto; repeat for several. Default {defaults.PLAIN_RULE}.",
+    sweep_help="One of {choices}, auto, branches; repeat for several. Default "
+    f"{defaults.PLAIN_RULE}.",
 )
 MASK = Option(
     "mask",

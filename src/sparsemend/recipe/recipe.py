@@ -29,12 +29,15 @@ from sparsemend.patterns import parse_pattern
 from sparsemend.recipe.budget import Budget, parse_budget
 from sparsemend.recipe.defaults import (
     AUTO,
+    BRANCHES,
+    BRANCHES_BASE,
     JUDGE,
     NEW_BIASES,
     PATTERN,
     PLANNED_SECONDS,
     REPAIR,
     SCOPE,
+    SEARCHES,
     searched_rule,
 )
 from sparsemend.recipe.training import parse_distill
@@ -55,7 +58,8 @@ class Recipe:
         Fraction of all prunable weights to remove, in [0, 1); None where there is a target. Of a
         pattern that has one it may be left out, and becomes that.
     rule
-        Name of an allocation rule, ``"auto"`` for a search, or an allocation of that sparsity; or
+        Name of an allocation rule, ``"auto"`` for a search, ``"branches"`` for one of residual
+        branches to give up, or an allocation of that sparsity; or
         densities of layers, which say the sparsity themselves, as an allocation does.
         Where neither a rule nor a repair is given, both are planned for the time that the budget
         says, and stay None; where only a repair is given, ``"auto"``.
@@ -127,7 +131,7 @@ class Recipe:
             object.__setattr__(self, "rule", by_default if self.rule is None else self.rule)
             object.__setattr__(self, "repair", REPAIR if self.repair is None else self.repair)
         formula = self.formula
-        if isinstance(self.rule, str) and self.rule != AUTO:
+        if isinstance(self.rule, str) and self.rule not in SEARCHES:
             check_rule(self.rule)
         if isinstance(self.rule, str | Densities):
             check_pattern(pattern, self.rule_name)
@@ -189,9 +193,14 @@ class Recipe:
         return self.rule == AUTO
 
     @property
+    def tries_branches(self) -> bool:
+        """Whether it is tried which residual branches to give up."""
+        return self.rule == BRANCHES
+
+    @property
     def judges(self) -> bool:
         """Whether something is chosen by closeness on inputs that no repair sees."""
-        return self.planned or self.searches or self.formula.judges
+        return self.planned or self.rule in SEARCHES or self.formula.judges
 
     @property
     def rule_name(self) -> str:
@@ -203,7 +212,9 @@ class Recipe:
     @property
     def needs_diagnosis(self) -> bool:
         """Whether the rule reads a diagnosis."""
-        return isinstance(self.rule, str) and not self.searches and needs_diagnosis(self.rule)
+        if not isinstance(self.rule, str) or self.searches:
+            return False
+        return needs_diagnosis(BRANCHES_BASE if self.tries_branches else self.rule)
 
     def quota(self, session: Session) -> Quota:
         """What the layers of a network may keep.

@@ -184,13 +184,15 @@ class Session:
         found: Found = self._found[key]  # type: ignore[assignment]
         return found
 
-    def on(self, seen: list[Batch], unseen: list[Batch] | None = None) -> Session:
-        """The same network and layers on other inputs; those held out stay unless given."""
+    def on(
+        self, seen: list[Batch], unseen: list[Batch] | None = None, jury: Jury | None = None
+    ) -> Session:
+        """The same network and layers on other inputs; what is not given stays as it is."""
         judged = self.unseen if unseen is None else unseen
         other = Session(self.model, seen, judged, criterion=self.criterion, chosen=self._chosen)
         other.__dict__["layers"] = self.layers
-        if "jury" in self.__dict__:
-            other.__dict__["jury"] = self.jury
-        if "reference" in self.__dict__ and judged is self.unseen:
+        if jury is not None or "jury" in self.__dict__:
+            other.__dict__["jury"] = jury or self.jury
+        if jury is None and "reference" in self.__dict__ and judged is self.unseen:
             other.__dict__["reference"] = self.reference
         return other

@@ -15,7 +15,7 @@ from sparsemend.allocation import needs_diagnosis, parse_forced
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import batch_size, count_inputs
 from sparsemend.layers import LayerSet, select_layers
-from sparsemend.recipe import AUTO, Recipe, parse_budget
+from sparsemend.recipe import AUTO, SEARCHES, Recipe, parse_budget
 from sparsemend.recipe.defaults import PATTERN
 from sparsemend.recipe.training import parse_distill
 from sparsemend.repairs import parse_repair, unshiftable
@@ -116,8 +116,8 @@ def _check_heldout(task: Task) -> None:
     """Refuse a choice by held-out inputs where there are none."""
     if task.settings.heldout_size == 0 and task.recipe.judges:
         raise SparsemendError(
-            f"rule {AUTO!r} and repairs 'best' and 'distill' choose by held-out inputs, of which "
-            "there are none",
+            f"rules {' and '.join(map(repr, SEARCHES))} and repairs 'best' and 'distill' choose by "
+            "held-out inputs, of which there are none",
             fix="hold some out, or sweep other rules and repairs",
         )
 

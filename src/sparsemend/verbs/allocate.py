@@ -15,7 +15,7 @@ from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch
 from sparsemend.layers import LayerFilter, LayerSet, discover
 from sparsemend.patterns import FREE
-from sparsemend.recipe import AUTO, says_itself
+from sparsemend.recipe import SEARCHES, says_itself
 from sparsemend.recipe.defaults import PATTERN, plain_rule
 from sparsemend.targets import read_target
 from sparsemend.verbs.division import divide
@@ -94,11 +94,11 @@ def allocate(
     SparsemendWarning
         If the diagnosis lacks layers of the model: they get no count and stay dense.
     """
-    if rule == AUTO:
+    if rule in SEARCHES:
         raise SparsemendError(
-            "rule 'auto' is a search that repairs, not a rule of weights alone",
+            f"rule {rule!r} is a search that repairs, not a rule of weights alone",
             allowed=", ".join(rule_names()),
-            fix="use compress(..., rule='auto'); its result has the allocation",
+            fix=f"use compress(..., rule={rule!r}); its result has the allocation",
         )
     chosen = LayerFilter.of(include, exclude, pattern)
     own = FREE if layers is None else layers[0].pattern

@@ -21,7 +21,14 @@ from sparsemend.masks import check_fit
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import PATTERN
 from sparsemend.repairs import EFFORTS, Terms
-from sparsemend.search import AllocationSearch, damage_curves, find_allocation, start_support
+from sparsemend.search import (
+    AllocationSearch,
+    branch_allocation,
+    damage_curves,
+    divided_again,
+    find_allocation,
+    start_support,
+)
 from sparsemend.session import Session
 from sparsemend.verbs.compression import CompressionResult
 from sparsemend.verbs.division import corrected, divide, refilled
@@ -161,6 +168,11 @@ def _allocation(
     if isinstance(recipe.rule, Densities):
         return recipe.rule.allocate(session.layers, recipe.sparsity)
     quota = quota or recipe.quota(session)
+    if recipe.tries_branches:
+        found = branch_allocation(session, recipe, quota, diagnosis)
+        return corrected(
+            quota, found, lambda other: divided_again(session, found, other, diagnosis)
+        )
     return divide(session.model, session.layers, quota, recipe.rule_name, diagnosis)
 
 

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.evaluation.judges.cosine import COSINE
+from sparsemend.evaluation.judges.direction import DIRECTION
 from sparsemend.evaluation.judges.judge import Judge
 from sparsemend.evaluation.judges.kl import KL
 from sparsemend.evaluation.judges.relative import RELATIVE
 
 # "auto" asks them in this order.
-JUDGES: dict[str, Judge] = {judge.name: judge for judge in (KL, COSINE, RELATIVE)}
+JUDGES: dict[str, Judge] = {judge.name: judge for judge in (KL, DIRECTION, COSINE, RELATIVE)}
 
 AUTO = "auto"
 
