@@ -54,8 +54,10 @@ def compressed(network, **options):
 
 
 def test_what_a_branch_had_goes_to_the_other_layers(network):
-    found = compressed(network, sparsity=0.9, repair="batchnorm").allocation
+    result = compressed(network, sparsity=0.9, repair="batchnorm")
+    found = result.allocation
     assert found["inner"] == found["outer"] == 0
+    assert "given up whole: inner, outer\n" in f"{result}\n"
     assert found.rule == "branches"
     assert found.kept == round(0.1 * found.total)
     rest = sm.allocate(

@@ -238,6 +238,9 @@ class CompressionResult:
                 f"{100 * overall['matrix']:.2f} % of all matrix weights, "
                 f"{100 * overall['parameters']:.2f} % of all parameters removed: {self.coverage}",
             )
+        empty = [name for name, kept in self.allocation.items() if not kept]
+        if empty:
+            lines.append(f"given up whole: {_some(empty)}")
         inside = [] if self.layers is None else [x.name for x in self.layers if not x.is_module]
         if inside:
             more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""

@@ -79,6 +79,9 @@ def _sparsity(values: Mapping[str, Any]) -> str:
         f"{_percent(values['sparsity'])} of {values['total']:,} weights in "
         f"{layers} layer{'' if layers == 1 else 's'} are zero"
     )
+    empty = sum(not kept for kept in values["counts"].values())
+    if empty:
+        text += f", {empty} of which {'has' if empty == 1 else 'have'} none left"
     coverage = values.get("coverage")
     if coverage and coverage["covered"] < coverage["matrix"]:
         removed = values["total"] - values["kept"]
