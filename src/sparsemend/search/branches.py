@@ -24,6 +24,8 @@ from sparsemend.session import Session
 # Inputs that a trial repairs with, and as many that it is judged on: what branches are worth at
 # these sparsities is several times the standard error.
 _INPUTS = 256
+# Share of the loss that giving up a branch has to save: less is within the error of these inputs.
+_WORTHWHILE = 0.03
 
 
 def branch_allocation(
@@ -68,8 +70,8 @@ def give_up(
 ) -> tuple[Branch, ...]:
     """Which branches a network is better off without, one more at a time.
 
-    The first is the one without which the loss is least, if that is less than with all; and so
-    on. Without those that did harm by themselves nothing is tried again.
+    The first is the one without which the loss is least, if that is clearly less than with all;
+    and so on. Without those that did harm by themselves nothing is tried again.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ def give_up(
                 losses.append(loss((*gone, branch)))
                 advance()
             best = losses.index(min(losses))
-            if not losses[best] < least:
+            if not losses[best] < (1 - _WORTHWHILE) * least:
                 break
             gone = (*gone, branches[best])
             branches = [
