@@ -96,5 +96,7 @@ def test_a_network_without_branches_keeps_all_layers():
 def test_it_is_no_rule_of_weights_alone(network):
     with pytest.raises(sm.SparsemendError, match=r"'branches' is a search .*compress"):
         sm.allocate(network[0], 0.9, "branches")
+    with pytest.raises(sm.SparsemendError, match=r"'auto', 'branches'.*did you mean 'branches'"):
+        sm.compress(*network, 0.9, rule="branchs")
     with pytest.raises(sm.SparsemendError, match=r"2:4.*'branches'"):
         compressed(network, pattern="2:4", repair="batchnorm")

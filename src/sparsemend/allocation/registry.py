@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sparsemend.allocation.erk import ERK
 from sparsemend.allocation.forced import parse_forced
 from sparsemend.allocation.global_magnitude import GLOBAL
@@ -23,28 +25,37 @@ def rule_names() -> tuple[str, ...]:
     return tuple(RULES)
 
 
-def get_rule(name: str) -> Rule:
+def get_rule(name: str, besides: Sequence[str] = ()) -> Rule:
     """The rule of this name.
+
+    Parameters
+    ----------
+    name
+        As users write it.
+    besides
+        What else they could have meant, for the error text.
 
     Raises
     ------
     SparsemendError
         If there is none; names the known ones.
     """
+    known = (*RULES, *besides)
     if isinstance(name, str) and name in RULES:
         return RULES[name]
     raise SparsemendError(
         "unknown allocation rule",
         name,
-        ", ".join(map(repr, RULES)),
-        did_you_mean(str(name).lower(), RULES),
+        ", ".join(map(repr, known)),
+        did_you_mean(str(name).lower(), known),
     )
 
 
-def check_rule(name: str) -> None:
+def check_rule(name: str, besides: Sequence[str] = ()) -> None:
     """Refuse an unknown rule, or a forced one (``"erk[projection=lamp]"``) of unknown parts."""
-    for part in _parts(name):
-        get_rule(part)
+    parts = _parts(name)
+    for part in parts:
+        get_rule(part, besides if len(parts) == 1 else ())
 
 
 def needs_diagnosis(name: str) -> bool:

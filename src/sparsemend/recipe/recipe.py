@@ -132,7 +132,7 @@ class Recipe:
             object.__setattr__(self, "repair", REPAIR if self.repair is None else self.repair)
         formula = self.formula
         if isinstance(self.rule, str) and self.rule not in SEARCHES:
-            check_rule(self.rule)
+            check_rule(self.rule, SEARCHES)
         if isinstance(self.rule, str | Densities):
             check_pattern(pattern, self.rule_name)
         self._check_allocation()
