@@ -37,12 +37,18 @@ def test_the_chosen_allocation_comes_first_and_once():
     assert shown == dict(chosen)
 
 
-def test_other_layers_and_empty_ones_are_left_out():
+def test_other_layers_are_left_out_and_empty_ones_hollow():
     empty = make_allocation("mine", 0, 20, 80)
     other = make_allocation("erk", 50, 20, 30, names=("a", "b", "z"))
-    mine, erk = panels(side_by_side([Division.of(empty), Division.of(other)]))
+    figure = side_by_side([Division.of(empty), Division.of(other)])
+    mine, erk = panels(figure)
     assert set(grouped(mine)) == {"b", "c"}
     assert set(grouped(erk)) == {"a", "b", "z"}
+    (hollow,) = (mark for mark in mine.marks if isinstance(mark, Dot))
+    assert (hollow.hollow, hollow.y) == (True, 0)
+    assert mine.x.scale.position(hollow.x) == 0
+    assert figure.caption.endswith("Hollow: given up whole.")
+    assert "Hollow" not in side_by_side([Division.of(other)]).caption
 
 
 def test_nothing_kept_is_left_out():

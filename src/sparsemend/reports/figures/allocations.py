@@ -108,7 +108,8 @@ def side_by_side(divisions: Sequence[Division], name: str = "", key: str = "allo
         f"Density of every layer, on a logarithmic axis, at {percent(first.sparsity, 4)} sparsity"
         + (f" ({kept:,} of {sum(first.sizes.values()):,} weights kept)" if first.sizes else "")
         + ". The upright line is the overall density: a layer to its right keeps more than the "
-        "average, one to its left less.",
+        "average, one to its left less."
+        + (" Hollow: given up whole." if any(0 in d.densities.values() for d in divisions) else ""),
         (
             Plate(
                 (panels,),
@@ -130,10 +131,14 @@ def side_by_side(divisions: Sequence[Division], name: str = "", key: str = "allo
 def _panel(division: Division, x: Axis, y: Axis, colour: str, size: tuple[float, float]) -> Panel:
     layers = y.scale.names if isinstance(y.scale, Categories) else ()
     overall = 1 - division.sparsity
-    marks: list[Line | Group] = [Line(((overall, -0.5), (overall, len(layers) - 0.5)), "axis", 1)]
+    marks: list[Line | Dot | Group] = [Line(((overall, -0.5), (overall, len(layers) - 0.5)), "axis", 1)]
     for row, layer in enumerate(layers):
-        density = division.densities.get(layer, 0.0)
-        if density <= 0:  # a layer that this rule does not know, or an empty one
+        density = division.densities.get(layer)
+        if density is None:  # a layer that this rule does not know
+            continue
+        if density == 0:
+            tip = f"{division.rule}: given up, no weight kept"
+            marks.append(Dot(x.scale.value(0), row, colour, radius=3.2, hollow=True, tip=tip))
             continue
         tip = f"{division.rule}: density {percent(density)}"
         if layer in division.sizes:
