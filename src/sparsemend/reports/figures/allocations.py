@@ -131,7 +131,9 @@ def side_by_side(divisions: Sequence[Division], name: str = "", key: str = "allo
 def _panel(division: Division, x: Axis, y: Axis, colour: str, size: tuple[float, float]) -> Panel:
     layers = y.scale.names if isinstance(y.scale, Categories) else ()
     overall = 1 - division.sparsity
-    marks: list[Line | Dot | Group] = [Line(((overall, -0.5), (overall, len(layers) - 0.5)), "axis", 1)]
+    marks: list[Line | Dot | Group] = [
+        Line(((overall, -0.5), (overall, len(layers) - 0.5)), "axis", 1)
+    ]
     for row, layer in enumerate(layers):
         density = division.densities.get(layer)
         if density is None:  # a layer that this rule does not know
