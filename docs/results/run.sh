@@ -52,7 +52,12 @@ full_width() {
     for network in $first; do light band "$network" $rules --repair batchnorm $fine; done
     for network in $first; do light band "$network" $rules --repair batchnorm $around; done
     for network in $others; do light band "$network" $rules --repair batchnorm $fine $around; done
-    for network in $first $others; do light ends "$network" $rules --repair batchnorm $ends; done
+    for network in $first $others; do
+        light band "$network" --rule branches --repair batchnorm $fine $around
+    done
+    for network in $first $others; do
+        light ends "$network" $rules --rule branches --repair batchnorm $ends
+    done
     for network in $first $others; do
         light repairs "$network" $rules $coarse --repair batchnorm-ema --repair variance \
             --repair variance+batchnorm-ema --repair shrinkage+batchnorm-ema
@@ -69,7 +74,8 @@ full_width() {
         light auto "$network" --rule auto --budget 40 --repair batchnorm $coarse
     done
     for network in $first $others; do
-        light band "$network" $rules --repair batchnorm $fine $around --seed 1 --seed 2
+        light band "$network" $rules --rule branches --repair batchnorm $fine $around \
+            --seed 1 --seed 2
     done
 }
 
