@@ -62,6 +62,7 @@ class Curves:
     raw: np.ndarray
     residual: np.ndarray
     rr: np.ndarray
+    sensitivities: np.ndarray | None = None
 
 
 def random_curves(layers: Sequence[Layer], seed: int = 0, points: int = 12) -> Curves:
@@ -75,7 +76,9 @@ def random_curves(layers: Sequence[Layer], seed: int = 0, points: int = 12) -> C
     rr = rng.uniform(0.1, 1.2, (len(layers), points))
     residual = raw * rr
     rr[:, -1] = np.nan
-    return Curves([layer.name for layer in layers], densities, raw, residual, rr)
+    sensitivities = rng.exponential(size=len(layers))
+    names = [layer.name for layer in layers]
+    return Curves(names, densities, raw, residual, rr, sensitivities)
 
 
 def make_problem(

@@ -79,7 +79,7 @@ def test_unknown_rule_names_the_known_and_the_nearest():
         allocate_layers(make_layers([(2, 2)]), {}, 0.5, "ERKK")
     assert str(caught.value) == (
         "unknown allocation rule: got 'ERKK'; allowed: 'uniform', 'uniform+', 'global', 'erk', "
-        "'lamp', 'rr', 'rr-density'; did you mean 'erk'?"
+        "'lamp', 'rr', 'rr-density', 'sensitivity'; did you mean 'erk'?"
     )
 
 

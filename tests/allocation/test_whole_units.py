@@ -61,9 +61,7 @@ SHAPES = [(6, 4, 3, 3), (8, 6, 3, 3), (5, 8)]
 
 
 @pytest.mark.parametrize("pattern", TILED)
-@pytest.mark.parametrize(
-    "rule", [name for name, rule in RULES.items() if rule.needs != "diagnosis"]
-)
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if not rule.diagnosed])
 def test_every_rule_gives_counts_that_the_pattern_allows(rule, pattern):
     layers = [layer_with(layer, pattern) for layer in make_layers(SHAPES)]
     allocation = allocate_layers(layers, random_weights(layers), 0.4, rule)

@@ -9,7 +9,7 @@ from torch import nn
 from sparsemend.calibration import InputMoments, calibrate
 from sparsemend.damage import output_statistics
 from sparsemend.damage._doubt import variances
-from sparsemend.diagnosis.relative_repairability import layer_statistics
+from sparsemend.diagnosis import layer_statistics
 from sparsemend.layers import weight_matrix
 from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.operators import OPERATORS

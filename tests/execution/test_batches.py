@@ -3,6 +3,8 @@ from collections import OrderedDict, UserDict
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from sparsemend.errors import SparsemendError
@@ -10,6 +12,7 @@ from sparsemend.execution.batches import (
     batch_size,
     call,
     check_unlabelled,
+    count_inputs,
     cut,
     describe,
     evaluation_mode,
@@ -18,6 +21,7 @@ from sparsemend.execution.batches import (
     mirrored,
     split_inputs,
     split_labels,
+    spread_inputs,
 )
 
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
@@ -285,3 +289,16 @@ def test_evaluation_mode_restores_after_an_error():
     with pytest.raises(KeyError), evaluation_mode(model):
         raise KeyError
     assert all(m.training for m in model.modules())
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=8), st.integers(1, 40))
+def test_inputs_of_every_batch_alike(sizes, count):
+    batches = list(torch.arange(sum(sizes)).split(sizes))
+    chosen = spread_inputs(batches, count)
+    total = sum(sizes)
+    assert count_inputs(chosen) == min(count, total)
+    share = min(count, total) / total
+    for size, batch in zip(sizes, batches, strict=True):
+        found = [part for part in chosen if part[0] == batch[0]]
+        assert all(torch.equal(part, batch[: len(part)]) for part in found)
+        assert abs(count_inputs(found) - share * size) < 1

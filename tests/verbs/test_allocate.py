@@ -37,7 +37,10 @@ def made_up(layers, seed=0, points=9):
     rr = rng.uniform(0.1, 1.2, raw.shape)
     residual = np.sort(raw * rr, axis=1)[:, ::-1]
     rr[:, -1] = np.nan
-    return sm.Diagnosis(tuple(layers), densities, raw, residual, rr, repair="variance")
+    heard = rng.exponential(size=len(layers))
+    return sm.Diagnosis(
+        tuple(layers), densities, raw, residual, rr, repair="variance", sensitivities=heard
+    )
 
 
 def check_budget(name, rule, sparsity, seed=0):
@@ -164,7 +167,7 @@ def test_infeasible_budget(rule):
     assert f"got {kept_total(0.9999, layers.total)}" in str(caught.value)
 
 
-@pytest.mark.parametrize("rule", ["rr", "rr-density"])
+@pytest.mark.parametrize("rule", ["rr", "rr-density", "sensitivity"])
 def test_rules_that_need_a_diagnosis(rule):
     with pytest.raises(SparsemendError, match=f"rule '{rule}' needs a diagnosis: got None"):
         sm.allocate(network("digits"), 0.9, rule)

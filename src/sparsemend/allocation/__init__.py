@@ -13,7 +13,14 @@ from sparsemend.allocation.divide import allocate_layers, check_pattern
 from sparsemend.allocation.forced import ForcedRule, force_layers, parse_forced
 from sparsemend.allocation.problem import DamageCurves, Problem
 from sparsemend.allocation.quota import CostQuota, Quota, WeightQuota
-from sparsemend.allocation.registry import RULES, check_rule, get_rule, needs_diagnosis, rule_names
+from sparsemend.allocation.registry import (
+    RULES,
+    check_rule,
+    get_rule,
+    needs_diagnosis,
+    needs_sensitivities,
+    rule_names,
+)
 from sparsemend.allocation.rule import Rule
 from sparsemend.allocation.whole_units import hold_to_patterns
 from sparsemend.allocation.without import allocate_without
@@ -40,6 +47,7 @@ __all__ = [
     "kept_total",
     "load_rule",
     "needs_diagnosis",
+    "needs_sensitivities",
     "parse_forced",
     "round_to_budget",
     "rule_names",

@@ -43,6 +43,10 @@ class DamageCurves(Protocol):
     def rr(self) -> Array:
         """Relative Repairability, residual / raw, shape [L, K]; NaN where nothing was pruned."""
 
+    @property
+    def sensitivities(self) -> Array | None:
+        """Loss of the output per damage of a layer, shape [L]; None where it was not measured."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -184,8 +188,42 @@ class Problem:
                 densities.tolist(),
                 "ascending fractions in (0, 1]",
             )
+        return densities, values[self._rows(diagnosis)]
+
+    def sensitivities(self, rule: str) -> Array:
+        """What the output suffers per damage of each layer, in this problem's layer order, [L].
+
+        Parameters
+        ----------
+        rule
+            Name of the rule that asks, for the error text.
+
+        Raises
+        ------
+        SparsemendError
+            As :meth:`require_diagnosis`, or if they were not measured or do not fit.
+        """
+        diagnosis = self.require_diagnosis(rule)
+        if diagnosis.sensitivities is None:
+            raise SparsemendError(
+                f"rule {rule!r} needs a diagnosis with sensitivities",
+                "one without",
+                "one that was made with inputs to measure them on",
+                "pass diagnosis=sm.diagnose(model, calibration, batches=inputs)",
+            )
+        values = np.asarray(diagnosis.sensitivities, dtype=np.float64)
+        if values.shape != (len(self.layers),) or not np.isfinite(values).all():
+            raise SparsemendError(
+                "sensitivities of the diagnosis do not fit",
+                values.tolist(),
+                f"{len(self.layers)} finite numbers, one per layer",
+            )
+        return values[self._rows(diagnosis)]
+
+    def _rows(self, diagnosis: DamageCurves) -> list[int]:
+        """Of the diagnosis, in the order of the layers."""
         row = {name: index for index, name in enumerate(diagnosis.layers)}
-        return densities, values[[row[layer.name] for layer in self.layers]]
+        return [row[layer.name] for layer in self.layers]
 
     def _weight(self, i: int) -> Tensor:
         layer = self.layers[i]

@@ -11,12 +11,14 @@ from sparsemend.allocation.lamp import LAMP
 from sparsemend.allocation.rr import RR
 from sparsemend.allocation.rr_density import RR_DENSITY
 from sparsemend.allocation.rule import Rule
+from sparsemend.allocation.sensitivity import SENSITIVITY
 from sparsemend.allocation.uniform import UNIFORM
 from sparsemend.allocation.uniform_plus import UNIFORM_PLUS
 from sparsemend.errors import SparsemendError, did_you_mean
 
 RULES: dict[str, Rule] = {
-    rule.name: rule for rule in (UNIFORM, UNIFORM_PLUS, GLOBAL, ERK, LAMP, RR, RR_DENSITY)
+    rule.name: rule
+    for rule in (UNIFORM, UNIFORM_PLUS, GLOBAL, ERK, LAMP, RR, RR_DENSITY, SENSITIVITY)
 }
 
 
@@ -60,8 +62,16 @@ def check_rule(name: str, besides: Sequence[str] = ()) -> None:
 
 def needs_diagnosis(name: str) -> bool:
     """Whether a rule, or a part of a forced one, needs a diagnosis; unknown ones do not."""
-    known = (RULES[part] for part in _parts(name) if isinstance(part, str) and part in RULES)
-    return any(rule.needs == "diagnosis" for rule in known)
+    return any(rule.diagnosed for rule in _known(name))
+
+
+def needs_sensitivities(name: str) -> bool:
+    """Whether the diagnosis has to have sensitivities, too."""
+    return any(rule.needs == "sensitivities" for rule in _known(name))
+
+
+def _known(name: str) -> list[Rule]:
+    return [RULES[part] for part in _parts(name) if isinstance(part, str) and part in RULES]
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -42,24 +42,48 @@ def rr(problem: Problem) -> tuple[int, ...]:
     SparsemendError
         If the diagnosis is missing, is of other layers, or holds a residual that is not finite.
     """
-    densities, residual = problem.curves("residual", rule="rr")
+    return least_damage(problem, *problem.curves("residual", rule="rr"))
+
+
+def least_damage(
+    problem: Problem, densities: Array, damage: Array, least: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """Minimise Σ_l damage_l(density_l) under the budget, as :func:`rr` says.
+
+    Parameters
+    ----------
+    problem
+        Layers, budget and prices.
+    densities
+        Ascending densities in (0, 1], shape [K].
+    damage
+        Of every layer at each of them, shape [L, K].
+    least
+        What each layer keeps in any case, at least 1 and in all no more than the budget; default 1.
+
+    Raises
+    ------
+    SparsemendError
+        If a damage is not finite.
+    """
+    counts = list(least) or [1] * len(problem.layers)
     segments = []
     for i, layer in enumerate(problem.layers):
-        if not np.isfinite(residual[i]).all():
+        if not np.isfinite(damage[i]).all():
             raise SparsemendError(
                 f"residual of layer {layer.name!r} in the diagnosis is no number",
-                residual[i].tolist(),
+                damage[i].tolist(),
                 "finite values",
                 "diagnose again with more calibration data",
             )
-        hull = lower_hull(count_curve(densities, residual[i], layer))
-        start = 1
+        hull = lower_hull(count_curve(densities, damage[i], layer))
+        start = counts[i]
         for (left, high), (right, low) in pairwise(hull):
-            slope = (low - high) / (right - left) / problem.price(i)
-            segments.append((slope, i, start, right))
-            start = right
-    counts = [1] * len(problem.layers)
-    left_over = problem.keep - len(counts)
+            if right > start:
+                slope = (low - high) / (right - left) / problem.price(i)
+                segments.append((slope, i, start, right))
+                start = right
+    left_over = problem.keep - sum(counts)
     # Within a layer the slopes rise along the hull, so its segments come in order.
     for _, i, start, stop in sorted(segments):
         bought = min(stop - start, left_over)

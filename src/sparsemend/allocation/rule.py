@@ -22,7 +22,8 @@ class Rule:
         From a :class:`.Problem` to one kept count per layer, in execution order, that add up to
         ``problem.keep``. Keyword-only arguments are options of :func:`sparsemend.allocate`.
     needs
-        What it looks at: the layers' shapes alone, also their weights, or also a diagnosis.
+        What it looks at: the layers' shapes alone, also their weights, also a diagnosis, or also
+        the sensitivities in that.
     may_refuse
         Some budgets or layers are beyond it. Where all rules are tried it is then left out.
     colour
@@ -40,12 +41,17 @@ class Rule:
 
     name: str
     counts: Callable[..., Sequence[int]]
-    needs: Literal["shapes", "weights", "diagnosis"]
+    needs: Literal["shapes", "weights", "diagnosis", "sensitivities"]
     may_refuse: bool = False
     colour: str = ""
     rank: float = math.inf
     sparse_rank: float | None = None
     even: bool = False
+
+    @property
+    def diagnosed(self) -> bool:
+        """Whether it looks at a diagnosis."""
+        return self.needs in ("diagnosis", "sensitivities")
 
     def rank_at(self, sparsity: float) -> float:
         """When a search for allocations of this sparsity tries it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import sparsemend as sm
-from sparsemend.allocation import RULES, needs_diagnosis
+from sparsemend.allocation import RULES, needs_diagnosis, needs_sensitivities
 from sparsemend.checks import check_int
 from sparsemend.cli._command import Given, command
 from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
@@ -31,7 +31,7 @@ from sparsemend.targets import Subject, Target, read_target
 
 
 def _diagnosed() -> tuple[str, ...]:
-    return (" and ".join(name for name, rule in RULES.items() if rule.needs == "diagnosis"),)
+    return (" and ".join(name for name, rule in RULES.items() if rule.diagnosed),)
 
 
 @command(
@@ -69,7 +69,10 @@ def allocate(given: Given) -> None:
         if diagnosing:
             calibration = sm.calibrate(network, seen, **chosen)
             layers = calibration.layers
-            found = sm.diagnose(network, calibration, given.repair, pattern=given.pattern)
+            measured = seen if needs_sensitivities(given.rule) else None
+            found = sm.diagnose(
+                network, calibration, given.repair, pattern=given.pattern, batches=measured
+            )
         else:
             layers = sm.discover(network, seen[0], seen[1:], **chosen)
     options: dict[str, Any] = chosen if layers is None else {"layers": layers}

@@ -33,6 +33,7 @@ _ONE = "One of {choices}."
     WEIGHTS,
     REPAIR.but(help=_ONE, default=defaults.DIAGNOSED_REPAIR, choices=lambda: OPERATORS),
     MASK.but(help=_ONE, default=default_mask(False).name),
+    Option("sensitivities", bool, "Measure them too, for rule sensitivity.", False),
     Option("weighting", str, f"{' or '.join(WEIGHTINGS)}.", defaults.WEIGHTING),
     *STRUCTURE,
     CALIBRATION_SIZE,
@@ -57,6 +58,7 @@ def diagnose(given: Given) -> None:
         mask=given.mask,
         pattern=given.pattern,
         weighting=given.weighting,
+        batches=seen if given.sensitivities else None,
     )
     if given.out is not None:
         diagnosis.save(given.out)

@@ -60,6 +60,9 @@ class Diagnosis:
         How much of the network its layers are; None where that was not kept.
     pattern
         Which weights could be kept.
+    sensitivities
+        What the network's output loses per relative variance of error in each layer, [L]; None
+        where it was not measured.
     """
 
     layers: tuple[str, ...]
@@ -74,6 +77,7 @@ class Diagnosis:
     inputs: int = 0
     coverage: Coverage | None = None
     pattern: str = FREE.name
+    sensitivities: Array | None = None
 
     def __str__(self) -> str:
         """Relative Repairability and residual damage of each layer at a few densities."""
@@ -81,14 +85,16 @@ class Diagnosis:
         names = [printable(name) for name in self.layers]
         width = max(5, *map(len, names))
         head = "".join(f"{f'{100 * self.densities[k]:.3g} %':>14}" for k in shown)
+        heard = "" if self.sensitivities is None else f"{'sensitivity':>14}"
         lines = [
             f"Relative Repairability (residual damage) after repair {self.repair!r}, "
             f"{printable(self.mask)} masks{patterned(self.pattern)}, {self.inputs} inputs",
-            f"{'layer':<{width}}{head}   density",
+            f"{'layer':<{width}}{head}{heard}   density",
         ]
         for index, name in enumerate(names):
             cells = (f"{self.rr[index, k]:.2f} ({self.residual[index, k]:.2f})" for k in shown)
-            lines.append(f"{name:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
+            heard = "" if self.sensitivities is None else f"{self.sensitivities[index]:>14.3g}"
+            lines.append(f"{name:<{width}}" + "".join(f"{cell:>14}" for cell in cells) + heard)
         if self.coverage is not None:
             lines.append(str(self.coverage))
         return "\n".join(lines)
@@ -109,6 +115,7 @@ class Diagnosis:
             "left_out": dict(self.left_out),
             "inputs": self.inputs,
             "coverage": None if self.coverage is None else self.coverage.to_dict(),
+            "sensitivities": None if self.sensitivities is None else self.sensitivities.tolist(),
         }
 
     @classmethod
@@ -128,7 +135,8 @@ class Diagnosis:
         if not isinstance(values, Mapping) or values.get("format") != "sparsemend-diagnosis":
             found = sorted(map(str, values))[:5] if isinstance(values, Mapping) else values
             raise SparsemendError("this is not a diagnosis", found)
-        coverage = values.get("coverage")  # earlier versions did not keep it
+        # Earlier versions did not keep these.
+        coverage, heard = values.get("coverage"), values.get("sensitivities")
         try:
             diagnosis = cls(
                 layers=tuple(values["layers"]),
@@ -142,6 +150,7 @@ class Diagnosis:
                 },
                 inputs=check_int("inputs", values["inputs"], minimum=0),
                 coverage=Coverage.from_dict(coverage) if coverage else None,
+                sensitivities=None if heard is None else np.array(heard, dtype=np.float64),
                 **{key: np.array(values[key], dtype=np.float64) for key in _ARRAYS},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -178,6 +187,13 @@ class Diagnosis:
                 )
         if not names:
             raise SparsemendError("this is not a diagnosis: layers", names, "at least one")
+        heard = self.sensitivities
+        if heard is not None and not (heard.shape == shape[:1] and np.isfinite(heard).all()):
+            raise SparsemendError(
+                "this is not a diagnosis: 'sensitivities'",
+                heard.tolist(),
+                "a finite number for each layer",
+            )
         for key in ("repair", "mask", "pattern", "weighting"):
             if not isinstance(getattr(self, key), str):
                 raise SparsemendError(

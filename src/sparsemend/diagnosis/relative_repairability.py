@@ -12,31 +12,31 @@ from sparsemend.boundary import public
 from sparsemend.calibration import (
     Calibration,
     InputMoments,
-    LayerMoments,
-    OutputStatistics,
     check_densities,
     kept_count,
 )
-from sparsemend.damage import output_statistics
-from sparsemend.damage.nested import nested_statistics
 from sparsemend.damage.pruned_layer import PrunedLayer
 from sparsemend.diagnosis.diagnosis import Diagnosis
+from sparsemend.diagnosis.layer_damage import (
+    grid_masks,
+    layer_statistics,
+    mean_damage,
+    refuse_wide,
+)
+from sparsemend.diagnosis.sensitivity import with_sensitivities
 from sparsemend.errors import SparsemendError
+from sparsemend.evaluation import Criterion, LossFunction
+from sparsemend.execution.batches import Batches
 from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import Layer, LayerFilter, LayerSet, layer_weights, weight_matrix
-from sparsemend.masks import MaskProblem, MaskRule, dense_fit, get_mask_rule
+from sparsemend.masks import get_mask_rule
 from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.patterns import FREE, parse_pattern
 from sparsemend.progress import progress_bar, progress_shown
-from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, WEIGHTING
+from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, JUDGE, WEIGHTING
 from sparsemend.repairs import Repair, get_repair, parse_repair, repairs
 from sparsemend.session import Session
-from sparsemend.solvers.ranking import keep_mask
 
-# Channels whose dense variance is below this fraction of the layer's largest are left out.
-_DEAD_CHANNEL = 1e-12
-# Multiply-adds of one dense product per density beyond which nested masks share their work.
-_NESTED_FROM = 1 << 26
 Curve = np.ndarray
 Result = TypeVar("Result")
 WEIGHTINGS = ("relative", "energy")
@@ -52,6 +52,9 @@ def diagnose(
     mask: str = MAGNITUDE.name,
     pattern: str = FREE.name,
     weighting: str = WEIGHTING,
+    batches: Batches | None = None,
+    judge: str | LossFunction = JUDGE,
+    output: str | int | None = None,
     progress: bool | None = None,
 ) -> Diagnosis:
     """Compare each layer's damage before and after repair (arXiv 2605.25508).
@@ -81,14 +84,34 @@ def diagnose(
         count that it allows.
     weighting
         ``"relative"``: omega_c = 1 / v_c, every channel counts the same. ``"energy"``: 1.
+    batches
+        Unlabelled inputs on which to measure, besides, how much the network's output suffers from
+        error in each layer, as rule ``sensitivity`` needs: one forward pass of about 128 of them a
+        layer.
+    judge, output
+        How that is judged, and on which part of the output, as in :func:`sparsemend.agreement`.
     progress
         Show a progress bar; default on a terminal.
 
     Raises
     ------
     SparsemendError
-        For an unknown repair, mask, pattern or weighting, or a calibration of another network.
+        For an unknown repair, mask, pattern or weighting, or a calibration of another network; for
+        batches whose outputs cannot be judged, and judges without batches.
     """
+    session = None
+    if batches is not None:
+        chosen, criterion = LayerFilter.of(pattern=pattern), Criterion(judge, output)
+        session = Session.open(
+            model, batches, calibration=calibration, criterion=criterion, chosen=chosen
+        )
+        session.check_outputs()
+    elif (judge, output) != (JUDGE, None):
+        raise SparsemendError(
+            "without batches there is nothing to judge",
+            judge if output is None else output,
+            fix="pass batches=, to measure sensitivities on",
+        )
     found = diagnose_repairs(
         model,
         calibration,
@@ -99,7 +122,10 @@ def diagnose(
         weighting=weighting,
         progress=progress,
     )
-    return found[0]
+    if session is None:
+        return found[0]
+    with progress_shown(progress):
+        return with_sensitivities(session, found[0])
 
 
 def diagnose_repairs(
@@ -132,7 +158,7 @@ def diagnose_repairs(
         def curves(layer: Layer) -> list[tuple[Curve, Curve, int]]:
             moments = calibration.moments[layer.name]
             if calibration.layers[layer.name].pattern != layer.pattern:
-                _refuse_wide(layer, moments)
+                refuse_wide(layer, moments)
             dense = weight_matrix(weights[layer.name].detach(), layer)
             statistics = layer_statistics(layer, dense, moments, grid, rule)
 
@@ -143,7 +169,7 @@ def diagnose_repairs(
             pruned = PrunedLayer(layer, dense, statistics, moments, masks)
             found = []
             for repair in chosen:
-                found.append(_aggregate(statistics, _residuals(repair, pruned), weighting))
+                found.append(mean_damage(statistics, _residuals(repair, pruned), weighting))
             advance()
             return found
 
@@ -189,51 +215,6 @@ def _each(
     return threaded_map(work, layers, cost=lambda layer: float(layer.size * layer.fan_in))
 
 
-def layer_statistics(
-    layer: Layer, dense: Tensor, moments: LayerMoments, grid: Sequence[float], rule: MaskRule
-) -> OutputStatistics:
-    """Paired output statistics [K, C] of a layer pruned to each density of the grid."""
-    if not isinstance(moments, InputMoments):
-        if rule is not MAGNITUDE or tuple(grid) != moments.densities:
-            _refuse_wide(layer, moments)
-        return moments.outputs.statistics()
-    work = dense.numel() * layer.fan_in * len(grid)
-    if rule.nested and work > _NESTED_FROM and dense.device.type == "cpu":
-        kept = [kept_count(d, layer) for d in grid]
-        entries = rule.entries(_problem(rule, layer, dense, moments), kept)
-        return nested_statistics(dense, entries, len(kept), moments)
-    masks = grid_masks(layer, dense, moments, grid, rule)
-    return output_statistics(dense, (dense * keep for keep in masks), moments)
-
-
-def grid_masks(
-    layer: Layer, dense: Tensor, moments: InputMoments, grid: Sequence[float], rule: MaskRule
-) -> Iterator[Tensor]:
-    """The mask [groups, rows, d] of every density of the grid."""
-    problem = _problem(rule, layer, dense, moments)
-    ranks = rule.ranks(problem) if rule.nested else None
-    for density in grid:
-        kept = kept_count(density, layer)
-        yield rule.mask(problem, kept) if ranks is None else keep_mask(ranks, kept)
-
-
-def _refuse_wide(layer: Layer, moments: LayerMoments) -> None:
-    """Refuse other choices of weights than those whose outputs were measured."""
-    if not isinstance(moments, InputMoments):
-        raise SparsemendError(
-            f"layer {layer.name!r} is too wide (fan-in {layer.fan_in}) for another mask, pattern "
-            "or grid than it was calibrated with",
-            allowed="mask 'magnitude' on the calibration's densities",
-            fix="raise max_fan_in, or pass the same densities to calibrate",
-        )
-
-
-def _problem(rule: MaskRule, layer: Layer, dense: Tensor, moments: InputMoments) -> MaskProblem:
-    """What a mask rule may look at of a layer's dense inputs and outputs."""
-    fit = dense_fit(dense, moments.covariance) if rule.joint else None
-    return MaskProblem(dense, moments, fit, layer.structure)
-
-
 def _residuals(repair: Repair, pruned: PrunedLayer) -> Tensor:
     """D_rep of every density and channel, [K, C]."""
     assert repair.residual is not None, "checked before any work"
@@ -253,26 +234,6 @@ def find_residual(name: str) -> Repair:
     except SparsemendError:
         known = [repair.name for repair in repairs().values() if repair.residual is not None]
         raise SparsemendError("unknown repair operator", name, ", ".join(known)) from None
-
-
-def _aggregate(
-    statistics: OutputStatistics, residuals: Tensor, weighting: str
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Raw and residual damage [K] over channels, and how many channels were left out."""
-    dense = statistics.dense_variance
-    alive = dense > _DEAD_CHANNEL * dense.max()
-    raw = statistics.raw_distortion[:, alive]
-    residual = residuals[:, alive]
-    variance = dense[alive]
-    dead = int((~alive).sum())
-    if not alive.any():  # a constant layer: nothing to damage, nothing to repair
-        zero = np.zeros(raw.shape[0])
-        return zero, zero, dead
-    if weighting == "energy":
-        raw, residual = raw.sum(dim=1) / variance.sum(), residual.sum(dim=1) / variance.sum()
-    else:
-        raw, residual = (raw / variance).mean(dim=1), (residual / variance).mean(dim=1)
-    return raw.double().cpu().numpy(), residual.double().cpu().numpy(), dead
 
 
 def session_diagnosis(session: Session, repair: str, mask: str) -> Diagnosis:

@@ -233,6 +233,21 @@ def first_inputs(batches: Sequence[Batch], count: int) -> list[Batch]:
     return chosen
 
 
+def spread_inputs(batches: Sequence[Batch], count: int) -> list[Batch]:
+    """So many inputs, or all where there are fewer, the same share of every batch.
+
+    Batches are often in some order, such as that of lengths.
+    """
+    total, before, chosen = count_inputs(batches), 0, []
+    for batch in batches:
+        after = before + batch_size(batch)
+        share = min(count, total) * after // total - min(count, total) * before // total
+        if share:
+            chosen.append(cut(batch, 0, share))
+        before = after
+    return chosen
+
+
 def count_inputs(batches: Sequence[Batch]) -> int:
     """Number of inputs in some batches."""
     return sum(map(batch_size, batches))

@@ -20,6 +20,7 @@ from sparsemend.allocation import (
     check_rule,
     kept_total,
     needs_diagnosis,
+    needs_sensitivities,
 )
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
@@ -215,6 +216,11 @@ class Recipe:
         if not isinstance(self.rule, str) or self.searches:
             return False
         return needs_diagnosis(BRANCHES_BASE if self.tries_branches else self.rule)
+
+    @property
+    def needs_sensitivities(self) -> bool:
+        """Whether the diagnosis has to have sensitivities, too."""
+        return self.needs_diagnosis and needs_sensitivities(self.rule_name)
 
     def quota(self, session: Session) -> Quota:
         """What the layers of a network may keep.

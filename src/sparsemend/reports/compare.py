@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from sparsemend.allocation import RULES, Allocation, allocate_layers, check_rule
+from sparsemend.allocation import RULES, Allocation, Rule, allocate_layers, check_rule
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.layers import LayerSet, discover, layer_weight
@@ -42,7 +42,7 @@ def other_rules(
     allocation
         Whose layers and sparsity to take.
     rules
-        Default: every rule, those that need a diagnosis where there is one.
+        Default: every rule, those that need a diagnosis or sensitivities where there are some.
     diagnosis
         Of the same layers.
     layers
@@ -60,9 +60,7 @@ def other_rules(
     """
     if rules is None:
         rules = [
-            name
-            for name, rule in RULES.items()
-            if rule.needs != "diagnosis" or diagnosis is not None
+            name for name, rule in RULES.items() if not rule.diagnosed or _serves(diagnosis, rule)
         ]
     for name in rules:
         check_rule(name)
@@ -86,6 +84,13 @@ def other_rules(
             if not (isinstance(error, SparsemendError) and RULES[name].may_refuse):
                 _warn(f"rule {name!r} is not compared", error)
     return tuple(others)
+
+
+def _serves(diagnosis: Diagnosis | None, rule: Rule) -> bool:
+    """Whether a diagnosis has what a rule looks at."""
+    if diagnosis is None:
+        return False
+    return rule.needs != "sensitivities" or diagnosis.sensitivities is not None
 
 
 def _warn(what: str, error: Exception) -> None:

@@ -80,12 +80,15 @@ def plain_allocations(
 ) -> dict[str, Allocation]:
     """Every plain rule's allocation; the rules that lead most often come first.
 
-    A rule that cannot divide this budget among these layers is left out.
+    A rule that cannot divide this budget among these layers is left out, and so is what needs
+    sensitivities of its own kind.
     """
     layers = session.layers
     weights = layer_weights(session.model, layers)
     found: dict[str, Allocation] = {}
     for name, rule in sorted(RULES.items(), key=lambda item: item[1].rank_at(quota.sparsity)):
+        if rule.needs == "sensitivities":
+            continue
         try:
             found[name] = allocate_layers(layers, weights, quota, name, diagnosis=diagnosis)
         except SparsemendError:

@@ -68,8 +68,9 @@ def diagnosis_fingerprint(diagnosis: Diagnosis) -> str:
     """Of all that a diagnosis says of layers."""
     values = diagnosis.to_dict()
     del values["coverage"]
-    if values["pattern"] == FREE.name:  # fingerprints of earlier versions stay
-        del values["pattern"]
+    for key, default in (("pattern", FREE.name), ("sensitivities", None)):
+        if values[key] == default:  # fingerprints of earlier versions stay
+            del values[key]
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 

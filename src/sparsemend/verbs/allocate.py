@@ -49,18 +49,19 @@ def allocate(
         neither where the pattern has a sparsity.
     rule
         ``uniform``, ``uniform+``, ``global``, ``erk`` (arXiv 1911.11134), ``lamp``
-        (arXiv 2010.07611), ``rr`` or ``rr-density`` (arXiv 2605.25508); default ``global``, or
-        ``uniform`` where the pattern has a sparsity. Or one of these with some layers forced to
-        the densities of another and the rest rescaled to the budget, as in
-        ``"erk[projection=lamp]"``: the layers are ``projection`` (1×1 convolutions on shortcuts;
-        needs ``layers`` that were discovered with inputs), ``first``, ``last``, ``depthwise`` or
-        a pattern of names.
+        (arXiv 2010.07611), ``rr``, ``rr-density`` (arXiv 2605.25508), or ``sensitivity`` (``rr``
+        weighed by what the output suffers from each layer); default ``global``, or ``uniform``
+        where the pattern has a sparsity. Or one of these with some layers forced to the densities
+        of another and the rest rescaled to the budget, as in ``"erk[projection=lamp]"``: the layers
+        are ``projection`` (1×1 convolutions on shortcuts; needs ``layers`` that were discovered
+        with inputs), ``first``, ``last``, ``depthwise`` or a pattern of names.
     target_flops, target_latency, target_size
         What the network may cost, as in :func:`sparsemend.compress`; need an ``example``.
     example
         A batch of inputs, to measure costs with.
     diagnosis
-        From :func:`sparsemend.diagnose`; needed by ``rr`` and ``rr-density``.
+        From :func:`sparsemend.diagnose`; needed by ``rr`` and ``rr-density``, and by
+        ``sensitivity``, for which it has to be made with ``batches``.
     layers
         Layers in execution order, such as ``calibration.layers``. Without them, those that the
         example runs, or those of the diagnosis in its order, else every prunable layer in the
@@ -72,7 +73,8 @@ def allocate(
         Which weights can be kept, as in :func:`sparsemend.compress`; ``layers`` may have one
         already.
     options
-        Options of the rule (of the first of two), such as ``prior="erk"`` of ``rr-density``.
+        Options of the rule (of the first of two): ``prior="erk"`` of ``rr-density``,
+        ``floor=0.3`` of ``sensitivity``.
 
     Returns
     -------

@@ -119,7 +119,7 @@ def steps(
     known = sorted(RULES.values(), key=lambda rule: rule.rank_at(sparsity))
     even = session.pattern.density is not None
     fitting = (rule for rule in known if rule.even or not even)
-    rules = [rule.name for rule in fitting if rule.needs != "diagnosis"][:_RULES]
+    rules = [rule.name for rule in fitting if not rule.diagnosed][:_RULES]
 
     def reconstruction(effort: str, count: int) -> float:
         settings = EFFORTS[effort]

@@ -13,14 +13,16 @@ from functools import partial
 from torch import nn
 
 from sparsemend.allocation import Allocation, Densities, Quota, kept_total
-from sparsemend.diagnosis import Diagnosis, session_diagnosis
+from sparsemend.diagnosis import Diagnosis, session_diagnosis, with_sensitivities
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import signal_ends
 from sparsemend.layers.refusals import check_alone, check_apart
 from sparsemend.masks import check_fit
+from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.operators.affine import AFFINE
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import PATTERN
-from sparsemend.repairs import EFFORTS, Terms
+from sparsemend.repairs import EFFORTS, Terms, get_repair
 from sparsemend.search import (
     AllocationSearch,
     branch_allocation,
@@ -82,8 +84,10 @@ def run_recipe(
     else:
         if diagnosing:
             with _timed(seconds, "diagnose"):
-                repair, mask = recipe.formula.diagnosis, recipe.mask_rule.name
-                diagnosis = session_diagnosis(session, repair, mask)
+                diagnosis = _diagnosis(session, recipe)
+        if recipe.needs_sensitivities and diagnosis is not None:
+            with _timed(seconds, "measure sensitivities"):
+                diagnosis = with_sensitivities(session, diagnosis)
         with _timed(seconds, "allocate"):
             allocation = _allocation(session, recipe, diagnosis, quota)
     network = copy.deepcopy(session.model) if into is None else into
@@ -137,6 +141,19 @@ def run_recipe(
         tried=outcome.tried,
         seconds=seconds,
     )
+
+
+def _diagnosis(session: Session, recipe: Recipe) -> Diagnosis:
+    """Of the repair and the mask rule.
+
+    For sensitivities, which stand for more than curves do, by what is cheap: what scales leave
+    stands for what refits leave, and magnitude for masks that are chosen with the fit.
+    """
+    repair, mask = recipe.formula.diagnosis, recipe.mask_rule
+    if recipe.needs_sensitivities:
+        repair = AFFINE.name if get_repair(repair).refits else repair
+        mask = MAGNITUDE if mask.joint else mask
+    return session_diagnosis(session, repair, mask.name)
 
 
 def _searched(
