@@ -58,6 +58,7 @@ class _Curves:
     raw: Array
     residual: Array
     rr: Array
+    sensitivities: Array | None
 
     @classmethod
     def of(cls, diagnosis: DamageCurves, names: Collection[str]) -> DamageCurves:
@@ -66,4 +67,6 @@ class _Curves:
             np.asarray(values)[rows] for values in (diagnosis.raw, diagnosis.residual, diagnosis.rr)
         )
         kept = tuple(diagnosis.layers[i] for i in rows)
-        return cls(kept, diagnosis.densities, raw, residual, rr)
+        heard = diagnosis.sensitivities
+        some = None if heard is None else np.asarray(heard)[rows]
+        return cls(kept, diagnosis.densities, raw, residual, rr, some)
