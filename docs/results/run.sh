@@ -20,6 +20,7 @@ options=$*
 first="cifar100_resnet18 cifar100_vgg16_bn"
 others="cifar100_resnet34 cifar10_resnet18 cifar10_vgg16_bn cifar10_resnet34"
 rules="--rule erk --rule lamp --rule rr --rule global --rule rr-density --rule uniform"
+ours="--rule branches --rule sensitivity"
 fine="--sparsity 0.94:0.955:0.005"
 around="--sparsity 0.90:0.935:0.005 --sparsity 0.96:0.97:0.005"
 ends="--sparsity 0.80 --sparsity 0.85 --sparsity 0.98"
@@ -53,10 +54,10 @@ full_width() {
     for network in $first; do light band "$network" $rules --repair batchnorm $around; done
     for network in $others; do light band "$network" $rules --repair batchnorm $fine $around; done
     for network in $first $others; do
-        light band "$network" --rule branches --repair batchnorm $fine $around
+        light band "$network" $ours --repair batchnorm $fine $around
     done
     for network in $first $others; do
-        light ends "$network" $rules --rule branches --repair batchnorm $ends
+        light ends "$network" $rules $ours --repair batchnorm $ends
     done
     for network in $first $others; do
         light repairs "$network" $rules $coarse --repair batchnorm-ema --repair variance \
@@ -74,7 +75,7 @@ full_width() {
         light auto "$network" --rule auto --budget 40 --repair batchnorm $coarse
     done
     for network in $first $others; do
-        light band "$network" $rules --rule branches --repair batchnorm $fine $around \
+        light band "$network" $rules $ours --repair batchnorm $fine $around \
             --seed 1 --seed 2
     done
 }
