@@ -32,8 +32,9 @@ from sparsemend.progress import progress_bar
 from sparsemend.recipe.defaults import DIAGNOSED_REPAIR
 from sparsemend.session import Session
 
-# Relative variance of the error: large enough to stand out, small enough to stay in proportion.
-ERROR = 0.25
+# Relative variance of the error, about what high sparsities leave: losses grow in other proportions
+# where errors are small.
+ERROR = 0.5
 # How many inputs are enough to tell layers apart.
 INPUTS = 64
 _OPERATOR = OPERATORS[DIAGNOSED_REPAIR]
@@ -62,11 +63,10 @@ def sensitivities(session: Session) -> dict[str, float]:
     """Layer name → loss of the network's output per relative variance of error in that layer.
 
     The error is one that pruning makes: the layer alone keeps its largest weights, at the density
-    of a grid that leaves a quarter of its outputs' variance after matching of means and variances,
-    and is matched so. The loss, divided by exactly what is left, hardly depends on the density;
-    random noise of the same variance would be heard quite differently in layers with channels of
-    very different variances, such as the last ones of a transformer's blocks. One forward pass of
-    some inputs per layer.
+    of a grid that leaves half of its outputs' variance after matching of means and variances,
+    and is matched so. The loss is divided by exactly what is left. Random noise of the same
+    variance would be heard quite differently in layers with channels of very different variances,
+    such as the last ones of a transformer's blocks. One forward pass of some inputs per layer.
 
     Parameters
     ----------
