@@ -160,6 +160,6 @@ CLAIMS = (
     Claim("4 ERK gains by LAMP's projections", _ahead("erk[projection=lamp]", "erk")),
     Claim("4 ERK gains by RR's projections", _ahead("erk[projection=rr]", "erk")),
     Claim("4 ERK gains by global's projections", _ahead("erk[projection=global]", "erk")),
-    Claim("5 RR leads the best rule that counts no repair", _over_the_best(RR)),
-    Claim("Not the paper's: rule branches leads that rule", _over_the_best("branches")),
+    Claim("5 RR leads the best rule without repair", _over_the_best(RR)),
+    Claim("Beyond: branches leads the best such rule", _over_the_best("branches")),
 )

@@ -84,8 +84,8 @@ def test_claims_are_judged_by_the_differences(study):
         "4 ERK gains by LAMP's projections": "not here",
         "4 ERK gains by RR's projections": "not measured",
         "4 ERK gains by global's projections": "not measured",
-        "5 RR leads the best rule that counts no repair": "partly",
-        "Not the paper's: rule branches leads that rule": "not measured",
+        "5 RR leads the best rule without repair": "partly",
+        "Beyond: branches leads the best such rule": "not measured",
     }
     behind = found["1 RR is not ahead everywhere"]
     assert behind.compared == "erk − rr at 0.98"
