@@ -8,7 +8,6 @@ index.html      all of it
 cells.csv       one row for every cell: its key, its result, its settings and its store
 claims.csv      one row for every claim, network, mask and repair
 pairs.csv       the pairs of cells that each of these is worked out from
-transitions.csv midpoints and bands
 *.svg, *.csv    the figures and what they show
 """
 

@@ -52,9 +52,8 @@ class Subject:
 
     def harm(self, layer: str, sparsity: float, repair: str) -> dict[str, float]:
         """KL, and the share of other top-1 classes, with this layer alone pruned and repaired."""
-        layers = {each.name: each for each in self._layers}
-        counts = {name: each.size for name, each in layers.items()}
-        counts[layer] = kept_count(1 - sparsity, layers[layer])
+        counts = {each.name: each.size for each in self._layers}
+        counts[layer] = kept_count(1 - sparsity, self._layers[layer])
         model = sm.prune(self.dense, counts)
         if repair != PRUNED:
             sm.repair(model, self.dense, self.inputs, repair, inplace=True, progress=False)

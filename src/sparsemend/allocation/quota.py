@@ -182,22 +182,15 @@ class CostQuota:
         return found
 
     def of_some(self, places: Sequence[int]) -> CostQuota:
-        """The same for these layers, where all others keep nothing."""
+        """The same for these layers, where all others keep nothing; only the whole is measured."""
         rest = sorted(set(range(len(self.sizes))) - set(places))
-        whole = self.measure
-
-        def measure(counts: tuple[int, ...]) -> float:
-            assert whole is not None
-            kept = dict(zip(places, counts, strict=True))
-            return whole(tuple(kept.get(place, 0) for place in range(len(self.sizes))))
-
         return replace(
             self,
             sizes=_of(self.sizes, places),
             costs=_of(self.costs, places),
             prices=_of(self.prices, places),
             fixed=self.fixed + sum(self.costs[place](0) for place in rest),
-            measure=None if whole is None else measure,
+            measure=None,
             structures=_of(self.structures, places),
         )
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
 from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.divide import allocate_layers
-from sparsemend.allocation.problem import Array, DamageCurves
 from sparsemend.allocation.quota import Quota
 from sparsemend.layers.layer import Layer
 
@@ -21,17 +19,17 @@ def allocate_without(
     quota: Quota,
     rule: str,
     idle: Collection[str],
-    *,
-    diagnosis: DamageCurves | None = None,
 ) -> Allocation:
     """Divide a budget over the layers that are not to be idle.
 
     Parameters
     ----------
-    layers, weights, rule, diagnosis
+    layers, weights
         As of :func:`.allocate_layers`; all layers, in order.
     quota
         What all of them may keep.
+    rule
+        One that needs no diagnosis.
     idle
         Names of those that keep nothing.
 
@@ -42,31 +40,7 @@ def allocate_without(
     """
     places = [i for i, layer in enumerate(layers) if layer.name not in idle]
     rest = [replace(layers[i], order=order) for order, i in enumerate(places)]
-    curves = None if diagnosis is None else _Curves.of(diagnosis, {x.name for x in rest})
     some = quota if not idle else quota.of_some(places)
-    found = allocate_layers(rest, weights, some, rule, diagnosis=curves)
+    found = allocate_layers(rest, weights, some, rule)
     counts = {layer.name: found.get(layer.name, 0) for layer in layers}
     return Allocation(counts, {layer.name: layer.size for layer in layers}, rule)
-
-
-@dataclass(frozen=True)
-class _Curves:
-    """The curves of some of the layers of a diagnosis."""
-
-    layers: tuple[str, ...]
-    densities: Array
-    raw: Array
-    residual: Array
-    rr: Array
-    sensitivities: Array | None
-
-    @classmethod
-    def of(cls, diagnosis: DamageCurves, names: Collection[str]) -> DamageCurves:
-        rows = [i for i, name in enumerate(diagnosis.layers) if name in names]
-        raw, residual, rr = (
-            np.asarray(values)[rows] for values in (diagnosis.raw, diagnosis.residual, diagnosis.rr)
-        )
-        kept = tuple(diagnosis.layers[i] for i in rows)
-        heard = diagnosis.sensitivities
-        some = None if heard is None else np.asarray(heard)[rows]
-        return cls(kept, diagnosis.densities, raw, residual, rr, some)

@@ -86,8 +86,7 @@ def diagnose(
         ``"relative"``: omega_c = 1 / v_c, every channel counts the same. ``"energy"``: 1.
     batches
         Unlabelled inputs on which to measure, besides, how much the network's output suffers from
-        error in each layer, as rule ``sensitivity`` needs: one forward pass of about 128 of them a
-        layer.
+        error in each layer, as rule ``sensitivity`` needs: one forward pass of 64 of them a layer.
     judge, output
         How that is judged, and on which part of the output, as in :func:`sparsemend.agreement`.
     progress

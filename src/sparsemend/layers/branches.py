@@ -27,17 +27,6 @@ class Branch:
 
     layers: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        """What its layers' names have in common, up to a dot; that of its first layer else."""
-        parts = [name.split(".") for name in self.layers]
-        common = []
-        for level in zip(*parts, strict=False):
-            if len(set(level)) > 1:
-                break
-            common.append(level[0])
-        return ".".join(common) or self.layers[0]
-
 
 def residual_branches(layers: LayerSet) -> tuple[Branch, ...]:
     """The branches that can be given up whole, in execution order of their first layers.
@@ -70,7 +59,7 @@ class _Finder:
             for source in node.inputs:
                 past |= self._past[source]
             self._past.append(past)
-        everything = {layer.name: layer for layer in (*layers, *layers.others)}
+        everything = {layer.name for layer in (*layers, *layers.others)}
         self._weighted = {
             n.index for n in self._nodes if n.kind == "module" and n.name in everything
         }

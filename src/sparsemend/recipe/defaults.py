@@ -5,9 +5,8 @@ from sparsemend.patterns import FREE, Pattern
 
 # Rule ``auto`` is no rule of weights or shapes alone, but a search that repairs.
 AUTO = "auto"
-# Nor is ``branches``, which tries which residual branches to give up; the other layers share the
-# budget by the second.
-BRANCHES, BRANCHES_BASE = "branches", "lamp"
+# Nor is ``branches``, which tries which residual branches to give up.
+BRANCHES = "branches"
 SEARCHES = (AUTO, BRANCHES)
 
 # Without a rule and a repair of the user's, both are planned for a time; with one of the two, the

@@ -31,7 +31,6 @@ from sparsemend.recipe.budget import Budget, parse_budget
 from sparsemend.recipe.defaults import (
     AUTO,
     BRANCHES,
-    BRANCHES_BASE,
     JUDGE,
     NEW_BIASES,
     PATTERN,
@@ -213,9 +212,7 @@ class Recipe:
     @property
     def needs_diagnosis(self) -> bool:
         """Whether the rule reads a diagnosis."""
-        if not isinstance(self.rule, str) or self.searches:
-            return False
-        return needs_diagnosis(BRANCHES_BASE if self.tries_branches else self.rule)
+        return isinstance(self.rule, str) and not self.searches and needs_diagnosis(self.rule)
 
     @property
     def needs_sensitivities(self) -> bool:

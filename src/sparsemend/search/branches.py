@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from sparsemend.allocation import Allocation, Quota, allocate_without
-from sparsemend.diagnosis import Diagnosis
+from sparsemend.allocation.lamp import LAMP
 from sparsemend.execution.batches import first_inputs
 from sparsemend.layers import Branch, layer_weights, residual_branches
 from sparsemend.progress import progress_bar
-from sparsemend.recipe import BRANCHES, BRANCHES_BASE, Recipe
+from sparsemend.recipe import BRANCHES, Recipe
 from sparsemend.search.objective import Objective
 from sparsemend.session import Session
 
+# By which rule the other layers share the budget.
+_OTHERS = LAMP.name
 # Inputs that a trial repairs with, and as many that it is judged on: what branches are worth at
 # these sparsities is several times the standard error.
 _INPUTS = 256
@@ -28,9 +30,7 @@ _INPUTS = 256
 _WORTHWHILE = 0.03
 
 
-def branch_allocation(
-    session: Session, recipe: Recipe, quota: Quota, diagnosis: Diagnosis | None = None
-) -> Allocation:
+def branch_allocation(session: Session, recipe: Recipe, quota: Quota) -> Allocation:
     """The allocation without the residual branches that :func:`give_up` names.
 
     Class scores are judged by their direction, see
@@ -44,8 +44,6 @@ def branch_allocation(
         Mask rule and repair of the trials.
     quota
         What all layers together may keep.
-    diagnosis
-        For the rule by which the other layers share the budget.
 
     Returns
     -------
@@ -55,7 +53,7 @@ def branch_allocation(
 
     def without(given_up: Collection[Branch]) -> Allocation:
         idle = {name for branch in given_up for name in branch.layers}
-        return _divided(session, quota, idle, diagnosis)
+        return _divided(session, quota, idle)
 
     branches = residual_branches(session.layers)
     if recipe.formula.refits or not branches:
@@ -100,24 +98,14 @@ def give_up(
     return gone
 
 
-def divided_again(
-    session: Session, allocation: Allocation, quota: Quota, diagnosis: Diagnosis | None = None
-) -> Allocation:
+def divided_again(session: Session, allocation: Allocation, quota: Quota) -> Allocation:
     """Another budget, without the branches that this allocation has given up."""
     idle = {name for name, kept in allocation.items() if not kept}
-    return _divided(session, quota, idle, diagnosis)
+    return _divided(session, quota, idle)
 
 
-def _divided(
-    session: Session, quota: Quota, idle: Collection[str], diagnosis: Diagnosis | None
-) -> Allocation:
+def _divided(session: Session, quota: Quota, idle: Collection[str]) -> Allocation:
     layers = session.layers
-    found = allocate_without(
-        layers,
-        layer_weights(session.model, layers),
-        quota,
-        BRANCHES_BASE,
-        idle,
-        diagnosis=diagnosis,
-    )
+    weights = layer_weights(session.model, layers)
+    found = allocate_without(layers, weights, quota, _OTHERS, idle)
     return Allocation(found, found.sizes, BRANCHES)

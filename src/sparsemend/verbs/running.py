@@ -186,10 +186,8 @@ def _allocation(
         return recipe.rule.allocate(session.layers, recipe.sparsity)
     quota = quota or recipe.quota(session)
     if recipe.tries_branches:
-        found = branch_allocation(session, recipe, quota, diagnosis)
-        return corrected(
-            quota, found, lambda other: divided_again(session, found, other, diagnosis)
-        )
+        found = branch_allocation(session, recipe, quota)
+        return corrected(quota, found, partial(divided_again, session, found))
     return divide(session.model, session.layers, quota, recipe.rule_name, diagnosis)
 
 
