@@ -30,8 +30,9 @@ high="--sparsity 0.90 --sparsity 0.95 --sparsity 0.97 --sparsity 0.98:0.995:0.00
 run() { # command, stage, network, options
     command=$1 network=$3 store=$2_$3
     shift 3
+    case ${network#*_} in vgg*) model=${network#*_} ;; *) model=cifar_${network#*_} ;; esac
     case "$wanted" in "" | *" $store "*) ;; *) return 0 ;; esac
-    set -- "$command" --model "cifar_${network#*_}" --data "$data/${network%%_*}" \
+    set -- "$command" --model "$model" --data "$data/${network%%_*}" \
         --weights "$data/weights/$network.safetensors" --store "$stores/$store.sqlite" \
         --limit 2000 "$@" $options
     case " $options " in
