@@ -13,7 +13,6 @@ import argparse
 import json
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsemend as sm
+from benchmarks._device import add_device, timed
 from sparsemend.calibration import DEFAULT_DENSITIES, PairedMoments, kept_count
 from sparsemend.diagnosis import diagnose_repairs
 from sparsemend.execution.batches import evaluation_mode
@@ -49,7 +49,7 @@ def direct(model: nn.Module, batches: list[Tensor], layers: LayerSet) -> Curves:
     for layer in layers:
         module = modules[layer.name]
         dense = weight_matrix(module.weight.detach(), layer)
-        kept = [kept_count(d, layer.size) for d in DEFAULT_DENSITIES]
+        kept = [kept_count(d, layer) for d in DEFAULT_DENSITIES]
         masks = get_mask_rule("magnitude").masks(MaskProblem(dense), kept)
         weights = [stored_weight(dense * mask, layer) for mask in masks]
         store = PairedMoments.empty(len(weights), layer.rows, dense.device)
@@ -86,7 +86,7 @@ def direct(model: nn.Module, batches: list[Tensor], layers: LayerSet) -> Curves:
             alive = found.dense_variance > 1e-12 * found.dense_variance.max()
             raw = found.raw_distortion
             damage = raw if kind == "raw" else OPERATORS[kind].residual(found)
-            rows.append((damage / found.dense_variance)[:, alive].mean(dim=1).numpy())
+            rows.append((damage / found.dense_variance)[:, alive].mean(dim=1).cpu().numpy())
         curves[kind] = np.stack(rows)
     return curves
 
@@ -108,7 +108,7 @@ def relative_error(found: Curves, expected: Curves) -> float:
     return worst
 
 
-def rates() -> dict[str, float]:
+def rates(device: torch.device) -> dict[str, float]:
     """Speeds that the cost of ours rests on: products in 10⁹ multiply-adds/s, copies in GB/s."""
     wide, many = 512, 4608
     weight, table = torch.randn(wide, many), torch.randn(many, 32)
@@ -117,7 +117,11 @@ def rates() -> dict[str, float]:
     lines = torch.randn(30, 960, 64)
     square = torch.randn(many, many)
     images = torch.randn(32, 64, 32 * 32)
-    laid_out = torch.empty(32 * 32, 32 * 64)
+    weight, table, columns, starts, lines, square, images = (
+        tensor.to(device) for tensor in (weight, table, columns, starts, lines, square, images)
+    )
+    laid_out = torch.empty(32 * 32, 32 * 64, device=device)
+    small = torch.ones(1, device=device)
     work: dict[str, tuple[float, Callable[[], Any]]] = {
         "dense product": (wide * many * many, lambda: weight @ square),
         "product of shifted lines": (30 * 960 * 64**2, lambda: torch.bmm(lines.mT, lines)),
@@ -132,21 +136,15 @@ def rates() -> dict[str, float]:
             lambda: laid_out.copy_(images.view(32 * 64, -1).t()),
         ),
         "plain copy": (4 * images.numel(), lambda: laid_out.view_as(images).copy_(images)),
+        "call, 10⁹/s": (1000, lambda: [small.add_(1) for _ in range(1000)]),
     }
     found = {}
     for name, (amount, call) in work.items():
         seconds: list[float] = []
         for _ in range(7):
-            _timed(call, seconds)
+            timed(call, device, seconds)
         found[name] = amount / statistics.median(seconds) / 1e9
     return found
-
-
-def _timed(work: Callable[[], Any], seconds: list[float]) -> Any:
-    start = time.perf_counter()
-    result = work()
-    seconds.append(time.perf_counter() - start)
-    return result
 
 
 def _resident_mib() -> float:
@@ -162,20 +160,24 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    add_device(parser)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rates", action="store_true", help="only measure machine rates")
     options = parser.parse_args()
 
+    device = options.device
     torch.manual_seed(options.seed)
     if options.rates:
-        measured = rates() | {"threads": torch.get_num_threads()}
+        measured = rates(device) | {"threads": torch.get_num_threads()}
         print(json.dumps(measured) if options.json else measured)
         return
     if options.weights:
         model = sm.models.load(options.network, options.weights).model
     else:
         model = sm.models.create(options.network, num_classes=100).eval()
-    batches = list(torch.randn(options.images, 3, 32, 32).split(options.batch_size))
+    model.to(device)
+    images = torch.randn(options.images, 3, 32, 32).to(device)
+    batches = list(images.split(options.batch_size))
     layers = sm.discover(model, batches[0])
 
     forward(model, batches)
@@ -184,12 +186,13 @@ def main() -> None:
     extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
     seconds: dict[str, list[float]] = {"forward": [], "ours": [], "direct": []}
     for _ in range(options.repeats):
-        _timed(lambda: forward(model, batches), seconds["forward"])
-        found = _timed(lambda: ours(model, batches), seconds["ours"])
-        expected = _timed(lambda: direct(model, batches, layers), seconds["direct"])
+        timed(lambda: forward(model, batches), device, seconds["forward"])
+        found = timed(lambda: ours(model, batches), device, seconds["ours"])
+        expected = timed(lambda: direct(model, batches, layers), device, seconds["direct"])
     medians = {f"{key}_seconds": statistics.median(values) for key, values in seconds.items()}
     report = {
         "network": options.network,
+        "device": str(device),
         "images": options.images,
         **medians,
         "direct_over_ours": medians["direct_seconds"] / medians["ours_seconds"],

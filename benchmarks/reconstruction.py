@@ -13,13 +13,15 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import sparsemend as sm
+from benchmarks._device import add_device, timed
 from benchmarks._network import load
 from benchmarks._store import Store
 from sparsemend.repairs import FitSettings, Support
@@ -60,8 +62,9 @@ HELDOUT = 512
 class Bench:
     """One network with its data."""
 
-    def __init__(self, folder: Path, network: str) -> None:
-        self.model, self.images = load(folder, network)
+    def __init__(self, folder: Path, network: str, device: torch.device) -> None:
+        self.device = device
+        self.model, self.images = load(folder, network, device)
 
     def variant(
         self, sparsity: float, size: int, seed: int, changes: Mapping[str, Any]
@@ -76,11 +79,11 @@ class Bench:
         importance = None if constants.pop("importance", True) else {}
         session = Session(self.model, batches)
         allocation = sm.allocate(self.model, sparsity, "global")
-        model, start = copy.deepcopy(self.model), time.perf_counter()
+        model, seconds = copy.deepcopy(self.model), list[float]()
         support, settings = Support(allocation, None), FitSettings(**constants)
-        reconstruct(session, model, support, settings, importance)
-        seconds = time.perf_counter() - start
-        return {"seconds": seconds, "kl": sm.agreement(model, self.model, heldout).kl}
+        work = partial(reconstruct, session, model, support, settings, importance)
+        timed(work, self.device, seconds)
+        return {"seconds": seconds[0], "kl": sm.agreement(model, self.model, heldout).kl}
 
 
 def main() -> None:
@@ -91,6 +94,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--network", nargs="+", default=list(NETWORKS))
     parser.add_argument("--calibration-size", type=int, default=1024)
+    add_device(parser)
     options = parser.parse_args()
     if options.table == "goals":
         print(_goals_table(_goals(options)))
@@ -102,7 +106,7 @@ def _goals(options: argparse.Namespace) -> dict[tuple[str, float], list[Record]]
     """Records over the seeds by goal; repair best on all of a network's sparsities."""
     found: dict[tuple[str, float], list[Record]] = {}
     for network in dict.fromkeys(name for name, _ in GOALS if name in options.network):
-        model, images = load(options.data, network)
+        model, images = load(options.data, network, options.device)
         result = sm.sweep(
             {network: model},
             images,
@@ -126,7 +130,7 @@ def _ablation(options: argparse.Namespace) -> dict[tuple[str, str], float]:
     store, seed, size = Store(options.store), options.seed[0], options.calibration_size
     found: dict[tuple[str, str], float] = {}
     for network in options.network:
-        bench = Bench(options.data, network)
+        bench = Bench(options.data, network, options.device)
         for variant, changes in VARIANTS.items():
             cell = {
                 "network": network,
@@ -134,6 +138,7 @@ def _ablation(options: argparse.Namespace) -> dict[tuple[str, str], float]:
                 "variant": variant,
                 "seed": seed,
                 "calibration_size": size,
+                **({} if options.device.type == "cpu" else {"device": str(options.device)}),
             }
             work = partial(bench.variant, 0.9, size, seed, changes)
             found[variant, network] = store.compute(cell, work)["kl"]

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import sparsemend as sm
+from benchmarks._device import add_device
 from benchmarks._network import load
 
 REPAIRS = ("batchnorm", "batchnorm-ema", "shrinkage+batchnorm-ema")
@@ -26,9 +27,10 @@ def main() -> None:
     parser.add_argument("--calibration-size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path, default=Path("rules.sqlite"))
+    add_device(parser)
     options = parser.parse_args()
 
-    model, images = load(options.data, options.network)
+    model, images = load(options.data, options.network, options.device)
     inputs = images.calibration(options.calibration_size, seed=options.seed).split(BATCH_SIZE)
     result = sm.sweep(
         {options.network: model},
