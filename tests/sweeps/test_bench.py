@@ -8,7 +8,7 @@ from tests.sweeps.samples import SIZES, make_cell
 from torch import nn
 
 import sparsemend as sm
-from sparsemend.diagnosis import relative_repairability
+from sparsemend.diagnosis import recipes
 from sparsemend.evaluation import Agreement
 from sparsemend.session import session
 from sparsemend.sweeps import DrawnInputs, Failure, GivenInputs, Network, make_grid
@@ -82,8 +82,8 @@ def test_a_cell_is_what_compress_gives(digits, images, network, rule, mask, repa
 def test_shared_work_is_done_once(network, monkeypatch):
     places = {
         "gather_moments": session,
-        "diagnose": relative_repairability,
-        "damage_curves": running,
+        "diagnose": recipes,
+        "find_allocation": running,
         "evaluate": module,
     }
     calls = dict.fromkeys(places, 0)
@@ -106,7 +106,7 @@ def test_shared_work_is_done_once(network, monkeypatch):
     assert len(records) == 16
     assert calls["gather_moments"] == 2  # seeds
     assert calls["diagnose"] == 2 * 2  # seeds and repairs
-    assert calls["damage_curves"] == 0
+    assert calls["find_allocation"] == 0
     masks = {tuple(record.densities.values()) for record in records}
     assert len(masks) < 12  # erk has the same masks for all repairs and seeds
     assert calls["evaluate"] == 1 + len(masks) + len(records)  # dense, pruned, repaired
@@ -151,9 +151,9 @@ def test_the_repair_that_was_run(network):
 
 def test_searches_share_their_diagnosis(network, monkeypatch):
     found = []
-    diagnose = relative_repairability.diagnose
+    diagnose = recipes.diagnose
     monkeypatch.setattr(
-        relative_repairability,
+        recipes,
         "diagnose",
         lambda *a, **k: found.append(diagnose(*a, **k)) or found[-1],
     )

@@ -2,11 +2,11 @@
 
 from sparsemend.diagnosis.diagnosis import Diagnosis
 from sparsemend.diagnosis.layer_damage import layer_statistics
+from sparsemend.diagnosis.recipes import recipe_diagnosis
 from sparsemend.diagnosis.relative_repairability import (
     WEIGHTINGS,
     diagnose,
     diagnose_repairs,
-    session_diagnosis,
 )
 from sparsemend.diagnosis.sensitivity import with_sensitivities
 
@@ -16,6 +16,6 @@ __all__ = [
     "diagnose",
     "diagnose_repairs",
     "layer_statistics",
-    "session_diagnosis",
+    "recipe_diagnosis",
     "with_sensitivities",
 ]

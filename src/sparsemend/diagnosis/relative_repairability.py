@@ -233,13 +233,3 @@ def find_residual(name: str) -> Repair:
     except SparsemendError:
         known = [repair.name for repair in repairs().values() if repair.residual is not None]
         raise SparsemendError("unknown repair operator", name, ", ".join(known)) from None
-
-
-def session_diagnosis(session: Session, repair: str, mask: str) -> Diagnosis:
-    """The diagnosis of a session's network on the inputs that repairs see; computed once."""
-    return session.once(
-        ("diagnosis", find_residual(repair).name, mask),
-        lambda: diagnose(
-            session.model, session.calibration, repair, mask=mask, pattern=session.pattern.name
-        ),
-    )

@@ -14,7 +14,6 @@ from sparsemend.diagnosis.diagnosis import Diagnosis
 from sparsemend.diagnosis.layer_damage import layer_statistics, mean_damage
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import spread_inputs
-from sparsemend.finite import NotFiniteError
 from sparsemend.layers import (
     Call,
     Layer,
@@ -90,17 +89,10 @@ def sensitivities(session: Session) -> dict[str, float]:
             found[layer.name] = 0.0
             if broken is not None:
                 with LayerCalls(model, [layer], after=broken):
-                    found[layer.name] = _loss(reference, session) / error
+                    found[layer.name] = reference.loss(lambda: model) / error
             advance()
     most = max(filter(math.isfinite, found.values()), default=1.0)
     return {name: value if math.isfinite(value) else most for name, value in found.items()}
-
-
-def _loss(reference: Reference, session: Session) -> float:
-    try:
-        return reference.agreement(session.model).loss
-    except NotFiniteError:
-        return math.inf
 
 
 def _broken(layer: Layer, dense: Tensor, moments: LayerMoments) -> tuple[After | None, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from sparsemend.execution.batches import (
     iterate,
     no_batches,
 )
-from sparsemend.finite import check_outputs
+from sparsemend.finite import NotFiniteError, check_outputs
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,25 @@ class Reference:
                 output = call(model, batch)
                 tally.add(expected, read_finite(self._jury, model, output, batch))
         return tally.result()
+
+    def loss(self, made: Callable[[], nn.Module]) -> float:
+        """Loss of a network, to be compared with that of others.
+
+        Parameters
+        ----------
+        made
+            Gives the network.
+
+        Returns
+        -------
+        float
+            Infinite where numbers do not stay finite, in its making or in its outputs: NaN would
+            compare as no worse than anything.
+        """
+        try:
+            return self.agreement(made()).loss
+        except NotFiniteError:
+            return math.inf
 
 
 def read_finite(jury: Jury, model: nn.Module, output: Any, batch: Batch) -> Parts:

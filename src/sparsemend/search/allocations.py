@@ -1,23 +1,18 @@
-"""Where a search for an allocation starts: the plain rules, and damage weighed by sensitivity."""
+"""Where a search for an allocation starts: what the plain rules give."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
-import numpy as np
-
-from sparsemend.allocation import RULES, Allocation, Quota, allocate_layers
-from sparsemend.calibration import InputMoments
-from sparsemend.diagnosis import Diagnosis, session_diagnosis
+from sparsemend.allocation import RULES, Allocation, Quota, Rule, allocate_layers
+from sparsemend.diagnosis import Diagnosis, recipe_diagnosis, with_sensitivities
 from sparsemend.errors import SparsemendError
 from sparsemend.layers import layer_weights
-from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.recipe import Recipe
-from sparsemend.recipe.defaults import DIAGNOSED_REPAIR
 from sparsemend.search.auto import search_allocation
 from sparsemend.search.objective import Objective
 from sparsemend.search.result import AllocationSearch
-from sparsemend.search.sensitivity import sensitivities
 from sparsemend.session import Session
 
 # Measuring sensitivities takes about as long as a repair.
@@ -39,15 +34,16 @@ def find_allocation(
     recipe
         Mask rule and repair of the trials, and when to stop.
     diagnosis
-        For the rules that need one; default :func:`damage_curves`.
+        For the rules that need one; default :func:`sparsemend.diagnosis.recipe_diagnosis`.
     quota
         What the layers may keep; default by the sparsity of the recipe.
     """
     quota = quota or recipe.quota(session)
-    curves = damage_curves(session, recipe) if diagnosis is None else diagnosis
+    curves = recipe_diagnosis(session, recipe) if diagnosis is None else diagnosis
 
     def further() -> dict[str, tuple[int, ...]]:
-        return {"sensitive damage": tuple(sensitive_allocation(session, quota, curves).values())}
+        found = sensitive_allocations(session, recipe, quota, curves)
+        return {name: tuple(allocation.values()) for name, allocation in found.items()}
 
     return search_allocation(
         session.layers,
@@ -61,52 +57,54 @@ def find_allocation(
     )
 
 
-def damage_curves(session: Session, recipe: Recipe) -> Diagnosis:
-    """The diagnosis that a search goes by: of the repair used, as far as that is cheap.
-
-    Magnitude masks stand for those that are chosen with the fit, whose choice costs as much as
-    a repair for every density; where a layer is too wide for d × d moments, ``variance`` and
-    magnitude masks stand for all.
-    """
-    moments = session.calibration.moments.values()
-    wide = not all(isinstance(found, InputMoments) for found in moments)
-    repair = DIAGNOSED_REPAIR if wide else recipe.formula.diagnosis
-    rule = MAGNITUDE if wide or recipe.mask_rule.joint else recipe.mask_rule
-    return session_diagnosis(session, repair, rule.name)
-
-
 def plain_allocations(
     session: Session, quota: Quota, diagnosis: Diagnosis
 ) -> dict[str, Allocation]:
     """Every plain rule's allocation; the rules that lead most often come first.
 
     A rule that cannot divide this budget among these layers is left out, and so is what needs
-    sensitivities of its own kind.
+    sensitivities.
     """
+    cheap = (rule for rule in RULES.values() if rule.needs != "sensitivities")
+    ranked = sorted(cheap, key=lambda rule: rule.rank_at(quota.sparsity))
+    return _allocations(session, quota, ranked, diagnosis)
+
+
+def sensitive_allocations(
+    session: Session, recipe: Recipe, quota: Quota, diagnosis: Diagnosis
+) -> dict[str, Allocation]:
+    """The allocation of every rule that needs sensitivities: what it gives when it is named.
+
+    Parameters
+    ----------
+    session, recipe, quota
+        As of :func:`find_allocation`.
+    diagnosis
+        Of the search. Without sensitivities it is not for these rules, which then get their own.
+    """
+    found: dict[str, Allocation] = {}
+    for name, rule in RULES.items():
+        if rule.needs == "sensitivities":
+            own = diagnosis
+            if own.sensitivities is None:
+                named = dataclasses.replace(recipe, rule=name, budget=None)
+                own = with_sensitivities(session, recipe_diagnosis(session, named))
+            found |= _allocations(session, quota, [rule], own)
+    return found
+
+
+def _allocations(
+    session: Session, quota: Quota, rules: Iterable[Rule], diagnosis: Diagnosis
+) -> dict[str, Allocation]:
     layers = session.layers
     weights = layer_weights(session.model, layers)
     found: dict[str, Allocation] = {}
-    for name, rule in sorted(RULES.items(), key=lambda item: item[1].rank_at(quota.sparsity)):
-        if rule.needs == "sensitivities":
-            continue
+    for rule in rules:
         try:
-            found[name] = allocate_layers(layers, weights, quota, name, diagnosis=diagnosis)
+            found[rule.name] = allocate_layers(
+                layers, weights, quota, rule.name, diagnosis=diagnosis
+            )
         except SparsemendError:
             if not rule.may_refuse:
                 raise
     return found
-
-
-def sensitive_allocation(session: Session, quota: Quota, diagnosis: Diagnosis) -> Allocation:
-    """Least damage after repair, each layer's weighed by what noise in it does to the output.
-
-    Minimises Σ_l s_l · residual_l(density_l) under the budget, s_l from
-    :func:`.sensitivity.sensitivities` on the first batch of the inputs to judge on.
-    """
-    layers = session.layers
-    measured = sensitivities(session.model, session.unseen[:1], layers, jury=session.jury)
-    weights = np.array([measured[name] for name in diagnosis.layers])
-    weighted = dataclasses.replace(diagnosis, residual=diagnosis.residual * weights[:, None])
-    return allocate_layers(
-        layers, layer_weights(session.model, layers), quota, "rr", diagnosis=weighted
-    )

@@ -1,7 +1,7 @@
 """Rule ``auto``: search for the allocation that leaves the repaired network closest to the dense.
 
-Every plain rule gets the real repair, then mixtures of the best ones, then least damage weighted
-by measured sensitivities. From the best of all these, steps change all layers together down the
+Every plain rule gets the real repair, then mixtures of the best ones, then rules of measured
+sensitivities. From the best of all these, steps change all layers together down the
 slope of the loss; then a local search moves budget between groups of layers and single layers.
 Moves are tried with a cheap repair; what they reach is confirmed with the real one, and only that
 counts. The sequence of trials does not depend on the budget, so a larger budget never ends with a

@@ -6,14 +6,12 @@ For class scores that is KL(dense ‖ repaired); what it is for others, judges s
 from __future__ import annotations
 
 import copy
-import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import nn
 
 from sparsemend.errors import SparsemendWarning
-from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import count_inputs, split_inputs
 from sparsemend.finite import NotFiniteError
 from sparsemend.masks import MaskRule, apply_masks, choose_masks
@@ -97,14 +95,13 @@ class Objective:
 
     def exact(self, counts: Mapping[str, int]) -> float:
         """Loss after the real repair; infinite where outputs are no numbers."""
-        return _loss(self._session.reference, lambda: self._network(counts))
+        return self._session.reference.loss(lambda: self._network(counts))
 
     def proxy(self, counts: Mapping[str, int]) -> float:
         """Loss after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
         with progress_shown(False):
-            return _loss(
-                self._quick.reference,
-                lambda: self._repaired(counts, self._quick, _PROXY_SETTINGS),
+            return self._quick.reference.loss(
+                lambda: self._repaired(counts, self._quick, _PROXY_SETTINGS)
             )
 
     def slopes(self, counts: Mapping[str, int]) -> Array | None:
@@ -150,10 +147,3 @@ class Objective:
             warnings.simplefilter("ignore", SparsemendWarning)
             self._formula.run(session, model, terms)
         return model
-
-
-def _loss(judge: Reference, repaired: Callable[[], nn.Module]) -> float:
-    try:
-        return judge.agreement(repaired()).loss
-    except NotFiniteError:
-        return math.inf  # NaN would compare as no worse than anything

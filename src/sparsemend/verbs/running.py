@@ -13,20 +13,17 @@ from functools import partial
 from torch import nn
 
 from sparsemend.allocation import Allocation, Densities, Quota, kept_total
-from sparsemend.diagnosis import Diagnosis, session_diagnosis, with_sensitivities
+from sparsemend.diagnosis import Diagnosis, recipe_diagnosis, with_sensitivities
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import signal_ends
 from sparsemend.layers.refusals import check_alone, check_apart
 from sparsemend.masks import check_fit
-from sparsemend.masks.magnitude import MAGNITUDE
-from sparsemend.operators.affine import AFFINE
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import PATTERN
-from sparsemend.repairs import EFFORTS, Terms, get_repair
+from sparsemend.repairs import EFFORTS, Terms
 from sparsemend.search import (
     AllocationSearch,
     branch_allocation,
-    damage_curves,
     divided_again,
     find_allocation,
     start_support,
@@ -68,23 +65,20 @@ def run_recipe(
     if quota is None and recipe.target is not None:
         with _timed(seconds, "measure costs"):
             quota = recipe.quota(session)
-    diagnosing = recipe.needs_diagnosis and diagnosis is None
+    diagnosing = diagnosis is None and (recipe.searches or recipe.needs_diagnosis)
     reads_moments = recipe.searches or diagnosing or recipe.mask_rule.needs == "moments"
     if reads_moments and not session.calibrated:
         with _timed(seconds, "calibrate"):
             _ = session.calibration
+    if diagnosing:
+        with _timed(seconds, "diagnose"):
+            diagnosis = recipe_diagnosis(session, recipe)
     search = None
     if recipe.searches:
-        if diagnosis is None:
-            with _timed(seconds, "diagnose"):
-                diagnosis = damage_curves(session, recipe)
         with _timed(seconds, "search"):
             search = _searched(session, recipe, diagnosis, quota)
         allocation = search.allocation
     else:
-        if diagnosing:
-            with _timed(seconds, "diagnose"):
-                diagnosis = _diagnosis(session, recipe)
         if recipe.needs_sensitivities and diagnosis is not None:
             with _timed(seconds, "measure sensitivities"):
                 diagnosis = with_sensitivities(session, diagnosis)
@@ -143,21 +137,8 @@ def run_recipe(
     )
 
 
-def _diagnosis(session: Session, recipe: Recipe) -> Diagnosis:
-    """Of the repair and the mask rule.
-
-    For sensitivities, which stand for more than curves do, by what is cheap: what scales leave
-    stands for what refits leave, and magnitude for masks that are chosen with the fit.
-    """
-    repair, mask = recipe.formula.diagnosis, recipe.mask_rule
-    if recipe.needs_sensitivities:
-        repair = AFFINE.name if get_repair(repair).refits else repair
-        mask = MAGNITUDE if mask.joint else mask
-    return session_diagnosis(session, repair, mask.name)
-
-
 def _searched(
-    session: Session, recipe: Recipe, diagnosis: Diagnosis, quota: Quota | None
+    session: Session, recipe: Recipe, diagnosis: Diagnosis | None, quota: Quota | None
 ) -> AllocationSearch:
     """Of a budget whose costs are modelled, with costs that are right for what was found."""
     quota = quota or recipe.quota(session)

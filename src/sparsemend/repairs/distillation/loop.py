@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import loss_factors
 from sparsemend.execution.batches import Batch, batch_size, call, cut, evaluation_mode, padding_of
-from sparsemend.finite import NotFiniteError
 from sparsemend.progress import progress_bar
 from sparsemend.repairs.distillation.features import SeenSums, feature_error
 from sparsemend.repairs.distillation.inputs import drawn
@@ -84,7 +83,7 @@ def distill(
     earlier = {name: p.detach().clone() for name, p in _chosen(network, found).items()}
     _assign(network, found)
     # A network in half precision may be worse than its copy that was trained.
-    if narrow and not session.reference.agreement(network).loss < before:
+    if narrow and not session.reference.loss(lambda: network) < before:
         _assign(network, earlier)
 
 
@@ -159,12 +158,9 @@ class _Run:
             judged = max(judged, due)
         yield self._judge()
 
-    def _judge(self) -> float | None:
-        """Loss on the held-out inputs; None where outputs are no numbers."""
-        try:
-            return self._session.reference.agreement(self._student).loss
-        except NotFiniteError:
-            return None
+    def _judge(self) -> float:
+        """Loss on the held-out inputs; infinite where outputs are no numbers."""
+        return self._session.reference.loss(lambda: self._student)
 
     def _all(self, step: int) -> float:
         """How many steps there will be, of a time about."""
