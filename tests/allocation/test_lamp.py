@@ -2,14 +2,13 @@ import itertools
 import math
 from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsemend.allocation import RULES
-from sparsemend.allocation.lamp import lamp_scores
+from sparsemend.allocation.lamp import lamp_scores, running_sums
 
 from .networks import flat_layers, make_problem
 
@@ -54,6 +53,24 @@ def test_equals_exact_arithmetic_with_ties(weights, data):
     assert lamp(make_problem(layers, keep, named)) == expected
 
 
+def test_counts_are_the_same_whether_scores_are_held_or_made_anew(monkeypatch):
+    layers, named = flat_layers([torch.arange(1.0, 9.0), torch.arange(-4.0, 8.0)])
+    held = [lamp(make_problem(layers, keep, named)) for keep in range(2, 21)]
+    monkeypatch.setattr("sparsemend.allocation.lamp._HELD", 0)
+    assert [lamp(make_problem(layers, keep, named)) for keep in range(2, 21)] == held
+
+
+@pytest.mark.parametrize("size", [1, 2047, 2048, 2049, 5000])
+def test_running_sums_of_accelerators_are_those_of_the_cpu(size):
+    terms = torch.arange(1.0, size + 1, dtype=torch.float64)  # all sums are exact
+
+    class Accelerated(torch.Tensor):
+        device = torch.device("cuda")
+
+    found = running_sums(terms.as_subclass(Accelerated))
+    assert torch.equal(torch.Tensor(found), terms.cumsum(0))
+
+
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 60), min_size=1, max_size=4), st.data())
 def test_equals_float64_brute_force(seed, sizes, data):
     generator = torch.Generator().manual_seed(seed)
@@ -66,14 +83,14 @@ def test_equals_float64_brute_force(seed, sizes, data):
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50))
 def test_scores_equal_brute_force(weights):
-    magnitudes = np.sort(np.abs(np.array(weights, dtype=np.float32)))[::-1]
+    magnitudes = torch.tensor(weights).abs().sort(descending=True).values
     expected = float64_scores(magnitudes)
     assert lamp_scores(magnitudes).tolist() == pytest.approx(expected, rel=1e-13, abs=1e-300)
 
 
 def test_nothing_cancels_over_a_wide_range():
     # total − cumsum in float32 would be 0 or negative for the large end.
-    magnitudes = np.array([2e3, 1e3] + [1e-4] * 100_000, dtype=np.float32)
+    magnitudes = torch.tensor([2e3, 1e3] + [1e-4] * 100_000)
     scores = lamp_scores(magnitudes)
     assert scores[0] == 1.0
     assert scores[1] == pytest.approx(0.2, rel=1e-12)

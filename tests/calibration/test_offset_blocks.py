@@ -186,6 +186,18 @@ def test_choice_by_cost(module, shape, way):
     assert choose_way(module, shape) == way
 
 
+@pytest.mark.parametrize(
+    ("module", "shape", "way"),
+    [
+        (nn.Conv2d(64, 8, 3, padding=1), (128, 64, 32, 32), "offsets"),
+        (nn.Conv2d(512, 8, 3, padding=1), (128, 512, 4, 4), "whole maps"),
+        (nn.Conv2d(16, 8, 3, padding=1), (128, 16, 32, 32), "unfolding"),
+    ],
+)
+def test_on_an_accelerator_few_calls_are_worth_more_multiplications(module, shape, way):
+    assert choose_way(module, shape, torch.device("cuda")) == way
+
+
 def test_few_positions_of_a_wide_layer_are_kept():
     module = nn.Conv2d(130, 4, 3, padding=1)
     x = torch.randn(6, 130, 6, 6, generator=torch.Generator().manual_seed(5))

@@ -54,11 +54,13 @@ def threshold_counts(
     above, ties = [], []
     for i in range(len(sizes)):
         layer_keys = keys(i)
-        above.append(int((layer_keys > threshold).sum()))
-        ties.append(int((layer_keys == threshold).sum()))
-    left = keep - sum(above)
+        above.append((layer_keys > threshold).sum())
+        ties.append((layer_keys == threshold).sum())
+    # Read when all are on their way: an accelerator is not waited for layer by layer.
+    kept = [int(count) for count in above]
+    left = keep - sum(kept)
     counts = []
-    for more, equal in zip(above, ties, strict=True):
+    for more, equal in zip(kept, map(int, ties), strict=True):
         tied = min(left, equal)
         counts.append(more + tied)
         left -= tied
@@ -75,10 +77,13 @@ def _kth_largest(keys: Callable[[int], Tensor], sizes: Sequence[int], k: int) ->
     # k-th largest of the `candidates` keys that share them.
     while candidates > SORT_LIMIT and shift > 0:
         digit_bits = min(DIGIT_BITS, shift)
-        histogram = torch.zeros(2**digit_bits, dtype=torch.int64)
+        histogram: Tensor | None = None
         for chunk in _matching(keys, len(sizes), prefix, shift):
             digits = (chunk >> (shift - digit_bits)) & (2**digit_bits - 1)
-            histogram += torch.bincount(digits, minlength=2**digit_bits).cpu()
+            found = torch.bincount(digits, minlength=2**digit_bits)
+            histogram = found if histogram is None else histogram + found.to(histogram.device)
+        assert histogram is not None, "there is at least one layer"
+        histogram = histogram.cpu()
         from_top = histogram.flip(0).cumsum(0)
         position = int(torch.searchsorted(from_top, k))
         digit = 2**digit_bits - 1 - position
@@ -88,7 +93,8 @@ def _kth_largest(keys: Callable[[int], Tensor], sizes: Sequence[int], k: int) ->
         shift -= digit_bits
     if shift == 0:
         return prefix
-    tail = torch.cat([chunk.cpu() for chunk in _matching(keys, len(sizes), prefix, shift)])
+    parts = list(_matching(keys, len(sizes), prefix, shift))
+    tail = torch.cat([part.to(parts[0].device) for part in parts])
     return int(tail.sort(descending=True).values[k - 1])
 
 

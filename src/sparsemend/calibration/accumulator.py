@@ -44,7 +44,7 @@ class MomentsAccumulator:
         if not self._blocks or (self._shape, self._type) != (x.shape[1:], x.dtype):
             self._flush()
             self._shape, self._type = x.shape[1:], x.dtype
-            way = choose_way(module, tuple(x.shape))
+            way = choose_way(module, tuple(x.shape), x.device)
             if way == "unfolding":
                 self._moments.update_inputs(module, x)
                 return

@@ -37,6 +37,8 @@ from sparsemend.layers import Axis, kind_of
 # Elements of the channel-last copy of a chunk: 4 MiB in float32, and what is computed from them,
 # stay in the last-level cache.
 _CHUNK_ELEMENTS = 1 << 20
+# On an accelerator, which wants few and large calls, 64 MiB.
+_ACCELERATED_ELEMENTS = 1 << 24
 # Inputs whose mean is subtracted.
 _SAMPLE = 4
 # Below so many rows, the lines of a box are first joined into one matrix.
@@ -104,7 +106,7 @@ class OffsetBlocks:
     def add(self, x: Tensor) -> None:
         """Add inputs [N, C, *spatial] of the same size as the example."""
         self._inputs += len(x)
-        for chunk in x.split(images_per_chunk(math.prod(self.shape))):
+        for chunk in x.split(images_per_chunk(math.prod(self.shape), x.device)):
             self._add_chunk(self._prepare(chunk)[1])
         if self._maps is not None:
             self._maps.end_batch()
@@ -191,18 +193,19 @@ class OffsetBlocks:
         kernel = len(self._taps)
         example = next(iter(self._sums.values()))
         sums = example.new_zeros(example.shape[-1], kernel, kernel)
-        there = example.new_zeros(kernel, kernel)
+        there = torch.zeros(kernel, kernel, dtype=example.dtype)
         for (i, k1), (j, k2) in itertools.product(enumerate(self._taps), repeat=2):
             box = overlap(self._axes, k1, k2)
             part = self._sums[phase(self._axes, k1)][_slices(box)]
             sums[:, i, j] = part.flatten(0, -2).sum(dim=0)
             there[i, j] = self._inputs * math.prod(stop - start for start, stop in box)
-        return sums, there
+        return sums, there.to(example.device)
 
 
-def images_per_chunk(elements: int) -> int:
+def images_per_chunk(elements: int, device: torch.device) -> int:
     """How many inputs of so many elements are laid out at a time."""
-    return max(1, _CHUNK_ELEMENTS // max(1, elements))
+    chunk = _CHUNK_ELEMENTS if device.type == "cpu" else _ACCELERATED_ELEMENTS
+    return max(1, chunk // max(1, elements))
 
 
 def _slices(box: Box) -> tuple[slice, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from sparsemend.errors import RAISED, SparsemendError, raised_by
+from sparsemend.execution.exact import exact_products
 from sparsemend.finite import is_finite
 
 Batch = Any
@@ -325,6 +326,8 @@ def _uncompiled() -> AbstractContextManager[object]:
 def evaluation_mode(*models: nn.Module) -> Iterator[None]:
     """Switch models to evaluation mode without gradients; restore every module's flag after.
 
+    On a GPU, products are exact to float32 and the same in every run (``exact.py``).
+
     Exported programs stay in the mode in which they were exported. Functions that a network has
     compiled run as they are written, so that what they do can be seen.
     """
@@ -333,7 +336,7 @@ def evaluation_mode(*models: nn.Module) -> Iterator[None]:
         for model in models:
             with suppress(NotImplementedError):
                 model.eval()
-        with torch.no_grad(), _uncompiled():
+        with torch.no_grad(), _uncompiled(), exact_products(*models):
             yield
     finally:
         for module, training in flags:

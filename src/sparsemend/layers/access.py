@@ -38,8 +38,9 @@ def layer_gradient(model: nn.Module, layer: Layer) -> Tensor | None:
     if parameter.grad is None or layer.weight is None:
         return parameter.grad
     # The gradient may be laid out in another way than the parameter.
-    like = torch.empty_strided(parameter.shape, parameter.stride(), dtype=parameter.dtype)
-    gradient = like.to(parameter.grad).copy_(parameter.grad) if like.numel() else parameter.grad
+    shape, stride, found = parameter.shape, parameter.stride(), parameter.grad
+    like = torch.empty_strided(shape, stride, dtype=found.dtype, device=found.device)
+    gradient = like.copy_(found) if like.numel() else found
     view = layer.weight
     return gradient.as_strided(view.shape, view.stride, view.offset)
 

@@ -66,11 +66,11 @@ class _Backward:
             return energy * (_RECTIFIED_SHARE if node.name.startswith("relu") else 1.0)
         if node.name in self._names:
             layer = self._names[node.name]
-            matrix = weight_matrix(layer_weight(self._model, layer), layer).double().cpu()
+            matrix = weight_matrix(layer_weight(self._model, layer), layer).double()
             inputs = layer.input_channels // layer.groups
             square = matrix.square().unflatten(2, (inputs, -1)).sum(dim=3)
-            rows = energy.reshape(layer.groups, -1, 1)
-            passed: Tensor = (square * rows).sum(dim=1).flatten()
+            rows = energy.to(square.device).reshape(layer.groups, -1, 1)
+            passed: Tensor = (square * rows).sum(dim=1).flatten().cpu()
             return passed
         module: Any = self._modules.get(node.name)
         if not isinstance(module, NORMALISATIONS):  # a weight that is not pruned

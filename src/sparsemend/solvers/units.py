@@ -16,11 +16,12 @@ def unit_of(*tensors: Tensor) -> float:
 
     Dividing by it is exact, so that results do not depend on the unit of what is measured.
     """
+    # All are begun before the first is read: an accelerator is waited for once.
+    extremes = [torch.stack(torch.aminmax(tensor.detach())) for tensor in tensors if tensor.numel()]
     largest = 0.0
-    for tensor in tensors:
-        if tensor.numel():
-            low, high = torch.aminmax(tensor.detach())
-            largest = max(largest, -float(low), float(high))
+    for found in extremes:
+        low, high = found.tolist()
+        largest = max(largest, -low, high)
     if not 0 < largest < math.inf:
         return 1.0
     exponent = math.frexp(largest)[1] - 1
