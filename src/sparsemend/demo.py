@@ -219,7 +219,7 @@ def _top1(record: Record) -> float:
 
 
 def _best(records: Sequence[Record]) -> Record:
-    highest = max(record.cell.sparsity for record in records)
+    highest = max(record.cell.sparsity or 0.0 for record in records)
     return max((r for r in records if r.cell.sparsity == highest), key=_top1)
 
 

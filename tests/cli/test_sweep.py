@@ -184,3 +184,14 @@ def test_bad_input(refused, arguments, text):
 
 def test_without_a_network(refused):
     assert refused("sweep", "--sparsity", 0.9) == "--model is missing; pass --model or --config"
+
+
+def test_targets(run_json, run):
+    flags = ("--rule", "erk", "--repair", "mean", "--store", "s.sqlite")
+    values = run_json(*DIGITS, *flags, "--target-flops", 0.2, "--target-flops", "0.10")
+    assert (values["cells"], values["transitions"]) == (2, [])
+    records = sm.SweepResult.load("s.sqlite").records
+    assert [record.cell.target for record in records] == ["flops 0.1", "flops 0.2"]
+    result = run(*DIGITS, *flags, "--target-flops", 0.2, "--sparsity", 0.9)
+    assert result.exit_code == 2
+    assert "budgets of several kinds do not go into one sweep" in result.stderr

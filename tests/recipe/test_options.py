@@ -33,7 +33,7 @@ from sparsemend.repairs import REPAIRS
 from sparsemend.sweeps.schema import key_columns
 from sparsemend.targets import KINDS
 
-ALL = (*RECIPE, *INPUT, *NETWORK, *RUN)
+ALL = (*RECIPE, *TARGETS, *INPUT, *NETWORK, *RUN)
 
 
 def default_of(parameter):
@@ -67,7 +67,10 @@ def test_targets_are_the_kinds_that_there_are():
     assert set(arguments) <= set(inspect.signature(sm.allocate).parameters)
 
 
-@pytest.mark.parametrize("option", **ids([o for o in (*RECIPE, *INPUT, *RUN) if o is not DEVICE]))
+SWEPT = [option for option in (*RECIPE, *TARGETS, *INPUT, *RUN) if option is not DEVICE]
+
+
+@pytest.mark.parametrize("option", **ids(SWEPT))
 def test_keywords_of_sweep(option):
     parameter = inspect.signature(sm.sweep).parameters[option.keyword]
     default = option.default if option.sweep_default is None else option.sweep_default
@@ -87,8 +90,17 @@ def test_columns_of_stores():
     options = [option for option in (*RECIPE, *INPUT) if option is not LIMIT]
     for option in options:
         assert columns.pop(option.name) == ("TEXT" if option.several else sql[option.type])
-    # What an option is not: names and fingerprints, and how many test inputs there were.
-    assert set(columns) == {"network", "test_size", "weights", "inputs", "test", "diagnosis"}
+    # What an option is not: names and fingerprints, and how many test inputs there were; and the
+    # target, which one of several options says.
+    assert set(columns) == {
+        "network",
+        "target",
+        "test_size",
+        "weights",
+        "inputs",
+        "test",
+        "diagnosis",
+    }
 
 
 def test_names_are_unique():

@@ -8,7 +8,9 @@ from torch import nn
 import sparsemend as sm
 from sparsemend.allocation import RULES, Rule
 from sparsemend.errors import SparsemendError, SparsemendWarning
+from sparsemend.layers import count_multiplications, kept_multiplications
 from sparsemend.reports.compare import other_rules, rules_of_shapes
+from sparsemend.targets import KINDS, Target
 
 
 def network():
@@ -92,3 +94,21 @@ def test_rules_of_shapes_need_nothing_else():
     assert "erk" in names
     before = [dict(a) for a in other_rules(network(), chosen, names)]
     assert [dict(a) for a in other_rules(model, chosen, names)] == before
+
+
+@pytest.mark.parametrize("kind", ["flops", "latency", "size"])
+def test_of_a_target_at_the_same_cost(kind):
+    model, inputs = network(), torch.randn(4, 1, 8, 8)
+    layers = sm.discover(model, inputs)
+    dense = count_multiplications(model, layers, inputs)
+    chosen = sm.allocate(model, target_flops=0.3, rule="lamp", example=inputs)
+    target = Target(KINDS[kind], 0.3)
+    others = other_rules(model, chosen, target=target, multiplications=dense)
+    assert "erk" in [other.rule for other in others]
+    spent = kept_multiplications(dense, chosen, chosen.sizes)
+    for other in others:
+        if kind == "size":  # which is of weights
+            assert other.kept == chosen.kept
+        else:
+            found = kept_multiplications(dense, other, other.sizes)
+            assert 0.98 * spent < found <= spent

@@ -74,7 +74,8 @@ def write_old(path, version, outcomes):
             )
         )
         for outcome in outcomes:
-            key = (*astuple(outcome.cell), *astuple(outcome.settings)[: 7 + version])
+            # The cell without a target.
+            key = (*astuple(outcome.cell)[:-1], *astuple(outcome.settings)[: 7 + version])
             if isinstance(outcome, Failure):
                 insert(connection, "failures", NAMES + names + ", error", (*key, outcome.error))
             else:

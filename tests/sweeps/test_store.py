@@ -31,6 +31,9 @@ RECORD = make_record(
 )
 
 
+TARGETED = make_record(make_cell(sparsity=None, target=f"flops {1 / 3!r}"), reached=0.3)
+
+
 @pytest.mark.parametrize("where", [None, "s.sqlite"])
 def test_a_record_comes_back_as_it_was(tmp_path, where):
     path = where and tmp_path / where
@@ -53,6 +56,8 @@ def reader_densities(path):
 def test_everything_in_the_key_distinguishes(tmp_path):
     others = {"network": "m", "rule": "rr", "mask": "m", "repair": "m", "sparsity": 0.91, "seed": 1}
     records = [make_record(), *(make_record(make_cell(**{k: v})) for k, v in others.items())]
+    targets = ("flops 0.1", "flops 0.2", "latency 0.1")
+    records += [make_record(make_cell(sparsity=None, target=t), reached=0.1) for t in targets]
     records += [
         make_record(None, make_settings(**{name: value}))
         for name, value in (
@@ -67,18 +72,19 @@ def test_everything_in_the_key_distinguishes(tmp_path):
         assert list(store.records().values()) == records  # in the order of writing
 
 
-def test_a_record_is_final(tmp_path):
+@pytest.mark.parametrize("record", [RECORD, TARGETED], ids=["sparsity", "target"])
+def test_a_record_is_final(tmp_path, record):
     path = tmp_path / "s.sqlite"
 
     def add():
         with open_store(path) as store:
-            store.add(RECORD)
+            store.add(record)
 
     add()
     with pytest.raises(SparsemendError, match="UNIQUE"):
         add()
     with read_store(path) as store:
-        assert list(store.records().values()) == [RECORD]
+        assert list(store.records().values()) == [record]
 
 
 def test_a_failure_gives_way_to_what_comes_later(tmp_path):
@@ -116,9 +122,9 @@ from tests.sweeps.test_store import RECORD
 path, moment = Path(sys.argv[1]), sys.argv[2]
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 if moment == "schema":
-    # After the statement that makes the first table, before the commit.
+    # After the statements that make the first table, before the commit.
     statements = schema.tables()
-    schema.tables = lambda: {"first": statements["records"], "then": "SELECT die()"}
+    schema.tables = lambda: {"records": statements["records"], "then": "SELECT die()"}
     connect = sqlite3.connect
     def dying(*args, **kwargs):
         connection = connect(*args, **kwargs)
@@ -312,3 +318,10 @@ def test_damaged_json_in_a_store(tmp_path, kept):
         read_store(path) as store,
     ):
         store.records()
+
+
+def test_a_target_that_failed_may_be_tried_again():
+    with open_store(None) as store:
+        store.add(Failure(TARGETED.cell, "too dear", TARGETED.settings))
+        store.add(TARGETED)
+        assert (store.records(), store.failures()) == ({task(TARGETED): TARGETED}, {})

@@ -156,3 +156,38 @@ def test_ablations_that_cannot_be(digits, images):
         sm.ablate(digits.model, images, 0.9, force="fc", source="snip", **SIZES)
     with pytest.raises(SparsemendError, match="ablate has no such option: got 'speed'"):
         sm.ablate(digits.model, images, 0.9, force="fc", source="lamp", speed=9)
+
+
+def test_targets_in_the_place_of_sparsities(tmp_path):
+    store, options = tmp_path / "s.sqlite", {"rules": ["erk", "lamp"], "heldout": batches(9)}
+    asked = {"target_flops": ["0.5", 0.25, 0.5], "repairs": "mean", **options}
+    result = sm.sweep(small(), batches, store=store, **asked)
+    assert [record.cell.target for record in result.records] == ["flops 0.25", "flops 0.5"] * 2
+    for record in result.records:
+        by_hand = sm.compress(
+            small(), batches(0), None, record.cell.rule, repair="mean", heldout=batches(9),
+            target_flops=record.cell.parsed_target.limit,
+        )  # fmt: skip
+        assert record.cell.sparsity is None
+        assert record.reached == by_hand.reached == record.kept_multiplications
+        assert (record.kl, record.densities) == (by_hand.agreement.kl, by_hand.allocation.densities)
+    assert sm.sweep(small(), batches, store=store, **asked).computed == 0
+    assert sm.SweepResult.load(store).records == result.records
+    assert "recovery by agreement at target_flops" in str(result)
+    assert not result.transitions()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_flops": 0.1, "sparsities": 0.9}, "got 'sparsities and target_flops'"),
+        ({"target_flops": 0.1, "target_size": "1KiB"}, "got 'target_flops and target_size'"),
+        ({"target_flops": []}, "target_flops has no values"),
+        ({"target_latency": ["1ms", "2"]}, "target_latency is not understood: got '2'"),
+        ({"target_flops": 0.1, "pattern": "1:2"}, "pattern '1:2' says itself"),
+    ],
+)
+def test_budgets_that_are_refused(options, message):
+    with pytest.raises(SparsemendError) as caught:
+        sm.sweep(small(), batches, **options)
+    assert message in str(caught.value)

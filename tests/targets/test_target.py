@@ -12,7 +12,7 @@ from sparsemend.allocation import RULES
 from sparsemend.graphs import trace
 from sparsemend.layers import count_multiplications, kept_multiplications
 from sparsemend.packed import pack
-from sparsemend.targets import KINDS, Subject, latency, read_target, size
+from sparsemend.targets import KINDS, Subject, Target, latency, read_target, size
 
 MODEL, BATCH = conv_bn(width=12), images(16)
 
@@ -186,3 +186,14 @@ def test_a_network_that_is_too_small_to_measure():
     model = torch.nn.Linear(2, 3)
     with pytest.raises(SparsemendError, match=r"cannot be pruned to two densities.*target_flops"):
         sm.allocate(model, target_size="1KiB", example=torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
+def test_what_stores_keep_is_exact(kind):
+    target = Target(kind, 1 / 3)
+    assert Target.parse(target.written) == target
+
+
+def test_a_kind_that_a_store_does_not_know():
+    with pytest.raises(SparsemendError, match="there is no such target: got 'joules 3'"):
+        Target.parse("joules 3")

@@ -11,12 +11,12 @@ import sparsemend as sm
 from sparsemend.cli._options import DATA, NETWORK, RUN, STORE, WEIGHTS
 from sparsemend.errors import did_you_mean
 from sparsemend.files import read_file
-from sparsemend.recipe.options import INPUT, RECIPE, Option
+from sparsemend.recipe.options import INPUT, RECIPE, TARGETS, Option
 
 Values = dict[str, Any]
 
 _NETWORK = {option.name: option for option in NETWORK}
-_SWEEP = {option.name: option for option in (*RECIPE, *INPUT, *RUN)}
+_SWEEP = {option.name: option for option in (*RECIPE, *TARGETS, *INPUT, *RUN)}
 _PATHS = tuple(option.name for option in (WEIGHTS, DATA, STORE))
 
 

@@ -39,6 +39,7 @@ from sparsemend.recipe.options import (
     SCOPE,
     SEED,
     SPARSITY,
+    TARGETS,
     Option,
 )
 from sparsemend.sweeps.inputs import sizes_of
@@ -60,7 +61,9 @@ GRID = (
     Option("dry_run", bool, "Say what would run and about how long; run nothing.", False),
     *swept(WORKERS, RAY, *LOADING),
 )
-_KEYWORDS = {option.name: option.keyword for option in (*RECIPE, *INPUT, STORE, WORKERS, RAY)}
+_KEYWORDS = {
+    option.name: option.keyword for option in (*RECIPE, *TARGETS, *INPUT, STORE, WORKERS, RAY)
+}
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,12 @@ def load_grid(flags: Mapping[str, Any], config: Path | None = None) -> Asked:
     check_out(flags["csv"], ".csv", option="--csv")
     values, tables = sweep_values(config, flags)
     pattern = parse_pattern(values.get(PATTERN.name, PATTERN.default))
-    if SPARSITY.name not in values and pattern.density is None:
-        raise sm.SparsemendError("--sparsity is missing", fix="as in --sparsity 0.80:0.98:0.01")
+    budgets = {option.name for option in (SPARSITY, *TARGETS)}
+    if not budgets & values.keys() and pattern.density is None:
+        raise sm.SparsemendError(
+            "--sparsity is missing",
+            fix="as in --sparsity 0.80:0.98:0.01; or a target, as in --target-flops 0.1",
+        )
     models: dict[str, nn.Module] = {}
     images: dict[str, DataSet] = {}
     for table in tables:

@@ -161,7 +161,12 @@ def compress(given: Given) -> None:
     values["next"] = _next(given, source, in_folder)
     if page is not None:
         others = other_rules(
-            source.model, result.allocation, diagnosis=result.diagnosis, layers=result.layers
+            source.model,
+            result.allocation,
+            diagnosis=result.diagnosis,
+            layers=result.layers,
+            target=result.target,
+            multiplications=result.multiplications,
         )
         diagnoses = [] if result.diagnosis is None else [result.diagnosis]
         compression = dataclasses.replace(Compression.from_dict(values), timing=timing)

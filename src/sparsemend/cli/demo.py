@@ -38,7 +38,7 @@ def demo(given: Given) -> None:
         return
     print(f"dense network: {result.dense}\n")
     print(f"{result.diagnosis}\n")
-    for sparsity in dict.fromkeys(record.cell.sparsity for record in result.records):
+    for sparsity in dict.fromkeys(library.row(record)["sparsity"] for record in result.records):
         print(f"{result.table(sparsity)}\n")
     best, (*_, checkpoint, packed) = library.row(result.best), result.files
     print(

@@ -8,17 +8,18 @@ import sparsemend as sm
 from sparsemend.cli._command import Given, command
 from sparsemend.cli._grid import GRID, INTERRUPTED, finish, load_grid, swept
 from sparsemend.cli._options import DATA, MODEL, NAME, WEIGHTS
-from sparsemend.recipe.options import RULE, Option
+from sparsemend.recipe.options import RULE, TARGETS, Option
 
 
 @command(
     Option("config", Path, "TOML file of the same options; flags override it."),
     *swept(MODEL, WEIGHTS, DATA, NAME, RULE),
     *GRID,
+    *swept(*TARGETS),
     interrupted=INTERRUPTED,
 )
 def sweep(given: Given) -> None:
-    """Compress with every combination of rule, mask, repair, sparsity and seed.
+    """Compress with every combination of rule, mask, repair, budget and seed.
 
     Finished cells are in the store: run the same command again to go on after an interruption.
 

@@ -207,15 +207,25 @@ TARGET_FLOPS = Option(
     "target_flops",
     float,
     "Instead of a sparsity: share of the dense network's multiplications to keep, in (0, 1].",
+    many="target_flops",
+    sweep_help="Instead of sparsities: share of the multiplications to keep, in (0, 1]; repeat for "
+    "several.",
 )
 TARGET_LATENCY = Option(
     "target_latency",
     str,
     "Instead of a sparsity: time of one input on the sparse runtime, as in 2ms; on one thread of "
     "this machine.",
+    many="target_latency",
+    sweep_help="Instead of sparsities: time of one input on the sparse runtime, as in 2ms; repeat "
+    "for several.",
 )
 TARGET_SIZE = Option(
-    "target_size", str, "Instead of a sparsity: size of the packed file, as in 100KiB."
+    "target_size",
+    str,
+    "Instead of a sparsity: size of the packed file, as in 100KiB.",
+    many="target_size",
+    sweep_help="Instead of sparsities: size of the packed file, as in 100KiB; repeat for several.",
 )
 # What may be said instead of a sparsity.
 TARGETS = (TARGET_FLOPS, TARGET_LATENCY, TARGET_SIZE)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import partial
 
 from torch import nn
 
-from sparsemend.allocation import RULES, Allocation, Rule, allocate_layers, check_rule
+from sparsemend.allocation import (
+    RULES,
+    Allocation,
+    CostQuota,
+    Rule,
+    allocate_layers,
+    check_rule,
+)
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.layers import LayerSet, discover, layer_weight
+from sparsemend.targets import Target
 
 _NOT_COMPARED = "not in the allocation"
 
@@ -29,8 +40,13 @@ def other_rules(
     *,
     diagnosis: Diagnosis | None = None,
     layers: LayerSet | None = None,
+    target: Target | None = None,
+    multiplications: Mapping[str, int] | None = None,
 ) -> tuple[Allocation, ...]:
     """Allocations of the same budget over the same layers by other rules.
+
+    The budget is the number of weights; where the allocation was made for a target that
+    multiplications decide, their number.
 
     A rule that cannot divide this budget among these layers is left out: the comparison stands
     beside a result that does not depend on it.
@@ -47,6 +63,8 @@ def other_rules(
         Of the same layers.
     layers
         As they were found with inputs; default those that are found without.
+    target, multiplications
+        What the allocation was made for, and layer → multiplications of the dense network.
 
     Raises
     ------
@@ -71,19 +89,35 @@ def other_rules(
         _warn("no rule is compared", error)
         return ()
     weights = {layer.name: layer_weight(model, layer) for layer in compared}
+    budget: float | CostQuota = allocation.sparsity
+    if target is not None and target.kind.multiplies and multiplications:
+        budget = _of_equal_cost(allocation, compared, multiplications)
     others = []
     for name in rules:
         fits = RULES[name].even or compared[0].pattern.density is None
         if name == allocation.rule or not fits:
             continue
         try:
-            others.append(
-                allocate_layers(compared, weights, allocation.sparsity, name, diagnosis=diagnosis)
-            )
+            others.append(allocate_layers(compared, weights, budget, name, diagnosis=diagnosis))
         except Exception as error:  # a rule of the user's own may fail in any way
             if not (isinstance(error, SparsemendError) and RULES[name].may_refuse):
                 _warn(f"rule {name!r} is not compared", error)
     return tuple(others)
+
+
+def _of_equal_cost(
+    allocation: Allocation, layers: LayerSet, multiplications: Mapping[str, int]
+) -> CostQuota:
+    """What multiplies as often as an allocation does."""
+    prices = tuple(Fraction(multiplications[layer.name], layer.size) for layer in layers)
+    kept = zip(prices, (allocation[layer.name] for layer in layers), strict=True)
+    return CostQuota(
+        sizes=tuple(layer.size for layer in layers),
+        costs=tuple(partial(operator.mul, price) for price in prices),
+        prices=prices,
+        limit=sum((price * count for price, count in kept), Fraction()),
+        structures=tuple(layer.structure for layer in layers),
+    )
 
 
 def _serves(diagnosis: Diagnosis | None, rule: Rule) -> bool:

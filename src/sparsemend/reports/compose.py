@@ -147,7 +147,12 @@ def _add(contents: Contents, name: str, source: Source) -> Contents:
         case CompressionResult():
             contents = _with_compression(contents, Compression.of(source))
             others = other_rules(
-                source.model, source.allocation, rules_of_shapes(), layers=source.layers
+                source.model,
+                source.allocation,
+                rules_of_shapes(),
+                layers=source.layers,
+                target=source.target,
+                multiplications=source.multiplications,
             )
             contents = replace(contents, allocations=(*contents.allocations, *others))
             if source.diagnosis is not None:

@@ -1,17 +1,22 @@
-"""Records of a sweep as curves over sparsity: mean and standard deviation over seeds."""
+"""Records of a sweep by budget, and as curves over sparsity: mean and deviation over seeds."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from sparsemend.reports.drawing.text import percent
 from sparsemend.sweeps import Cell, Lead, Measure, Record, Transition
+from sparsemend.targets import KINDS, Kind, Target
 
 Setting = tuple[str, str, str]
+# Network, and of sparsity and target the one that there is.
+Budget = tuple[str, float | None, str]
 Pair = tuple[Transition, Transition]
 # Fewer sparsities make no curve; the matrix of rules and repairs shows them better.
-_FEWEST = 4
+_FEWEST, _FEWEST_TARGETS = 4, 3
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,27 @@ class Point:
 Curve = tuple[Point, ...]
 
 
+@dataclass(frozen=True)
+class Priced:
+    """What a rule gives for one budget.
+
+    Attributes
+    ----------
+    budget
+        What was asked for.
+    cost
+        What it came to, in units of the kind of cost, mean over seeds.
+    mean, std, count
+        Of accuracy or agreement, as of a point.
+    """
+
+    budget: Budget
+    cost: float
+    mean: float
+    std: float
+    count: int
+
+
 def setting(of: Cell | Transition | Lead) -> Setting:
     """Network, mask and repair: what curves of one panel have in common."""
     return of.network, of.mask, of.repair
@@ -52,17 +78,17 @@ def setting_title(key: Setting, settings: Iterable[Setting]) -> str:
 def curves(
     records: Sequence[Record], value: Callable[[Record], float | None]
 ) -> dict[Setting, dict[str, Curve]]:
-    """Setting → rule → curve of what is not None, by ascending sparsity.
+    """Setting → rule → curve of what is not None, by ascending sparsity; targets are left out.
 
     Settings and rules keep the order in which the records name them.
     """
     found: dict[Setting, dict[str, dict[float, list[float]]]] = {}
     for record in records:
-        number = value(record)
-        if number is not None:
+        number, sparsity = value(record), record.cell.sparsity
+        if number is not None and sparsity is not None:
             rules = found.setdefault(setting(record.cell), {})
             by_sparsity = rules.setdefault(record.cell.rule, {})
-            by_sparsity.setdefault(record.cell.sparsity, []).append(number)
+            by_sparsity.setdefault(sparsity, []).append(number)
     return {
         key: {
             rule: tuple(_point(s, values) for s, values in sorted(by_sparsity.items()))
@@ -70,6 +96,78 @@ def curves(
         }
         for key, rules in found.items()
     }
+
+
+def by_budget(records: Iterable[Record]) -> dict[Budget, list[Record]]:
+    """Records by network and budget, in the order of their first."""
+    found: dict[Budget, list[Record]] = {}
+    for record in records:
+        cell = record.cell
+        found.setdefault((cell.network, cell.sparsity, cell.target), []).append(record)
+    return found
+
+
+def budget_text(budget: Budget) -> str:
+    """What may be kept, in words."""
+    _, sparsity, target = budget
+    return Target.parse(target).told(None) if sparsity is None else f"{percent(sparsity)} sparsity"
+
+
+def without_curves(records: Sequence[Record]) -> tuple[Record, ...]:
+    """Those of sparsities, and those of targets, where there are too few for curves."""
+    kinds = ([r for r in records if bool(r.cell.target) == kind] for kind in (False, True))
+    drawn = (has_curves, has_costs)
+    return tuple(
+        record for own, has in zip(kinds, drawn, strict=True) if not has(own) for record in own
+    )
+
+
+def has_costs(records: Iterable[Record]) -> bool:
+    """Whether some rule was run for enough targets to draw a curve."""
+    targets: dict[tuple[Setting, str], set[str]] = {}
+    for record in records:
+        key = (setting(record.cell), record.cell.rule)
+        targets.setdefault(key, set()).add(record.cell.target)
+    return any(len(found - {""}) >= _FEWEST_TARGETS for found in targets.values())
+
+
+def cost_curves(
+    records: Sequence[Record],
+) -> dict[tuple[Setting, Kind], dict[str, tuple[Priced, ...]]]:
+    """(setting, kind of cost) → rule → what every budget gives, by ascending cost.
+
+    Kinds of which no rule has two costs are left out.
+    """
+    measure = measure_of(records)
+    found: dict[tuple[Setting, Kind], dict[str, dict[Budget, list[tuple[float, float]]]]] = {}
+    for record, kind in itertools.product(records, KINDS.values()):
+        value, cost, cell = measured(record, measure), _cost(record, kind), record.cell
+        if value is not None and cost is not None:
+            rules = found.setdefault((setting(cell), kind), {})
+            budget = (cell.network, cell.sparsity, cell.target)
+            pairs = rules.setdefault(cell.rule, {}).setdefault(budget, [])
+            pairs.append((cost / kind.unit, value))
+    return {
+        plate: {
+            rule: tuple(sorted(itertools.starmap(_priced, budgets.items()), key=lambda p: p.cost))
+            for rule, budgets in rules.items()
+        }
+        for plate, rules in found.items()
+        if any(len(budgets) > 1 for budgets in rules.values())
+    }
+
+
+def _cost(record: Record, kind: Kind) -> float | None:
+    """What a network costs, where that is known and anything at all."""
+    target = record.cell.parsed_target
+    if kind.measure is None:  # counted for every record
+        return record.kept_multiplications or None
+    return record.reached if target is not None and target.kind is kind else None
+
+
+def _priced(budget: Budget, pairs: Sequence[tuple[float, float]]) -> Priced:
+    costs, values = zip(*pairs, strict=True)
+    return Priced(budget, statistics.fmean(costs), *_spread(values))
 
 
 def has_curves(records: Sequence[Record]) -> bool:
@@ -137,6 +235,11 @@ def stays_above(curve: Curve, level: float) -> bool:
     return bool(curve) and curve[-1].mean >= level
 
 
-def _point(sparsity: float, values: list[float]) -> Point:
+def _point(sparsity: float, values: Sequence[float]) -> Point:
+    return Point(sparsity, *_spread(values))
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, int]:
+    """Mean, sample standard deviation (0 for one value), and number."""
     std = statistics.stdev(values) if len(values) > 1 else 0.0
-    return Point(sparsity, statistics.fmean(values), std, len(values))
+    return statistics.fmean(values), std, len(values)

@@ -19,9 +19,13 @@ from sparsemend.recipe.defaults import BASE_RULE, PATTERN, SEED
 from sparsemend.sweeps import AblationResult
 from sparsemend.sweeps.grid import read_seeds
 from sparsemend.sweeps.sweep import make_networks, sweep
+from sparsemend.targets import KINDS
 
 # Options of a sweep that say what the inputs are.
 _INPUTS = ("heldout", "test", "calibration_size", "heldout_size", "batch_size", "limit")
+
+# What it says itself, or is a sweep's alone: recoveries are compared at one sparsity.
+_OWN = {"model", "data", "sparsities", "rules", *(kind.argument for kind in KINDS.values())}
 
 
 @public
@@ -53,7 +57,7 @@ def ablate(
         Base rule.
     options
         ``repairs``, ``masks``, ``seeds``, ``store``, ``workers`` and the others of
-        :func:`sparsemend.sweeps`, except ``rules``.
+        :func:`sparsemend.sweeps`, except ``rules`` and targets.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def ablate(
     SparsemendError
         As :func:`sparsemend.sweeps`, for an unknown option, and if no layer is meant by ``force``.
     """
-    known = inspect.signature(sweep).parameters.keys() - {"model", "data", "sparsities", "rules"}
+    known = inspect.signature(sweep).parameters.keys() - _OWN
     for name in options.keys() - known:
         raise SparsemendError(
             "ablate has no such option", name, ", ".join(sorted(known)), did_you_mean(name, known)

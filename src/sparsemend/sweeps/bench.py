@@ -27,6 +27,7 @@ from sparsemend.sweeps.inputs import Network
 from sparsemend.sweeps.records import Failure, Record, Settings, Task
 from sparsemend.verbs.compression import CompressionResult
 from sparsemend.verbs.running import run_recipe
+from sparsemend.verbs.settling import settled
 
 Outcomes = Generator[Record | Failure, None, None]
 # Computes tasks somewhere and in any order; yields what each gave as soon as it is there.
@@ -77,6 +78,8 @@ class Bench:
         shared, judge = self._shared, self._judge
         given = network.diagnosis if task.recipe.needs_diagnosis else None
         result = run_recipe(shared.session, task.recipe, diagnosis=given)
+        if (target := cell.parsed_target) is not None:
+            result = settled(result, shared.session, task.recipe, target)
         if result.search is not None and result.search.interrupted:
             raise KeyboardInterrupt  # half a search is no record of this budget
         if not math.isfinite(result.agreement.loss):
@@ -102,6 +105,7 @@ class Bench:
             matrix_sparsity=overall["matrix"],
             parameter_sparsity=overall["parameters"],
             kept_multiplications=kept / sum(shared.multiplications.values()),
+            reached=result.reached,
             settings=task.settings,
         )
 

@@ -14,6 +14,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.patterns import FREE, Pattern
 from sparsemend.recipe.defaults import REPAIR, SEED, plain_rule
 from sparsemend.sweeps.records import Cell
+from sparsemend.targets import Target
 
 _MOST = 10_000  # values of one range
 
@@ -27,9 +28,11 @@ class Grid:
     rules, masks, repairs
         As in :func:`sparsemend.compress`; a mask of None is the repair's default.
     sparsities
-        Fractions in [0, 1).
+        Fractions in [0, 1); empty where there are targets.
     seeds
         Of the calibration inputs.
+    targets
+        What networks may cost, in the place of sparsities.
     """
 
     rules: tuple[str, ...]
@@ -37,10 +40,11 @@ class Grid:
     repairs: tuple[str, ...]
     sparsities: tuple[float, ...]
     seeds: tuple[int, ...]
+    targets: tuple[Target, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("rules", "masks", "repairs", "sparsities", "seeds"):
-            if not getattr(self, name):
+            if not getattr(self, name) and not (name == "sparsities" and self.targets):
                 raise SparsemendError(f"the sweep has no {name}", allowed="at least one")
 
     def cells(self, network: str) -> list[Cell]:
@@ -48,13 +52,15 @@ class Grid:
 
         Cells of one seed share calibration, those of one mask and repair the diagnosis.
         """
+        budgets: list[tuple[float | None, str]] = [(sparsity, "") for sparsity in self.sparsities]
+        budgets += [(None, target.written) for target in self.targets]
         return [
-            Cell(network, rule, mask or "", repair, sparsity, seed)
+            Cell(network, rule, mask or "", repair, sparsity, seed, target)
             for seed in self.seeds
             for mask in self.masks
             for repair in self.repairs
             for rule in self.rules
-            for sparsity in self.sparsities
+            for sparsity, target in budgets
         ]
 
 
@@ -65,27 +71,29 @@ def make_grid(
     repairs: str | Iterable[str] = (REPAIR,),
     seeds: int | Iterable[int] = (SEED,),
     pattern: Pattern = FREE,
+    targets: Sequence[Target] = (),
 ) -> Grid:
     """A grid from single values or several; repeated values count once.
 
-    Without sparsities, that of the pattern, and without rules the one that fits it.
+    Without sparsities and targets, the sparsity of the pattern; without rules the one that fits it.
 
     Raises
     ------
     SparsemendError
         If there is nothing to vary over, or a value is none.
     """
-    if sparsities is None:
+    if sparsities is None and not targets:
         own = pattern.sparsity(None)
         if own is None:
-            raise SparsemendError("the sweep has no sparsities", allowed="at least one")
+            raise SparsemendError("the sweep has no sparsities", allowed="at least one, or targets")
         sparsities = own
     return Grid(
         rules=_several(plain_rule(pattern) if rules is None else rules),
         masks=(None,) if masks is None else _several(masks),
         repairs=_several(repairs),
-        sparsities=read_sparsities(sparsities),
+        sparsities=() if sparsities is None else read_sparsities(sparsities),
         seeds=read_seeds(seeds),
+        targets=tuple(targets),
     )
 
 

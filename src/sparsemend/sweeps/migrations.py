@@ -75,6 +75,13 @@ def _add_pattern(connection: sqlite3.Connection) -> None:
         connection.execute(f"ALTER TABLE {table} ADD COLUMN pattern TEXT NOT NULL DEFAULT 'free'")
 
 
+def _add_target(connection: sqlite3.Connection) -> None:
+    """Until version 10 every cell had a sparsity."""
+    for table in ("records", "failures"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN target TEXT NOT NULL DEFAULT ''")
+    connection.execute("ALTER TABLE records ADD COLUMN reached REAL")
+
+
 # Version → what makes the next version of it. A migration need not touch constraints nor the
 # order of columns: afterwards every table is written anew as the dataclasses say.
 MIGRATIONS: dict[int, Migration] = {
@@ -87,4 +94,5 @@ MIGRATIONS: dict[int, Migration] = {
     7: _add_distill,
     8: _add_multiplications,
     9: _add_pattern,
+    10: _add_target,
 }

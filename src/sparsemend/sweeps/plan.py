@@ -99,7 +99,8 @@ def check_cells(
     """The cells with their masks spelled out, once each; refuses what compress would refuse."""
     checked = []
     for cell in cells:
-        recipe = Recipe(cell.sparsity, cell.rule, cell.mask, cell.repair, scope, pattern=pattern)
+        how = (cell.rule, cell.mask, cell.repair, scope)
+        recipe = Recipe(cell.sparsity, *how, pattern=pattern, target=cell.parsed_target)
         recipe.check(model)
         checked.append(
             dataclasses.replace(

@@ -8,6 +8,7 @@ from typing import Literal
 
 from sparsemend.recipe import Recipe
 from sparsemend.recipe.defaults import JUDGE, PATTERN
+from sparsemend.targets import Target
 
 Measure = Literal["accuracy", "agreement"]
 
@@ -23,21 +24,32 @@ class Cell:
     rule, mask, repair
         As in :func:`sparsemend.compress`, the mask spelled out.
     sparsity
-        Fraction of all prunable weights to remove, in [0, 1).
+        Fraction of all prunable weights to remove, in [0, 1); None where there is a target.
     seed
         Draws the calibration inputs.
+    target
+        What the network may cost in the place of a sparsity: the kind and its limit, a share,
+        seconds or bytes, as in ``"flops 0.1"``, ``"latency 0.002"`` or ``"size 102400.0"``; empty
+        where there is a sparsity.
     """
 
     network: str
     rule: str
     mask: str
     repair: str
-    sparsity: float
+    sparsity: float | None
     seed: int
+    target: str = ""
+
+    @property
+    def parsed_target(self) -> Target | None:
+        """The target; None where there is a sparsity."""
+        return Target.parse(self.target) if self.target else None
 
     def __str__(self) -> str:
         what = f"{self.network} {self.rule} {self.mask} {self.repair}"
-        return f"{what} at {self.sparsity:g}, seed {self.seed}"
+        budget = f"{self.sparsity:g}" if self.parsed_target is None else str(self.parsed_target)
+        return f"{what} at {budget}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,7 @@ class Task:
             new_biases=settings.new_biases,
             pattern=settings.pattern,
             distill=settings.distill or None,
+            target=cell.parsed_target,
         )
 
 
@@ -158,6 +171,9 @@ class Record:
     kept_multiplications
         Share of the dense network's multiplications that is left where zeros are skipped; None in
         cells of stores that did not keep it.
+    reached
+        What the network costs that was made for a target: a share, seconds or bytes. None where
+        there is a sparsity.
     seconds
         Wall-clock time of the cell.
     versions
@@ -193,6 +209,7 @@ class Record:
     matrix_sparsity: float | None = None
     parameter_sparsity: float | None = None
     kept_multiplications: float | None = None
+    reached: float | None = None
     settings: Settings | None = None
 
     def recovery(self, measure: Measure) -> float | None:

@@ -94,12 +94,18 @@ def key_columns() -> tuple[Column, ...]:
 def tables() -> dict[str, str]:
     """Table → the statement that makes it."""
     keys = key_columns()
-    unique = f"UNIQUE ({', '.join(column.name for column in keys)})"
     contents = {
-        "records": [column.sql for column in (*keys, *columns(Record))] + [_FINISHED, unique],
-        "failures": [column.sql for column in (*keys, *columns(Failure))] + [unique],
+        "records": [column.sql for column in (*keys, *columns(Record))] + [_FINISHED],
+        "failures": [column.sql for column in (*keys, *columns(Failure))],
     }
     return {name: f"CREATE TABLE {name} ({', '.join(parts)})" for name, parts in contents.items()}
+
+
+def _index(table: str) -> str:
+    """The statement that lets every key into a table once."""
+    # To SQLite, nothing differs from nothing: without a value, the cell of a target would be new.
+    keys = (f"ifnull({c.name}, '')" if c.optional else c.name for c in key_columns())
+    return f"CREATE UNIQUE INDEX {table}_key ON {table} ({', '.join(keys)})"
 
 
 def readable(version: int) -> bool:
@@ -110,8 +116,9 @@ def readable(version: int) -> bool:
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of an empty store."""
     with transaction(connection):
-        for statement in tables().values():
+        for name, statement in tables().items():
             connection.execute(statement)
+            connection.execute(_index(name))
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -128,7 +135,8 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
             info = connection.execute(f"PRAGMA table_info({name})").fetchall()
             copied = ", ".join(["rowid", *(row[1] for row in info)])
             connection.execute(f"INSERT INTO {name} ({copied}) SELECT {copied} FROM old_{name}")
-            connection.execute(f"DROP TABLE old_{name}")
+            connection.execute(f"DROP TABLE old_{name}")  # and its indices
+            connection.execute(_index(name))
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

@@ -51,7 +51,8 @@ class Store:
         table = "failures" if isinstance(outcome, Failure) else "records"
         result = schema.columns(type(outcome))
         values = [column.write(getattr(outcome, column.name)) for column in result]
-        where = " AND ".join(f"{column.name} = ?" for column in schema.key_columns())
+        # IS, because a column may hold nothing.
+        where = " AND ".join(f"{column.name} IS ?" for column in schema.key_columns())
         with schema.transaction(self._connection):
             self._connection.execute(f"DELETE FROM failures WHERE {where}", key)
             names = f"rowid, {_names(*schema.key_columns(), *result)}"

@@ -18,6 +18,7 @@ from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.layers import LayerFilter
 from sparsemend.progress import progress_shown
+from sparsemend.recipe import says_itself
 from sparsemend.recipe.defaults import (
     BATCH_SIZE,
     JUDGE,
@@ -33,6 +34,7 @@ from sparsemend.sweeps.driver import preview_sweep, run_sweep
 from sparsemend.sweeps.grid import make_grid
 from sparsemend.sweeps.ray import on_ray
 from sparsemend.sweeps.workers import on_workers
+from sparsemend.targets import read_targets
 
 
 @public
@@ -45,6 +47,9 @@ def sweep(
     masks: str | Iterable[str] | None = None,
     repairs: str | Iterable[str] = (REPAIR,),
     seeds: int | Iterable[int] = (SEED,),
+    target_flops: float | str | Iterable[float | str] | None = None,
+    target_latency: str | Iterable[str] | None = None,
+    target_size: str | Iterable[str] | None = None,
     scope: str = SCOPE,
     budget: float | str | None = None,
     new_biases: bool = NEW_BIASES,
@@ -67,7 +72,7 @@ def sweep(
     dry_run: bool = False,
     progress: bool | None = None,
 ) -> SweepResult:
-    """Compress with every combination of rule, mask, repair, sparsity and calibration seed.
+    """Compress with every combination of rule, mask, repair, budget and calibration seed.
 
     Every combination is a cell. Finished cells go to the store at once, so a sweep that was
     killed goes on where it was, and no cell is computed twice. What cells share (calibration,
@@ -83,12 +88,16 @@ def sweep(
         function from the seed to unlabelled batches, or the same batches for every seed.
     sparsities
         Fractions in [0, 1), or texts such as ``"0.80:0.98:0.01"`` (both ends included); to be left
-        out with a pattern n:m.
+        out with a pattern n:m, or where there are targets.
     rules, masks, repairs
         As in :func:`sparsemend.compress`; one or several of each. Without rules, ``"global"``
         (``"uniform"`` with a pattern n:m); without masks, each repair's default.
     seeds
         Of the calibration inputs.
+    target_flops, target_latency, target_size
+        Instead of sparsities, what the networks may cost, as in :func:`sparsemend.compress`; one or
+        several values of one of the three. A cell records what was reached. Times are those of this
+        machine, so that a store is of one; other workers make them longer.
     scope
         ``"sequential"`` or ``"one-shot"``.
     budget
@@ -162,7 +171,14 @@ def sweep(
         batch_size=batch_size,
         limit=limit,
     )
-    grid = make_grid(sparsities, rules, masks, repairs, seeds, chosen.pattern)
+    targets = read_targets(
+        sparsities,
+        says_itself(None, pattern),
+        target_flops=target_flops,
+        target_latency=target_latency,
+        target_size=target_size,
+    )
+    grid = make_grid(sparsities, rules, masks, repairs, seeds, chosen.pattern, targets)
     path = None if store is None else Path(store)
     compute = _computer(workers, ray)
     asked: dict[str, Any] = {"budget": budget, "new_biases": new_biases, "distill": distill}

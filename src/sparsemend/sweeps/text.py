@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsemend.errors import printable
-from sparsemend.sweeps.records import Cell, Failure, Lead, Record, Spread, Transition
+from sparsemend.sweeps.records import Cell, Failure, Lead, Measure, Record, Spread, Transition
+from sparsemend.sweeps.transition import spread
+from sparsemend.targets import Target
 
 _HEAD = ("network", "rule", "mask", "repair", "midpoint", "0.8 to 0.2", "label-free midpoint")
 
@@ -16,7 +18,7 @@ def describe(
     leads: Sequence[Lead],
     failures: Sequence[Failure],
 ) -> str:
-    """The transitions as a table, the stretches on which rules lead, and what failed.
+    """The transitions as a table, what targets leave, where rules lead, and what failed.
 
     Parameters
     ----------
@@ -30,8 +32,11 @@ def describe(
         Cells without a result.
     """
     parts = [f"{len(records)} cells"]
-    if records:
+    targeted = [record for record in records if record.cell.target]
+    if len(targeted) < len(records):
         parts += ["", transition_table(transitions)]
+    if targeted:
+        parts += ["", *target_tables(targeted)]
     if notes := [*undefined(records), *uncovered(records)]:
         parts += ["", *notes]
     if leads:
@@ -109,6 +114,34 @@ def transition_table(transitions: Sequence[Transition]) -> str:
     if not accuracy:
         title += "; no labels: by agreement with the dense network"
     return "\n".join([title, *columns(rows)])
+
+
+def target_tables(records: Sequence[Record]) -> list[str]:
+    """For every kind of target a line per (network, rule, mask, repair): recovery at each limit.
+
+    Mean ± standard deviation over seeds; by accuracy, and without labels by agreement.
+    """
+    labelled = any(record.recovery("accuracy") is not None for record in records)
+    measure: Measure = "accuracy" if labelled else "agreement"
+    kinds: dict[str, dict[float, str]] = {}
+    found: dict[tuple[str, ...], dict[str, list[float | None]]] = {}
+    for record in records:
+        cell, target = record.cell, Target.parse(record.cell.target)
+        kinds.setdefault(target.kind.argument, {})[target.limit] = target.kind.text(target.limit)
+        line = (target.kind.argument, cell.network, cell.rule, cell.mask, cell.repair)
+        at = found.setdefault(line, {}).setdefault(target.kind.text(target.limit), [])
+        at.append(record.recovery(measure))
+    lines: list[str] = []
+    for argument, limits in kinds.items():
+        texts = [limits[limit] for limit in sorted(limits)]
+        rows = [(*_HEAD[:4], *texts)]
+        rows += [
+            (*line[1:], *(spread_text(spread(by_limit.get(text, ()))) for text in texts))
+            for line, by_limit in found.items()
+            if line[0] == argument
+        ]
+        lines += [*([""] if lines else []), f"recovery by {measure} at {argument}", *columns(rows)]
+    return lines
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

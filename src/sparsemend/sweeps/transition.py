@@ -95,12 +95,15 @@ def grouped(records: Iterable[Record], *names: str) -> dict[tuple[Any, ...], lis
 
 
 def seed_curves(records: Iterable[Record], measure: Measure) -> list[Curve]:
-    """A curve (sparsity, recovery) for every calibration seed that has this measure."""
+    """A curve (sparsity, recovery) for every calibration seed that has this measure.
+
+    Cells of targets are on none.
+    """
     seeds: dict[int, list[tuple[float, float]]] = {}
     for record in records:
-        recovery = record.recovery(measure)
-        if recovery is not None:
-            seeds.setdefault(record.cell.seed, []).append((record.cell.sparsity, recovery))
+        recovery, sparsity = record.recovery(measure), record.cell.sparsity
+        if recovery is not None and sparsity is not None:
+            seeds.setdefault(record.cell.seed, []).append((sparsity, recovery))
     return list(seeds.values())
 
 

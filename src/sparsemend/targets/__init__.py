@@ -7,6 +7,6 @@ finished network is measured.
 
 from sparsemend.targets.kind import Kind, Subject
 from sparsemend.targets.registry import KINDS
-from sparsemend.targets.target import Target, read_target
+from sparsemend.targets.target import Target, read_target, read_targets
 
-__all__ = ["KINDS", "Kind", "Subject", "Target", "read_target"]
+__all__ = ["KINDS", "Kind", "Subject", "Target", "read_target", "read_targets"]

@@ -73,10 +73,15 @@ class Kind:
         what is no such thing.
     text, noun
         A limit or a cost as a number, and of what it is.
+    axis, unit
+        Title of an axis of such costs, and what one step of it is.
     quota
         (network, limit) → what its layers may keep. The costs are in the same unit.
     measure
         (finished network, inputs) → what it costs; None where the kept counts say that exactly.
+    multiplies
+        Whether multiplications decide it, so that rules are compared at the same number of them;
+        else the number of weights does.
     settles
         By how much of the limit a finished network may miss it: beyond, it is made once more with
         what was learned from it. None where measuring again would give something else.
@@ -87,7 +92,10 @@ class Kind:
     read: Callable[[object], float | None]
     text: Callable[[float], str]
     noun: str
+    axis: str
+    unit: float
     quota: Callable[[Subject, float], CostQuota]
+    multiplies: bool
     measure: Callable[[nn.Module, Batch], float] | None = None
     settles: float | None = None
 

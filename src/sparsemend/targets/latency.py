@@ -89,6 +89,9 @@ LATENCY = Kind(
     partial(read_quantity, units=_UNITS),
     lambda seconds: f"{1e3 * seconds:.6g} ms",
     "an input on the sparse runtime",
+    "milliseconds of one input on the sparse runtime",
+    1e-3,
     quota,
-    measure,
+    multiplies=True,
+    measure=measure,
 )

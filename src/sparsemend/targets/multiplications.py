@@ -53,5 +53,8 @@ FLOPS = Kind(
     read,
     "{:.6g}".format,
     "of the multiplications",
+    "multiplications kept, in percent",
+    0.01,
     quota,
+    multiplies=True,
 )

@@ -61,7 +61,10 @@ SIZE = Kind(
     partial(read_quantity, units=_UNITS),
     lambda size: f"{size / 1024:.6g} KiB",
     "in a packed file",
+    "KiB of the packed file",
+    1024.0,
     quota,
-    measure,
+    multiplies=False,
+    measure=measure,
     settles=0.01,
 )

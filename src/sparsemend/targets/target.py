@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -68,8 +69,40 @@ class Target:
         found = "" if reached is None else f"; reached {self.kind.text(reached)}"
         return f"at most {self.kind.text(self.limit)} {self.kind.noun}{found}"
 
+    @property
+    def written(self) -> str:
+        """Kind and limit as stores keep them, to the last bit."""
+        return f"{self.kind.name} {self.limit!r}"
+
+    @classmethod
+    def parse(cls, written: str) -> Self:
+        """Inverse of :attr:`written`.
+
+        Raises
+        ------
+        SparsemendError
+            If there is no such kind of target.
+        """
+        name, _, limit = written.partition(" ")
+        if name not in KINDS:
+            raise SparsemendError("there is no such target", written, ", ".join(KINDS))
+        return cls(KINDS[name], float(limit))
+
     def __str__(self) -> str:
         return f"{self.kind.argument} {self.kind.text(self.limit)}"
+
+
+def _kind(argument: str) -> Kind:
+    return next(kind for kind in KINDS.values() if kind.argument == argument)
+
+
+def _read(argument: str, value: object) -> Target:
+    """One target from what a user wrote."""
+    kind = _kind(argument)
+    limit = kind.read(value)
+    if limit is None:
+        raise SparsemendError(f"{argument} is not understood", value, kind.allowed)
+    return Target(kind, limit)
 
 
 def read_target(
@@ -113,10 +146,53 @@ def read_target(
             "leave one out" if given else f"say {names[0]}, or another of them",
         )
     name, value = next(iter(given.items()))
-    if name == "sparsity":
-        return None
-    kind = next(kind for kind in KINDS.values() if kind.argument == name)
-    limit = kind.read(value)
-    if limit is None:
-        raise SparsemendError(f"{name} is not understood", value, kind.allowed)
-    return Target(kind, limit)
+    return None if name == "sparsity" else _read(name, value)
+
+
+def read_targets(
+    sparsities: object, said_by: str = "", **targets: float | str | Iterable[float | str] | None
+) -> tuple[Target, ...]:
+    """What is to be reached, one after the other: targets of one kind, ascending and distinct.
+
+    Parameters
+    ----------
+    sparsities
+        What was given in the place of targets; None for nothing.
+    said_by, targets
+        As of :func:`read_target`; one or several values.
+
+    Returns
+    -------
+    tuple of Target
+        Empty where no target was given.
+
+    Raises
+    ------
+    SparsemendError
+        If more than one kind of budget was given, a value is not understood, or something else
+        says how many weights are kept.
+    """
+    given = {name: value for name, value in targets.items() if value is not None}
+    if not given:
+        return ()
+    if said_by:
+        raise SparsemendError(
+            f"{said_by} says itself how many weights are kept",
+            " and ".join(given),
+            fix="leave out one of the two",
+        )
+    names = [*(["sparsities"] if sparsities is not None else []), *given]
+    if len(names) > 1:
+        raise SparsemendError(
+            "budgets of several kinds do not go into one sweep",
+            " and ".join(names),
+            "one of these",
+            "sweep each kind for itself; they may go into one store",
+        )
+    name, values = next(iter(given.items()))
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        values = [values]
+    found = {_read(name, value) for value in values}
+    if not found:
+        raise SparsemendError(f"{name} has no values", allowed="at least one")
+    return tuple(sorted(found, key=lambda target: target.limit))

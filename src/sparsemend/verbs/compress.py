@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 
@@ -18,18 +17,17 @@ from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.execution.rows import as_batches
-from sparsemend.layers import count_multiplications
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe, says_itself
 from sparsemend.recipe.defaults import JUDGE, NEW_BIASES, PATTERN, SCOPE
 from sparsemend.session import Session
-from sparsemend.targets import Subject, Target, read_target
+from sparsemend.targets import read_target
 from sparsemend.verbs.compression import CompressionResult
-from sparsemend.verbs.division import refilled
 from sparsemend.verbs.plan import Plan
 from sparsemend.verbs.planning import placed, rerun, run_planned
 from sparsemend.verbs.running import run_recipe
+from sparsemend.verbs.settling import costed, settled
 
 
 @public
@@ -210,46 +208,11 @@ def compress(
                 result = run_planned(session, recipe, into=first)
             else:
                 result = run_recipe(session, recipe, diagnosis=diagnosis, into=first)
-            result = _costed(result, session, target)
             if target is not None and plan is None:
-                result = _settled(result, session, recipe, target)
+                result = settled(result, session, recipe, target)
+            else:
+                result = costed(result, session, target)
             return result if into is None else placed(result, into)
-
-
-def _settled(
-    result: CompressionResult, session: Session, recipe: Recipe, target: Target
-) -> CompressionResult:
-    """Made once more where what the network costs was not foreseen."""
-    reached, counts = result.reached, tuple(result.allocation.values())
-    if reached is None or not target.missed(reached):
-        return result
-    quota = target.quota(session.model, session.layers, session.seen[0])
-    allocation = refilled(result.allocation, quota.corrected(counts, reached))
-    if dict(allocation) == dict(result.allocation):
-        return result
-    if result.plan is None:
-        again = run_recipe(session, recipe.given(allocation, budget=None))
-    else:
-        plan = dataclasses.replace(result.plan, allocation=allocation)
-        again = rerun(session, recipe, plan)
-    search, seconds = result.search, {**result.seconds, "once more": sum(again.seconds.values())}
-    if search is not None:
-        search = dataclasses.replace(search, allocation=allocation)
-    again = _costed(again, session, target)
-    return dataclasses.replace(again, search=search, diagnosis=result.diagnosis, seconds=seconds)
-
-
-def _costed(
-    result: CompressionResult, session: Session, target: Target | None
-) -> CompressionResult:
-    """With what the network costs."""
-    model, layers, batch = session.model, session.layers, session.seen[0]
-    counted = count_multiplications(model, (*layers, *layers.others), batch)
-    if target is None:
-        return dataclasses.replace(result, multiplications=counted)
-    subject = Subject(model, layers, batch)
-    reached = target.reached(subject, tuple(result.allocation.values()), result.model)
-    return dataclasses.replace(result, multiplications=counted, target=target, reached=reached)
 
 
 def _refuse_beside_plan(said: dict[str, object]) -> None:

@@ -135,3 +135,19 @@ def test_few_sparsities_name_the_best():
         .splitlines()[0]
         .startswith("net at 90 % sparsity: best is rule global with repair batchnorm, ")
     )
+
+
+def test_of_targets_the_best_is_named():
+    records = tuple(
+        dataclasses.replace(
+            r,
+            cell=dataclasses.replace(
+                r.cell, sparsity=None, target=f"flops {1 - r.cell.sparsity:g}"
+            ),
+        )
+        for r in make_records(sparsities=(0.85, 0.9))
+    )
+    first, second = sweep(records).splitlines()[:2]
+    best = "best is rule global with repair batchnorm, "
+    assert first.startswith(f"net, at most 0.15 of the multiplications: {best}")
+    assert second.startswith(f"net, at most 0.1 of the multiplications: {best}")

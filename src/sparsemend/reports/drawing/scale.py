@@ -67,7 +67,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Logarithmic:
-    """Equal ratios, for densities: ticks at 1, 2 and 5 of every decade, labelled in percent.
+    """Equal ratios: ticks at 1, 2 and 5 of every decade, labelled in percent unless ``plain``.
 
     Only powers of ten are labelled where ``sparse``.
     """
@@ -75,6 +75,7 @@ class Logarithmic:
     low: float
     high: float
     sparse: bool = False
+    plain: bool = False
 
     def position(self, value: float) -> float:
         return math.log(value / self.low) / math.log(self.high / self.low)
@@ -88,7 +89,7 @@ class Logarithmic:
         values = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
         slack = 1e-9
         return tuple(
-            Tick(v, percent(v))
+            Tick(v, number(v) if self.plain else percent(v))
             for v in values
             if self.low * (1 - slack) <= v <= self.high * (1 + slack)
         )

@@ -10,11 +10,14 @@ from sparsemend.reports.contents import Contents
 from sparsemend.reports.drawing.figure import Axis, Dot, Figure, Group, Line, Panel, Plate, Table
 from sparsemend.reports.drawing.palette import series_style
 from sparsemend.reports.drawing.scale import Categories, Logarithmic
-from sparsemend.reports.drawing.text import numbered, percent, plural, shorten
+from sparsemend.reports.drawing.text import listed, numbered, percent, plural, shorten
+from sparsemend.reports.series import by_budget
 from sparsemend.sweeps import Record
 
 # The sparsity at which a sweep's allocations are shown is the nearest to this.
 _SHOWN_SPARSITY = 0.9
+# Sparsities that differ by no more are one.
+_SAME = 0.005
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,23 @@ def figures(contents: Contents) -> Iterator[Figure]:
 
 
 def of_sweep(records: Sequence[Record]) -> Iterator[tuple[str, list[Division]]]:
-    """Network → what each rule did at the swept sparsity nearest to 90 %."""
+    """Network → what each rule did at the swept sparsity nearest to 90 %, or the middle target."""
     for network in dict.fromkeys(record.cell.network for record in records):
         own = [r for r in records if r.cell.network == network and r.densities]
-        nearest = min(
-            (r.cell.sparsity for r in own), key=lambda s: abs(s - _SHOWN_SPARSITY), default=None
-        )
         yield (
             network,
-            [
-                Division(r.cell.rule, r.densities, r.achieved_sparsity)
-                for r in own
-                if r.cell.sparsity == nearest
-            ],
+            [Division(r.cell.rule, r.densities, r.achieved_sparsity) for r in _at_one_budget(own)],
         )
+
+
+def _at_one_budget(records: Sequence[Record]) -> list[Record]:
+    """Those at the sparsity nearest to 90 %; without sparsities, at the target in the middle."""
+    budgets = by_budget(records)
+    sparsities = [s for _, s, _ in budgets if s is not None]
+    if sparsities:
+        nearest = min(sparsities, key=lambda s: abs(s - _SHOWN_SPARSITY))
+        return [record for record in records if record.cell.sparsity == nearest]
+    return list(budgets.values())[len(budgets) // 2] if budgets else []
 
 
 def side_by_side(divisions: Sequence[Division], name: str = "", key: str = "allocations") -> Figure:
@@ -99,15 +105,12 @@ def side_by_side(divisions: Sequence[Division], name: str = "", key: str = "allo
         )
         for index, division in enumerate(divisions)
     )
-    first = divisions[0]
-    kept = sum(first.kept(layer) or 0 for layer in first.densities)
     title = "How the rules divide the budget" if len(panels) > 1 else "How the budget is divided"
     return Figure(
         key,
         f"{title}{f': {name}' if name else ''}",
-        f"Density of every layer, on a logarithmic axis, at {percent(first.sparsity, 4)} sparsity"
-        + (f" ({kept:,} of {sum(first.sizes.values()):,} weights kept)" if first.sizes else "")
-        + ". The upright line is the overall density: a layer to its right keeps more than the "
+        f"Density of every layer, on a logarithmic axis, {_budget(divisions)}. "
+        "The upright line is the overall density: a layer to its right keeps more than the "
         "average, one to its left less."
         + (" Hollow: given up whole." if any(0 in d.densities.values() for d in divisions) else ""),
         (
@@ -126,6 +129,18 @@ def side_by_side(divisions: Sequence[Division], name: str = "", key: str = "allo
             ),
         ),
     )
+
+
+def _budget(divisions: Sequence[Division]) -> str:
+    """What all keep, in words; where one budget leaves rules more or less, what each keeps."""
+    first = divisions[0]
+    # Patterns keep whole blocks, so that numbers may differ a little at one sparsity.
+    if any(abs(division.sparsity - first.sparsity) > _SAME for division in divisions):
+        kept = [f"{d.rule} {percent(1 - d.sparsity)}" for d in divisions]
+        return f"for one budget, which leaves of the weights {listed(kept)}"
+    kept_by_first = sum(first.kept(layer) or 0 for layer in first.densities)
+    of_all = f" ({kept_by_first:,} of {sum(first.sizes.values()):,} weights kept)"
+    return f"at {percent(first.sparsity, 4)} sparsity{of_all if first.sizes else ''}"
 
 
 def _panel(division: Division, x: Axis, y: Axis, colour: str, size: tuple[float, float]) -> Panel:

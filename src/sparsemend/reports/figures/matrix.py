@@ -1,4 +1,4 @@
-"""Every rule with every repair at a few sparsities, as a table of accuracies."""
+"""Every rule with every repair at a few budgets, as a table of accuracies."""
 
 from __future__ import annotations
 
@@ -10,36 +10,43 @@ from sparsemend.reports.drawing.figure import Axis, Box, Figure, Group, Label, P
 from sparsemend.reports.drawing.palette import STEPS
 from sparsemend.reports.drawing.scale import Categories
 from sparsemend.reports.drawing.text import number, numbered, percent
-from sparsemend.reports.series import by_measure, has_curves, measure_of, measured
+from sparsemend.reports.series import (
+    Budget,
+    budget_text,
+    by_budget,
+    by_measure,
+    measure_of,
+    measured,
+    without_curves,
+)
 from sparsemend.sweeps import Record
 
 
 def figures(contents: Contents) -> Iterator[Figure]:
-    """One figure where there are records but too few sparsities for curves."""
+    """One figure where there are records but too few budgets for curves."""
     found = [
         records
-        for records in by_measure(contents.records)
-        if not has_curves(records)
-        and any(measured(r, measure_of(records)) is not None for r in records)
+        for records in map(without_curves, by_measure(contents.records))
+        if any(measured(r, measure_of(records)) is not None for r in records)
     ]
     for index, records in enumerate(found):
         yield rules_by_repairs(records, numbered("rules-and-repairs", index, len(found)))
 
 
 def rules_by_repairs(records: Sequence[Record], key: str = "rules-and-repairs") -> Figure:
-    """Rules down, repairs across, one plate a network and sparsity; means over seeds."""
+    """Rules down, repairs across, one plate a network and budget; means over seeds."""
     measure = measure_of(records)
     name_repair = _repair_names(records)
-    values: dict[tuple[str, float], dict[tuple[str, str], list[float]]] = {}
-    for record in records:
-        value = measured(record, measure)
-        if value is not None:
-            cell = record.cell
-            grid = values.setdefault((cell.network, cell.sparsity), {})
-            grid.setdefault((cell.rule, name_repair[cell.repair, cell.mask]), []).append(value)
+    values: dict[Budget, dict[tuple[str, str], list[float]]] = {}
+    for budget, own in by_budget(records).items():
+        for record in own:
+            value, cell = measured(record, measure), record.cell
+            if value is not None:
+                grid = values.setdefault(budget, {})
+                grid.setdefault((cell.rule, name_repair[cell.repair, cell.mask]), []).append(value)
     means = {
-        key: {cell: statistics.fmean(found) for cell, found in grid.items()}
-        for key, grid in values.items()
+        budget: {cell: statistics.fmean(found) for cell, found in grid.items()}
+        for budget, grid in values.items()
     }
     top = max(max(grid.values()) for grid in means.values())
     name = "Top-1 accuracy" if measure == "accuracy" else "Agreement with the dense network"
@@ -47,14 +54,16 @@ def rules_by_repairs(records: Sequence[Record], key: str = "rules-and-repairs") 
         key,
         f"{name} of every rule with every repair",
         f"In percent; the stronger the colour, the higher (from 0 to {percent(top)}). The best "
-        "of each sparsity is framed.",
+        "of each budget is framed.",
         tuple(
-            _plate(f"{network}, {percent(sparsity)} sparsity", grid, top or 1.0)
-            for (network, sparsity), grid in means.items()
+            _plate(f"{budget[0]}, {budget_text(budget)}", grid, top or 1.0)
+            for budget, grid in means.items()
         ),
         Table(
-            ("network", "sparsity", "rule", "repair", measure),
-            tuple((*key, *cell, v) for key, grid in means.items() for cell, v in grid.items()),
+            ("network", "sparsity", "target", "rule", "repair", measure),
+            tuple(
+                (*budget, *cell, v) for budget, grid in means.items() for cell, v in grid.items()
+            ),
         ),
     )
 

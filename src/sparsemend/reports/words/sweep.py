@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparsemend.reports.drawing.text import NBSP, listed, percent, tenths
@@ -9,6 +10,8 @@ from sparsemend.reports.series import (
     Curve,
     Point,
     Setting,
+    budget_text,
+    by_budget,
     by_measure,
     by_midpoint,
     curves,
@@ -36,10 +39,18 @@ def of_sweep(
 def _of_group(
     records: Sequence[Record], transitions: Sequence[Transition], leads: Sequence[Lead]
 ) -> Iterator[str]:
+    """Curves, or who is best; of targets always who is best."""
+    if has_curves(records):
+        yield from _of_curves(records, transitions, leads)
+        yield from _best_of_each([record for record in records if record.cell.target])
+    else:
+        yield from _best_of_each(records)
+
+
+def _of_curves(
+    records: Sequence[Record], transitions: Sequence[Transition], leads: Sequence[Lead]
+) -> Iterator[str]:
     """Who keeps half of the accuracy for longest, how steep the fall is, where RR leads."""
-    if not has_curves(records):
-        yield from _best_of_matrix(records)
-        return
     measure = measure_of(records)
     found = curves(records, lambda record: record.recovery(measure))
     own = [t for t in transitions if setting(t) in found and t.measure == measure]
@@ -198,25 +209,27 @@ def _label_free(transitions: Sequence[Transition]) -> Iterator[str]:
         )
 
 
-def _best_of_matrix(records: Sequence[Record]) -> Iterator[str]:
-    """The best configuration at every sparsity."""
+def _best_of_each(records: Sequence[Record]) -> Iterator[str]:
+    """The best configuration at every budget, the highest sparsity of a network first."""
     measure = measure_of(records)
-    found = curves(records, lambda record: measured(record, measure))
-    values = [
-        (point.sparsity, point.mean, key, rule)
-        for key, rules in found.items()
-        for rule, curve in rules.items()
-        for point in curve
-    ]
     what = "top-1" if measure == "accuracy" else "agreement"
-    for network in dict.fromkeys(key[0] for key in found):
-        own = [value for value in values if value[2][0] == network]
-        for sparsity in sorted({value[0] for value in own}, reverse=True):
-            best = max((v for v in own if v[0] == sparsity), key=lambda v: v[1])
-            yield (
-                f"{network} at {percent(sparsity)} sparsity: best is rule {best[3]} with repair "
-                f"{best[2][2]}, {percent(best[1])} {what}."
-            )
+    budgets = by_budget(records)
+    networks = list(dict.fromkeys(network for network, _, _ in budgets))
+    for budget in sorted(budgets, key=lambda b: (networks.index(b[0]), -(b[1] or 0))):
+        values: dict[tuple[str, str, str], list[float]] = {}
+        for record in budgets[budget]:
+            value, cell = measured(record, measure), record.cell
+            if value is not None:
+                values.setdefault((cell.rule, cell.repair, cell.mask), []).append(value)
+        if not values:
+            continue
+        means = {cell: statistics.fmean(found) for cell, found in values.items()}
+        rule, repair, mask = max(means, key=lambda cell: means[cell])
+        where = ", " if budget[2] else " at "
+        yield (
+            f"{budget[0]}{where}{budget_text(budget)}: best is rule {rule} with repair {repair}, "
+            f"{percent(means[rule, repair, mask])} {what}."
+        )
 
 
 def _range(low: float, high: float) -> str:
