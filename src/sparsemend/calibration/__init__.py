@@ -1,7 +1,7 @@
 """What calibration data says about every layer: additive, mergeable moments."""
 
 from sparsemend.calibration.calibration import Calibration, LayerMoments, WideLayerMoments
-from sparsemend.calibration.gather import MAX_FAN_IN, calibrate, gather_moments
+from sparsemend.calibration.gather import MAX_FAN_IN, Limits, calibrate, gather_moments
 from sparsemend.calibration.grid import DEFAULT_DENSITIES, check_densities, kept_count
 from sparsemend.calibration.held import HeldInputs
 from sparsemend.calibration.moments import InputMoments, PairedMoments
@@ -14,6 +14,7 @@ __all__ = [
     "HeldInputs",
     "InputMoments",
     "LayerMoments",
+    "Limits",
     "OutputStatistics",
     "PairedMoments",
     "WideLayerMoments",

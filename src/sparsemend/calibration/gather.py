@@ -44,7 +44,7 @@ from sparsemend.layers import (
     weight_matrix,
 )
 from sparsemend.progress import progress_bar, progress_shown
-from sparsemend.solvers.ranking import keep_mask
+from sparsemend.solvers.ranking import entry_numbers
 
 # Widest fan-in whose d × d second moment is kept: 4608² float32 values are 81 MiB.
 MAX_FAN_IN = 4608
@@ -179,7 +179,7 @@ class Limits:
     Attributes
     ----------
     densities
-        Grid for layers above ``max_fan_in``.
+        Grid for layers above ``max_fan_in``; empty to keep of those layers their columns alone.
     max_fan_in
         Largest fan-in with a full d × d moment.
     positions_per_batch
@@ -202,8 +202,11 @@ class _Collector:
         if layer.fan_in <= limits.max_fan_in:
             self._narrow = MomentsCollector(layer, device, keep_few=True)
             return
-        self._dense = weight_matrix(weight, layer).float()
-        self._ranks = layer.structure.rank(self._dense.abs())
+        self._weight = weight_matrix(weight, layer)
+        if limits.densities:
+            kept = [kept_count(density, layer) for density in limits.densities]
+            ranks = layer.structure.rank(self._weight.float().abs())
+            self._entries = entry_numbers(ranks, kept)
         self._wide = WideLayerMoments(
             ColumnMoments.empty((layer.groups, layer.fan_in), device),
             PairedMoments.empty(len(limits.densities), layer.rows, device),
@@ -227,12 +230,13 @@ class _Collector:
 
     def _update_wide(self, moments: WideLayerMoments, x: Tensor) -> None:
         moments.columns.update(x, dim=1)
-        weight = self._dense.to(x.dtype)
+        if not moments.densities:
+            return
+        weight = self._weight.to(x.dtype)
         dense = _positions_first(x @ weight.mT)
         pruned = []
-        for density in moments.densities:
-            mask = keep_mask(self._ranks, kept_count(density, self._layer))
-            pruned.append(_positions_first(x @ (weight * mask).mT))
+        for number in range(len(moments.densities)):
+            pruned.append(_positions_first(x @ (weight * (self._entries <= number)).mT))
         moments.outputs.update(dense, torch.stack(pruned))
 
     def result(self) -> LayerMoments:

@@ -16,7 +16,7 @@ from sparsemend.masks.registry import (
     get_mask_rule,
     mask_names,
 )
-from sparsemend.masks.rule import LayerFit, MaskProblem, MaskRule
+from sparsemend.masks.rule import LayerFit, MaskProblem, MaskRule, Needs
 
 __all__ = [
     "MASKS",
@@ -24,6 +24,7 @@ __all__ = [
     "MaskProblem",
     "MaskRule",
     "Masks",
+    "Needs",
     "apply_masks",
     "check_fit",
     "choose_masks",

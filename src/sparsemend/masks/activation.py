@@ -19,4 +19,4 @@ def score(problem: MaskProblem) -> Tensor:
     return weight.abs() * scale.unsqueeze(1)
 
 
-ACTIVATION = MaskRule("activation", needs="moments", score=score, within="row")
+ACTIVATION = MaskRule("activation", needs="columns", score=score, within="row")

@@ -15,7 +15,7 @@ from sparsemend.patterns import UNSTRUCTURED, Structure, Within
 from sparsemend.solvers import THOROUGH, Schedule, ShiftedInverses
 from sparsemend.solvers.ranking import entries_by_score, entry_numbers, keep_mask
 
-Needs = Literal["weights", "moments", "fit"]
+Needs = Literal["weights", "columns", "moments", "fit"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ class MaskRule:
     name
         In the registry, on the command line and in stores.
     needs
-        ``"weights"`` alone; ``"moments"``, the calibration moments of the layer's dense inputs as
-        well; or ``"fit"``, the least-squares problem of the whole layer: such a rule chooses
-        jointly with a repair that refits weights, on the inputs of the network repaired so far.
+        ``"weights"`` alone; ``"columns"``, as well the mean squares of the columns of the layer's
+        dense inputs; ``"moments"``, all their moments; or ``"fit"``, the least-squares problem of
+        the whole layer: such a rule chooses jointly with a repair that refits weights, on the
+        inputs of the network repaired so far.
     score
         Problem → a score per weight [groups, rows, d]; the largest are kept, ties by index. Where
         the pattern keeps weights together only, those of the largest mean square.
@@ -132,6 +133,8 @@ class MaskRule:
             for mask, count in zip(chosen, kept, strict=True):
                 self._check_chosen(mask, problem, count)
             return chosen
+        if len(kept) == 1 and self._unordered(problem):
+            return [self.entries(problem, kept) == 0]
         ranks = self.ranks(problem)
         return [keep_mask(ranks, count) for count in kept]
 
@@ -161,13 +164,17 @@ class MaskRule:
         Tensor
             Numbers from 0 to K in the shape of the weight; K where no mask holds the weight.
         """
-        if self.score is not None and self.within == "layer" and problem.structure is UNSTRUCTURED:
+        if self.score is not None and self._unordered(problem):
             self._check(problem)
             return entries_by_score(self.score(problem), kept)
         return entry_numbers(self.ranks(problem), kept)
 
+    def _unordered(self, problem: MaskProblem) -> bool:
+        """Whether masks follow from scores that are hardly sorted."""
+        return self.within == "layer" and problem.structure is UNSTRUCTURED
+
     def _check(self, problem: MaskProblem) -> None:
-        if self.needs == "moments" and problem.moments is None:
+        if self.needs in ("columns", "moments") and problem.moments is None:
             raise SparsemendError(
                 f"mask {self.name!r} needs the inputs' second moments",
                 fix="pass calibration=sparsemend.calibrate(model, batches)",

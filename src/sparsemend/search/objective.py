@@ -52,7 +52,7 @@ def start_support(
     """
     if rule.joint:
         return Support(counts, None, rule)
-    calibration = session.calibration if rule.needs == "moments" else None
+    calibration = session.moments_for(rule.needs)
     masks = choose_masks(
         session.model, counts, rule.name, layers=session.layers, calibration=calibration
     )

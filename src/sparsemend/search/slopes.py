@@ -99,7 +99,7 @@ def at_the_margin(
         tuple(layer.structure.nearest(n) for layer, n in zip(session.layers, end, strict=True))
         for end in around
     ]
-    calibration = session.calibration if rule.needs == "moments" else None
+    calibration = session.moments_for(rule.needs)
     least, most = (
         choose_masks(
             session.model,

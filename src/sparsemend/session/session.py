@@ -9,16 +9,20 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from sparsemend.calibration import Calibration, gather_moments
+from sparsemend.calibration import Calibration, Limits, gather_moments
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, Jury, Reference, read_finite
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.finite import check_network
 from sparsemend.layers import LayerFilter, LayerSet, discover
+from sparsemend.masks import Needs
 from sparsemend.patterns import Pattern
 from sparsemend.session.holdout import hold_out
 
 Found = TypeVar("Found")
+
+# Elements of d × d sums in float32: 1 GiB.
+_MOST_SUMS = 1 << 28
 
 
 class Session:
@@ -140,6 +144,21 @@ class Session:
     def calibration(self) -> Calibration:
         """Moments of every layer's inputs, over the inputs that repairs see."""
         return self._given or gather_moments(self.model, self.seen, self.layers)
+
+    def moments_for(self, needs: Needs) -> Calibration | None:
+        """What a mask rule looks at of the layers' dense inputs; None where it looks at none.
+
+        Columns alone, where it reads no more and d × d sums of all layers would take over 1 GiB.
+        """
+        if needs not in ("columns", "moments"):
+            return None
+        sums = sum(layer.groups * layer.fan_in**2 for layer in self.layers)
+        if needs == "moments" or self.calibrated or sums <= _MOST_SUMS:
+            return self.calibration
+        columns = Limits(densities=(), max_fan_in=0)
+        return self.once(
+            "columns", lambda: gather_moments(self.model, self.seen, self.layers, columns)
+        )
 
     @cached_property
     def jury(self) -> Jury:

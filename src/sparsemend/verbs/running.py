@@ -66,10 +66,10 @@ def run_recipe(
         with _timed(seconds, "measure costs"):
             quota = recipe.quota(session)
     diagnosing = diagnosis is None and (recipe.searches or recipe.needs_diagnosis)
-    reads_moments = recipe.searches or diagnosing or recipe.mask_rule.needs == "moments"
-    if reads_moments and not session.calibrated:
+    reads = "moments" if recipe.searches or diagnosing else recipe.mask_rule.needs
+    if reads in ("columns", "moments") and not session.calibrated:
         with _timed(seconds, "calibrate"):
-            _ = session.calibration
+            session.moments_for(reads)
     if diagnosing:
         with _timed(seconds, "diagnose"):
             diagnosis = recipe_diagnosis(session, recipe)
