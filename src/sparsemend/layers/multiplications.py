@@ -16,6 +16,9 @@ from sparsemend.layers.layer import Layer
 def count_multiplications(model: nn.Module, layers: Iterable[Layer], batch: Any) -> dict[str, int]:
     """Layer name → multiplications of its weights for one input, by one forward pass.
 
+    Products of two tensors that both depend on the input, such as Q·Kᵀ and A·V of attention, have
+    no weights: no layer counts them, and pruning leaves them as they are.
+
     Parameters
     ----------
     model

@@ -169,8 +169,8 @@ class Record:
         Fraction removed of all weights that the network multiplies with, whether they are layers
         or were left out, and of all its parameters; None in cells of stores that did not keep it.
     kept_multiplications
-        Share of the dense network's multiplications that is left where zeros are skipped; None in
-        cells of stores that did not keep it.
+        Share of the dense network's multiplications that is left where zeros are skipped, of those
+        with weights; None in cells of stores that did not keep it.
     reached
         What the network costs that was made for a target: a share, seconds or bytes. None where
         there is a sparsity.

@@ -88,7 +88,8 @@ def compress(
         ending that is closest to the dense network on ``heldout``.
     target_flops
         The most that the sparse network may multiply, as a share of what the dense one does, in
-        (0, 1]. Counted are the weights of all layers that could be pruned, on the first batch.
+        (0, 1]. Counted are the weights of all layers that could be pruned, on the first batch;
+        products without weights, as attention has them, are not.
     target_latency
         The longest that one input may take on the sparse runtime, on one thread of this machine,
         as ``"2ms"`` or ``"500us"``. Pruned copies are timed; the network must be float32.
