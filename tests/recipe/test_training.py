@@ -42,8 +42,11 @@ def test_a_recipe_says_it_where_its_repair_trains():
         Recipe(0.9, "erk", repair="variance", distill=400)
 
 
-def test_rule_auto_tries_allocations_without_training():
+def test_rule_auto_knows_a_repair_without_its_training_and_with_it():
     assert str(TRAINS.trial) == "reconstruct"
     assert str(parse_repair("distill").trial) == "variance"
     assert str(parse_repair("best").trial) == "reconstruct"
+    assert str(TRAINS.trained) == "reconstruct+distill"
+    assert str(parse_repair("distill").trained) == "distill"
+    assert str(parse_repair("best").trained) == "reconstruct+distill"
     assert Recipe(0.9, "erk", repair="variance+distill").judges

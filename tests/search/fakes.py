@@ -34,16 +34,21 @@ def plain_rules(
 class Fake:
     """An objective that is a function of the counts; notes what it is asked, and at what cost.
 
-    It has slopes where ``slopes`` gives them.
+    It has slopes where ``slopes`` gives them, and a longer training where ``final`` does.
     """
 
     proxy_cost = 0.125
     slope_cost = 1.0
 
     def __init__(
-        self, exact: Function, proxy: Function | None = None, slopes: Slopes | None = None
+        self,
+        exact: Function,
+        proxy: Function | None = None,
+        slopes: Slopes | None = None,
+        final: Function | None = None,
     ) -> None:
         self._exact, self._proxy, self._slopes = exact, proxy or exact, slopes
+        self._final, self.final_cost = final or exact, 2.0 if final else 0.0
         self.asked: list[tuple[str, Counts]] = []
 
     def exact(self, counts: Mapping[str, int]) -> float:
@@ -54,6 +59,10 @@ class Fake:
         self.asked.append(("proxy", tuple(counts.values())))
         return self._proxy(tuple(counts.values()))
 
+    def final(self, counts: Mapping[str, int]) -> float:
+        self.asked.append(("final", tuple(counts.values())))
+        return self._final(tuple(counts.values()))
+
     def slopes(self, counts: Mapping[str, int]) -> np.ndarray | None:
         if self._slopes is None:
             return None
@@ -62,7 +71,12 @@ class Fake:
 
     @property
     def cost(self) -> float:
-        costs = {"exact": 1.0, "proxy": self.proxy_cost, "slopes": self.slope_cost}
+        costs = {
+            "exact": 1.0,
+            "proxy": self.proxy_cost,
+            "slopes": self.slope_cost,
+            "final": self.final_cost,
+        }
         return sum(costs[kind] for kind, _ in self.asked)
 
 

@@ -351,3 +351,54 @@ def test_without_slopes_the_moves_begin_at_once():
     objective.slopes = lambda _: None
     search(objective, len(PLAIN) + MIXTURES + 5)
     assert objective.asked[len(PLAIN) + MIXTURES][0] == "proxy"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("repairs", [10, 25])
+def test_the_closest_two_are_trained_to_the_end_and_the_closer_is_kept(seed, repairs):
+    final = rough(seed + 1)
+    objective = Fake(rough(seed), final=final)
+    found = search(objective, repairs)
+    ranked = sorted(found.trials, key=lambda trial: trial.kl)
+    assert [(t.name, t.counts) for t in found.finals] == [(t.name, t.counts) for t in ranked[:2]]
+    assert [kind for kind, _ in objective.asked[-2:]] == ["final", "final"]
+    assert [t.kl for t in found.finals] == [final(t.counts) for t in ranked[:2]]
+    best = min(found.finals, key=lambda trial: trial.kl)
+    assert (found.winner, found.kl) == (best.name, best.kl)
+    assert tuple(found.allocation.values()) == best.counts
+    assert found.repairs == pytest.approx(objective.cost)
+    assert found.repairs <= repairs
+    # Neither what is in the text nor in JSON mixes losses of trials and of finals.
+    assert f"{best.name} {best.kl:.4f}" in str(found)
+    assert [final["kl"] for final in found.to_dict()["finals"]] == [t.kl for t in found.finals]
+
+
+def test_where_a_budget_is_too_small_for_both_all_of_it_goes_to_trials():
+    objective = Fake(rough(0), final=rough(1))
+    found = search(objective, len(RULES) + 3)
+    assert {kind for kind, _ in objective.asked} == {"exact"}
+    assert (found.finals, found.repairs) == ((), len(RULES) + 3)
+
+
+def test_nothing_is_trained_twice_for_one_allocation():
+    objective = Fake(lambda counts: 0.0 if counts == COUNTS["erk"] else math.inf, final=rough(1))
+    found = search(objective, 20)
+    assert (found.winner, found.finals) == ("erk", ())
+    assert "final" not in {kind for kind, _ in objective.asked}
+
+
+def test_an_interrupted_final_leaves_those_before_it():
+    class Late(Interrupted):
+        def final(self, counts):
+            self._count()
+            return super().final(counts)
+
+    whole = Fake(rough(0), final=rough(1))
+    search(whole, 12)
+    for missing in (1, 2):
+        objective = Late(len(whole.asked) - missing, rough(0))
+        objective.final_cost = 2.0
+        found = search(objective, 12)
+        assert found.finished == "interrupted"
+        assert len(found.finals) == 2 - missing
+        assert found.winner == min(found.trials, key=lambda trial: trial.kl).name

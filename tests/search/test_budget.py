@@ -82,3 +82,25 @@ def test_both_limits_hold(monkeypatch):
     assert not meter.affords(2.1)
     clock.now = 60
     assert not meter.affords(1)
+
+
+def test_what_is_kept_for_the_end_is_left_over():
+    meter = Meter(Budget(10), kept=4)
+    meter.charge(5)
+    assert meter.affords(1)
+    assert not meter.affords(1.5)
+    meter.release()
+    assert meter.affords(5)
+
+
+def test_of_a_time_as_much_is_kept_as_repairs_have_taken(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("sparsemend.search.meter.time", clock)
+    meter = Meter(Budget(math.inf, 100), kept=4)
+    assert meter.affords(1)
+    meter.charge(2)
+    for clock.now, affords in ((20, True), (33, True), (34, False)):  # 4 repairs are twice as long
+        assert meter.affords(1) == affords
+    meter.release()
+    assert meter.affords(1)

@@ -63,6 +63,40 @@ def test_trials_of_repair_best_are_reconstructions():
     assert best.exact(counts) == make("reconstruct", "gradual")[3].exact(counts)
 
 
+@pytest.mark.filterwarnings("ignore:reconstruction leans")
+@pytest.mark.parametrize(
+    ("repair", "mask", "formula"),
+    [
+        ("distill", "magnitude", "distill"),
+        ("best", "gradual", "reconstruct+distill"),
+    ],
+)
+def test_where_a_repair_trains_a_trial_does_for_a_few_steps(repair, mask, formula, monkeypatch):
+    monkeypatch.setattr("sparsemend.search.objective._TRIAL_STEPS", 3)
+    model, inputs, heldout, objective = make(repair, mask, batches=2, distill=7)
+    counts = sm.allocate(model, 0.6, "erk", layers=discover(model, inputs[0]))
+    ran = []
+    run = Formula.run
+    monkeypatch.setattr(Formula, "run", lambda *a: (ran.append((str(a[0]), a[3])), run(*a))[1])
+    losses = [objective.exact(counts), objective.final(counts), objective.proxy(counts)]
+    assert [(name, terms.distill and terms.distill.steps) for name, terms in ran] == [
+        (formula, 3),
+        (formula, 7),
+        (formula.removesuffix("+distill") if "+" in formula else "variance", None),
+    ]
+    assert objective.final_cost > 1
+    assert objective.slopes(counts) is None
+    whole = sm.compress(
+        model, inputs, 0.6, "erk", mask, formula, heldout=heldout, distill=7, progress=False
+    )
+    assert losses[1] == whole.agreement.kl
+
+
+def test_where_all_steps_are_few_a_trial_is_the_real_repair():
+    assert make("variance+distill", distill=5)[3].final_cost == 0
+    assert make("variance")[3].final_cost == 0
+
+
 def test_nothing_pruned_is_no_distance():
     model, inputs, _, objective = make("none")
     dense = sm.allocate(model, 0, layers=discover(model, inputs[0]))

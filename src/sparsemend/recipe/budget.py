@@ -19,7 +19,8 @@ class Budget:
     Attributes
     ----------
     repairs
-        Repairs of the whole network that a search may make; a cheaper trial counts by its share.
+        Repairs of the whole network that a search may make; a cheaper trial counts by its share,
+        and a repair whose training is longer than that of the trials as two.
     seconds
         Wall-clock time after which no further trial starts.
     """

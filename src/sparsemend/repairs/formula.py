@@ -67,11 +67,19 @@ class Formula:
 
     @property
     def trial(self) -> Formula:
-        """What a search tries allocations with: of endings the main one, and no training."""
+        """What a search tries allocations with at first: of endings the main one, no training."""
         parts = tuple(part for part in self.parts if part.training != "always")
         if self.parts[0].stage == "alone" or not parts:
             return Formula((get_repair(self.diagnosis),))
         return Formula(parts)
+
+    @property
+    def trained(self) -> Formula:
+        """The trial and the training behind it."""
+        if self.parts[0].stage != "alone":
+            return self
+        training = (part for part in repairs().values() if part.training == "always")
+        return Formula((*self.trial.parts, *training))
 
     def check(self, model: nn.Module, scope: str) -> None:
         """Refuse what the network or the scope cannot have, before any work."""

@@ -6,6 +6,9 @@ slope of the loss; then a local search moves budget between groups of layers and
 Moves are tried with a cheap repair; what they reach is confirmed with the real one, and only that
 counts. The sequence of trials does not depend on the budget, so a larger budget never ends with a
 larger loss. For class scores the loss is KL(dense ‖ repaired).
+
+Where the repair trains, a trial is trained for a few steps only, and the closest two then for as
+long as the repair does: what is closest right after a reconstruction need not be so in the end.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from sparsemend.search.slopes import downhill
 
 # Improvements with the cheap repair before the real one confirms them.
 _CONFIRM_AFTER = 3
+
+# How many of the trials are trained for as long as the repair trains.
+_FINALISTS = 2
 
 # First largest change of a log density in a step downhill, what becomes of it after a step that
 # did not help or did, and the smallest that is worth a repair.
@@ -76,7 +82,10 @@ def search_allocation(
     if quota is None:
         first = next(iter(plain.values()))
         quota = WeightQuota.exactly(tuple(first.sizes.values()), first.kept)
-    search = _Search(layers, plain, objective, Meter(budget), label, quota)
+    kept = _FINALISTS * objective.final_cost
+    if 1 + len(plain) + kept > budget.repairs:  # nothing would be left to choose from
+        kept = 0.0
+    search = _Search(layers, plain, objective, Meter(budget, kept), label, quota)
     return search.run(further, further_cost)
 
 
@@ -94,6 +103,7 @@ class _Search:
         self._meter, self._label, self._quota = meter, label, quota
         self._sizes = quota.sizes
         self._trials: list[Trial] = []
+        self._finals: list[Trial] = []
         self._proxies: dict[tuple[int, ...], float] = {}
 
     def run(self, further: Further, further_cost: float) -> AllocationSearch:
@@ -104,11 +114,13 @@ class _Search:
                 started = self._rules() and self._mix() and self._further(further, further_cost)
                 if started and self._descend() and self._climb():
                     finished = "no move helps any more"
+                self._finish()
             except KeyboardInterrupt:
                 if not self._trials:
                     raise
                 finished = INTERRUPTED
-        best, tried = self._best, {trial.name for trial in self._trials}
+        best = min(self._finals, key=lambda trial: trial.kl, default=self._best)
+        tried = {trial.name for trial in self._trials}
         names = [layer.name for layer in self._layers]
         counts = dict(zip(names, best.counts, strict=True))
         sizes = dict(zip(names, self._sizes, strict=True))
@@ -124,6 +136,7 @@ class _Search:
             finished=finished,
             reference=dict(self._plain["erk"].densities) if "erk" in self._plain else {},
             label=self._label,
+            finals=tuple(self._finals),
         )
 
     @property
@@ -231,6 +244,23 @@ class _Search:
             return value
         walk.revert()
         return self._proxy(walk.point)
+
+    def _finish(self) -> None:
+        """Train the closest for as long as the repair does, where trials have not been."""
+        cost = self._objective.final_cost
+        closest: dict[tuple[int, ...], Trial] = {}
+        for trial in self._ranked:
+            if math.isfinite(trial.kl):
+                closest.setdefault(trial.counts, trial)
+        finalists, needed = list(closest.values())[:_FINALISTS], _FINALISTS * cost
+        self._meter.release()
+        if not cost or len(finalists) < _FINALISTS or not self._meter.affords(needed):
+            return
+        for trial in finalists:
+            kl = self._objective.final(self._named(trial.counts))
+            self._meter.charge(cost)
+            self._finals.append(Trial(trial.name, trial.counts, kl, self._meter.seconds))
+            self._report()
 
     def _exact(self, name: str, counts: tuple[int, ...]) -> bool:
         """Try an allocation with the real repair; False when the budget is spent."""

@@ -9,10 +9,19 @@ from sparsemend.recipe import Budget
 
 
 class Meter:
-    """Counts what a search has spent; the clock starts when it is made."""
+    """Counts what a search has spent; the clock starts when it is made.
 
-    def __init__(self, budget: Budget) -> None:
+    Parameters
+    ----------
+    budget
+        What there is to spend.
+    kept
+        Repairs that trials leave over for the end.
+    """
+
+    def __init__(self, budget: Budget, kept: float = 0.0) -> None:
         self._budget, self._spent, self._start = budget, 0.0, time.monotonic()
+        self._kept = kept
 
     @property
     def spent(self) -> float:
@@ -38,8 +47,14 @@ class Meter:
     def affords(self, repairs: float) -> bool:
         """Whether a trial of this cost may start."""
         # A sum of shares such as 0.1 may miss the whole number that it stands for.
-        within = self._spent + repairs <= self._budget.repairs * (1 + 1e-9)
-        return within and self.seconds < self._budget.seconds
+        within = self._spent + repairs + self._kept <= self._budget.repairs * (1 + 1e-9)
+        seconds = self.seconds
+        each = seconds / self._spent if self._spent else 0.0
+        return within and seconds + self._kept * each < self._budget.seconds
+
+    def release(self) -> None:
+        """What was kept for the end may be spent."""
+        self._kept = 0.0
 
     def charge(self, repairs: float) -> None:
         self._spent += repairs

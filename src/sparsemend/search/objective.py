@@ -6,6 +6,7 @@ For class scores that is KL(dense ‖ repaired); what it is for others, judges s
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Mapping
 
@@ -17,7 +18,14 @@ from sparsemend.finite import NotFiniteError
 from sparsemend.masks import MaskRule, apply_masks, choose_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
-from sparsemend.repairs import FitSettings, Support, Terms, unshiftable
+from sparsemend.repairs import (
+    DistillSettings,
+    FitSettings,
+    Formula,
+    Support,
+    Terms,
+    unshiftable,
+)
 from sparsemend.search.directions import Array
 from sparsemend.search.slopes import at_the_margin, density_slopes
 from sparsemend.session import Session
@@ -32,6 +40,9 @@ _PROXY_SETTINGS = FitSettings(
 )
 # What the fewer rounds leave of the cost of a reconstruction.
 _PROXY_ROUNDS = 0.5
+# Steps of a trial where the repair trains, and what a repair with all steps costs beside it.
+_TRIAL_STEPS = 60
+_FINAL_COST = 2.0
 
 
 def start_support(
@@ -72,13 +83,16 @@ class Objective:
         The dense network and its inputs. Cheap trials are judged on a part of the inputs that
         repairs see, not on those held out: hundreds of trials would fit what confirms them.
     recipe
-        Mask rule, repair and scope. For repair ``best`` trials are reconstructions.
+        Mask rule, repair and scope. For repair ``best`` trials are reconstructions. Where the
+        repair trains, trials are trained for a few steps.
     """
 
     def __init__(self, session: Session, recipe: Recipe) -> None:
         self._session, self._scope = session, recipe.scope
         self._new_biases = recipe.new_biases
-        self._rule, self._formula = recipe.mask_rule, recipe.formula.trial
+        self._rule, self._training = recipe.mask_rule, recipe.training
+        self._untrained = recipe.formula.trial
+        self._formula = self._untrained if self._training is None else recipe.formula.trained
         self._last: tuple[dict[str, int], nn.Module] | None = None
         few, rest = split_inputs(session.seen, lambda n: max(1, round(_PROXY_INPUTS * n)))
         self._quick = session.on(few, rest or session.unseen)
@@ -89,19 +103,34 @@ class Objective:
     @property
     def proxy_cost(self) -> float:
         """Cost of :meth:`proxy` as a share of that of :meth:`exact`."""
-        rounds = _PROXY_ROUNDS if self._formula.refits else 1.0
+        rounds = _PROXY_ROUNDS if self._untrained.refits else 1.0
         few, all_ = (count_inputs(s.seen) for s in (self._quick, self._session))
         return rounds * few / all_
 
+    @property
+    def final_cost(self) -> float:
+        """Cost of :meth:`final` beside that of :meth:`exact`; 0 where both are the same."""
+        training = self._training
+        return 0.0 if training is None or training.steps <= _TRIAL_STEPS else _FINAL_COST
+
     def exact(self, counts: Mapping[str, int]) -> float:
-        """Loss after the real repair; infinite where outputs are no numbers."""
+        """Loss after the real repair; infinite where outputs are no numbers.
+
+        Where the repair trains, after :data:`_TRIAL_STEPS` steps of that.
+        """
         return self._session.reference.loss(lambda: self._network(counts))
+
+    def final(self, counts: Mapping[str, int]) -> float:
+        """Loss after the real repair with the whole training."""
+        return self._session.reference.loss(
+            lambda: self._repaired(counts, self._session, self._formula, distill=self._training)
+        )
 
     def proxy(self, counts: Mapping[str, int]) -> float:
         """Loss after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
         with progress_shown(False):
             return self._quick.reference.loss(
-                lambda: self._repaired(counts, self._quick, _PROXY_SETTINGS)
+                lambda: self._repaired(counts, self._quick, self._untrained, _PROXY_SETTINGS)
             )
 
     def slopes(self, counts: Mapping[str, int]) -> Array | None:
@@ -129,21 +158,31 @@ class Objective:
         )
 
     def _network(self, counts: Mapping[str, int]) -> nn.Module:
-        """After the real repair; the last one is kept."""
+        """After the real repair, or the first steps of one that trains; the last one is kept."""
         key = dict(counts)
         if self._last is None or self._last[0] != key:
             self._last = None  # before the next is made: one at a time
-            self._last = key, self._repaired(counts, self._session, None)
+            few = self._training
+            if few is not None:
+                steps = min(few.steps, _TRIAL_STEPS)
+                few = dataclasses.replace(few, steps=steps, judgements=1)
+            network = self._repaired(counts, self._session, self._formula, distill=few)
+            self._last = key, network
         return self._last[1]
 
     def _repaired(
-        self, counts: Mapping[str, int], session: Session, settings: FitSettings | None
+        self,
+        counts: Mapping[str, int],
+        session: Session,
+        formula: Formula,
+        settings: FitSettings | None = None,
+        distill: DistillSettings | None = None,
     ) -> nn.Module:
         model = copy.deepcopy(session.model)
         support = start_support(self._session, model, counts, self._rule)
-        terms = Terms(support, self._scope, settings, self._new_biases)
+        terms = Terms(support, self._scope, settings, self._new_biases, distill=distill)
         with warnings.catch_warnings():
             # What there is to say of the winner, its own repair says; of the others, nobody.
             warnings.simplefilter("ignore", SparsemendWarning)
-            self._formula.run(session, model, terms)
+            formula.run(session, model, terms)
         return model

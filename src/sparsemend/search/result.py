@@ -13,7 +13,7 @@ from sparsemend.errors import printable
 
 @dataclass(frozen=True)
 class Trial:
-    """An allocation that got the real repair.
+    """An allocation that got the real repair, of one that trains the first steps.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class AllocationSearch:
     kl
         Its loss on the held-out inputs, with the real repair: of class scores KL in nats.
     trials
-        All that got the real repair, in order.
+        All that got the real repair, in order; with a few steps where it trains.
     plain
         The plain rules among them.
     proxies
@@ -65,6 +65,9 @@ class AllocationSearch:
         Layer → density under ERK, to compare with.
     label
         What the loss is called in texts.
+    finals
+        The closest of the trials after the whole training, where the repair trains; the winner is
+        the closest of these.
     """
 
     allocation: Allocation
@@ -78,6 +81,7 @@ class AllocationSearch:
     finished: str
     reference: Mapping[str, float] = field(default_factory=dict)
     label: str = "KL"
+    finals: tuple[Trial, ...] = ()
 
     @property
     def interrupted(self) -> bool:
@@ -94,11 +98,17 @@ class AllocationSearch:
         repaired = len({trial.counts for trial in self.trials})
         lines = [
             f"auto chose {self.winner}: {self.label} {self.kl:.4f} on held-out inputs "
-            f"({repaired} repairs and {self.proxies} cheaper trials, {self.finished})",
-            f"{'rule':<12} {'KL' if self.label == 'KL' else 'loss':>8}  {'auto is lower by':>16}",
+            f"({repaired} repairs and {self.proxies} cheaper trials, {self.finished})"
         ]
+        tried = self.kl
+        if self.finals:
+            ended = (f"{final.name} {final.kl:.4f}" for final in self.finals)
+            lines.append(f"after the whole training: {', '.join(ended)}; after a few steps:")
+            tried = next(trial.kl for trial in self.trials if trial.name == self.winner)
+        loss = "KL" if self.label == "KL" else "loss"
+        lines.append(f"{'rule':<12} {loss:>8}  {'auto is lower by':>16}")
         for name, kl in self.plain_kl.items():
-            lines.append(f"{name:<12} {kl:>8.4f}  {kl - self.kl:>16.4f}")
+            lines.append(f"{name:<12} {kl:>8.4f}  {kl - tried:>16.4f}")
         if self.reference:
             names = {name: printable(name) for name in self.allocation}
             width = max(5, *map(len, names.values()))
@@ -116,15 +126,8 @@ class AllocationSearch:
             "judged": self.label,
             "kl": _number(self.kl),
             "plain": {name: _number(kl) for name, kl in self.plain_kl.items()},
-            "trials": [
-                {
-                    "name": trial.name,
-                    "kl": _number(trial.kl),
-                    "seconds": trial.seconds,
-                    "counts": list(trial.counts),
-                }
-                for trial in self.trials
-            ],
+            "trials": [_plain(trial) for trial in self.trials],
+            "finals": [_plain(trial) for trial in self.finals],
             "proxies": self.proxies,
             "repairs": self.repairs,
             "seconds": self.seconds,
@@ -132,6 +135,15 @@ class AllocationSearch:
             "densities": dict(self.allocation.densities),
             "erk_densities": dict(self.reference),
         }
+
+
+def _plain(trial: Trial) -> dict[str, Any]:
+    return {
+        "name": trial.name,
+        "kl": _number(trial.kl),
+        "seconds": trial.seconds,
+        "counts": list(trial.counts),
+    }
 
 
 def _number(kl: float) -> float | None:
