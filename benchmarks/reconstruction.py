@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ import sparsemend as sm
 from benchmarks._device import add_device, timed
 from benchmarks._network import load
 from benchmarks._store import Store
+from benchmarks._tables import spread
 from sparsemend.repairs import FitSettings, Support
 from sparsemend.repairs.reconstruction import reconstruct
 from sparsemend.session import Session
@@ -152,8 +152,8 @@ def _goals_table(found: Mapping[tuple[str, float], Sequence[Record]]) -> str:
         kl = [record.kl for record in records]
         top1 = [100 * (record.top1_repaired or 0.0) for record in records]
         lines.append(
-            f"| {network} | {sparsity:.2f} | {', '.join(kept)} | {_spread(kl, 3)} "
-            f"| **{_spread(top1, 1)}** |"
+            f"| {network} | {sparsity:.2f} | {', '.join(kept)} | {spread(kl, 3)} "
+            f"| **{spread(top1, 1)}** |"
         )
     return "\n".join(lines)
 
@@ -164,12 +164,6 @@ def _ablation_table(found: Mapping[tuple[str, str], float], networks: Sequence[s
         cells = (f"{found[variant, network]:.3f}" for network in networks)
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard deviation over seeds."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

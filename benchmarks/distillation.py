@@ -1,0 +1,163 @@
+"""What a short training on unlabelled images adds to a reconstruction.
+
+python -m benchmarks.distillation rows --data SHARED/data --store distillation.jsonl
+python -m benchmarks.distillation rows --data SHARED/data --store distillation.jsonl \
+    --row cifar100_resnet20 0.9 256 --row cifar100_resnet20 0.9 1024 --rule global --steps 0 100 400
+python -m benchmarks.distillation table --store distillation.jsonl
+
+A row is one network, sparsity, rule, number of images, seed and number of steps: repair
+``reconstruct`` at 0 steps, ``reconstruct+distill`` at others, one at a time, as a user makes them.
+Calibration images are drawn by the seed; KL on 512 further training images, by which the training
+keeps its best; top-1 on the full test set, or on the first ``--limit`` images. Rows that the store
+has are not computed again. Seconds are those of the compression alone, of one CPU thread what the
+process has used, on a GPU by the wall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import sparsemend as sm
+from benchmarks._device import add_device, device_name, timed
+from benchmarks._network import load
+from benchmarks._store import Store
+from benchmarks._tables import spread
+
+# Network, sparsity and number of images.
+ROWS = (
+    ("cifar100_resnet20", 0.90, 1024),
+    ("cifar100_resnet20", 0.90, 8192),
+    ("cifar100_resnet20", 0.95, 1024),
+    ("cifar100_resnet20", 0.98, 1024),
+    ("cifar10_resnet20", 0.95, 1024),
+    ("cifar10_resnet20", 0.98, 1024),
+    ("cifar100_resnet56", 0.90, 1024),
+    ("cifar10_resnet56", 0.95, 1024),
+    ("cifar100_resnet18", 0.95, 1024),
+    ("cifar100_resnet18", 0.98, 1024),
+    ("cifar100_resnet34", 0.98, 8192),
+    ("cifar100_resnet34", 0.99, 8192),
+    ("cifar100_vgg16_bn", 0.98, 8192),
+)
+HELDOUT = 512
+BATCH = 128
+# Settings that rows of a table share, and what seeds are averaged over.
+PLACE = ("network", "sparsity", "images", "rule", "steps", "tested")
+
+Cell = Mapping[str, Any]
+
+
+def measure(data: Path, cell: Cell, device: torch.device) -> dict[str, Any]:
+    """Loss, accuracy and time of one row."""
+    model, images = _load(data, cell["network"], device)
+    size, seed, steps = cell["images"], cell["seed"], cell["steps"]
+    seen = images.calibration_batches(size, BATCH, seed=seed)
+    unseen = images.heldout_batches(HELDOUT, BATCH, calibration_size=size, seed=seed)
+    training = {"distill": steps} if steps else {}
+    work = partial(
+        sm.compress,
+        model,
+        [batch.to(device) for batch in seen],
+        cell["sparsity"],
+        cell["rule"],
+        repair="reconstruct+distill" if steps else "reconstruct",
+        heldout=[batch.to(device) for batch in unseen],
+        **training,
+    )
+    used, wall = time.process_time(), list[float]()
+    result = timed(work, device, wall)
+    used = time.process_time() - used
+    test = ((x.to(device), labels) for x, labels in images.test_batches(limit=cell["tested"]))
+    found = {
+        "kl": result.agreement.kl,
+        "top1": sm.evaluate(result.model, test).top1,
+        "seconds": used if device.type == "cpu" else wall[0],
+        "machine": device_name(device),
+    }
+    return found if result.search is None else {**found, "winner": result.search.winner}
+
+
+@lru_cache(1)
+def _load(data: Path, network: str, device: torch.device) -> tuple[nn.Module, sm.data.DataSet]:
+    return load(data, network, device)
+
+
+def cells(options: argparse.Namespace) -> Iterator[Cell]:
+    """The rows that are asked for, those of one seed before those of the next."""
+    names = ("seed", "row", "rule", "steps")
+    for seed, row, rule, steps in product(*(getattr(options, name) for name in names)):
+        network, sparsity, images = row
+        yield {
+            "network": network,
+            "sparsity": float(sparsity),
+            "images": int(images),
+            "rule": rule,
+            "seed": seed,
+            "steps": steps,
+            "tested": options.limit,
+        }
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Lines of a Markdown table: means over seeds, ± their standard deviation."""
+    places: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        places.setdefault(tuple(row["cell"][name] for name in PLACE), []).append(row)
+    lines = [
+        "| network | sparsity | images | rule | steps | seeds | KL | top-1 % | seconds | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for place in sorted(places, key=str):
+        network, sparsity, images, rule, steps, tested = place
+        found = sorted(places[place], key=lambda row: row["cell"]["seed"])
+        kl, top1, seconds = (
+            [row["result"][name] for row in found] for name in ("kl", "top1", "seconds")
+        )
+        seeds = ", ".join(str(row["cell"]["seed"]) for row in found)
+        commits = ", ".join(dict.fromkeys(row["commit"] for row in found))
+        accuracy = spread([100 * value for value in top1], 1)
+        lines.append(
+            f"| {network} | {sparsity:.2f} | {images:,} | `{rule}` | {steps} | {seeds} "
+            f"| {spread(kl, 3)} | {accuracy}{'' if tested is None else f' ({tested:,})'} "
+            f"| {spread(seconds, 0)} | {commits} |"
+        )
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["rows", "table"])
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder of weights and images, for rows")
+    parser.add_argument(
+        "--row", nargs=3, action="append", metavar=("NETWORK", "SPARSITY", "IMAGES")
+    )
+    parser.add_argument("--rule", nargs="+", default=["global", "erk"])
+    parser.add_argument("--steps", type=int, nargs="+", default=[0, 400])
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limit", type=int, help="test images, all by default")
+    add_device(parser)
+    options = parser.parse_args(arguments)
+    options.row = options.row or ROWS
+    store = Store(options.store)
+    if options.what == "rows":
+        if options.data is None:
+            parser.error("rows need --data")
+        for cell in cells(options):
+            store.compute(cell, partial(measure, options.data, cell, options.device))
+    print("\n".join(table(store.rows.values())))
+
+
+if __name__ == "__main__":
+    main()
