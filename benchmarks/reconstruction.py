@@ -24,6 +24,7 @@ from benchmarks._device import add_device, timed
 from benchmarks._network import load
 from benchmarks._store import Store
 from benchmarks._tables import spread
+from sparsemend.execution.augmentation import augmented, mirrored
 from sparsemend.repairs import FitSettings, Support
 from sparsemend.repairs.reconstruction import reconstruct
 from sparsemend.session import Session
@@ -54,7 +55,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no logit refits": {"logit_refits": 0},
     "ridge 1 %": {"ridge": 1e-2},
     "ridge 0.03 %": {"ridge": 3e-4},
-    "mirrored copies": {"mirrored": True},
+    "mirrored copies": {"inputs": mirrored},
+    "one changed copy": {"inputs": partial(augmented, copies=1)},
+    "three changed copies": {"inputs": partial(augmented, copies=3)},
 }
 HELDOUT = 512
 
@@ -73,8 +76,7 @@ class Bench:
         batches = list(self.images.calibration(size, seed=seed).split(128))
         heldout = self.images.heldout(HELDOUT, calibration_size=size, seed=seed)
         constants = dict(changes)
-        if constants.pop("mirrored", False):
-            batches = [*batches, *(batch.flip(-1) for batch in batches)]
+        batches = constants.pop("inputs", list)(batches)
         # An empty mapping has a weight for no layer: all rows count the same.
         importance = None if constants.pop("importance", True) else {}
         session = Session(self.model, batches)
@@ -94,12 +96,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--network", nargs="+", default=list(NETWORKS))
     parser.add_argument("--calibration-size", type=int, default=1024)
+    parser.add_argument("--sparsity", type=float, default=0.9, help="of the ablation")
+    parser.add_argument("--variant", nargs="+", default=list(VARIANTS), help="of the ablation")
     add_device(parser)
     options = parser.parse_args()
     if options.table == "goals":
         print(_goals_table(_goals(options)))
     else:
-        print(_ablation_table(_ablation(options), options.network))
+        print(_ablation_table(_ablation(options), options))
 
 
 def _goals(options: argparse.Namespace) -> dict[tuple[str, float], list[Record]]:
@@ -131,16 +135,16 @@ def _ablation(options: argparse.Namespace) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], float] = {}
     for network in options.network:
         bench = Bench(options.data, network, options.device)
-        for variant, changes in VARIANTS.items():
+        for variant in options.variant:
             cell = {
                 "network": network,
-                "sparsity": 0.9,
+                "sparsity": options.sparsity,
                 "variant": variant,
                 "seed": seed,
                 "calibration_size": size,
                 **({} if options.device.type == "cpu" else {"device": str(options.device)}),
             }
-            work = partial(bench.variant, 0.9, size, seed, changes)
+            work = partial(bench.variant, options.sparsity, size, seed, VARIANTS[variant])
             found[variant, network] = store.compute(cell, work)["kl"]
     return found
 
@@ -158,9 +162,10 @@ def _goals_table(found: Mapping[tuple[str, float], Sequence[Record]]) -> str:
     return "\n".join(lines)
 
 
-def _ablation_table(found: Mapping[tuple[str, str], float], networks: Sequence[str]) -> str:
+def _ablation_table(found: Mapping[tuple[str, str], float], options: argparse.Namespace) -> str:
+    networks = options.network
     lines = [f"| variant | {' | '.join(networks)} |", "|---" * (1 + len(networks)) + "|"]
-    for variant in VARIANTS:
+    for variant in options.variant:
         cells = (f"{found[variant, network]:.3f}" for network in networks)
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -18,7 +18,6 @@ from sparsemend.execution.batches import (
     evaluation_mode,
     iterate,
     materialise,
-    mirrored,
     split_inputs,
     split_labels,
     spread_inputs,
@@ -56,19 +55,6 @@ def test_iterables_are_taken_as_they_are(kind):
 
 def test_generators_are_held():
     assert len(materialise(X * i for i in range(3))) == 3
-
-
-def test_mirror_images_follow_the_images():
-    batches = [torch.randn(2, 3, 4, 5), torch.randn(1, 3, 4, 5)]
-    doubled = mirrored(batches)
-    assert doubled[:2] == batches
-    for image, copy in zip(batches, doubled[2:], strict=True):
-        assert all(torch.equal(copy[..., j], image[..., -1 - j]) for j in range(5))
-
-
-@pytest.mark.parametrize("other", [X, X.expand(2, 3, 6, 3).long(), {"x": X}, (X, X), None])
-def test_only_images_are_mirrored(other):
-    assert mirrored([torch.randn(2, 3, 4, 5), other]) is None
 
 
 @pytest.mark.parametrize("batches", [[], iter(()), torch.empty(0, 3)])

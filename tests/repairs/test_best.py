@@ -11,7 +11,7 @@ from torch import nn
 import sparsemend as sm
 from sparsemend import SparsemendError
 from sparsemend.evaluation import Reference
-from sparsemend.execution.batches import mirrored
+from sparsemend.execution.augmentation import augmented, mirrored
 from sparsemend.finite import NotFiniteError
 from sparsemend.layers import discover
 from sparsemend.repairs import Support, Terms, get_repair
@@ -148,6 +148,22 @@ def test_mirror_images_are_those_of_the_calibration_inputs():
         dense, mirrored(batches[:4]), 0.7, "global", repair="reconstruct", heldout=heldout
     )
     assert alone.agreement.kl == result.tried["reconstruct-mirrored"]
+
+
+def test_repairs_from_copies_are_those_of_inputs_with_copies():
+    torch.manual_seed(0)
+    dense, batches = Recorder().eval(), marked_batches()
+    options = {"heldout": batches[2:], "progress": False}
+    losses = [
+        sm.compress(dense, inputs, 0.7, "global", repair=repair, **options).agreement.kl
+        for inputs, repair in (
+            (batches[:2], "reconstruct-augmented"),
+            (augmented(batches[:2], 3), "reconstruct"),
+        )
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(SparsemendError, match="repair 'reconstruct-augmented' needs images"):
+        sm.repair(nn.Linear(4, 3), nn.Linear(4, 3), torch.randn(8, 4), "reconstruct-augmented")
 
 
 def test_inputs_that_are_no_images_are_not_mirrored():

@@ -14,7 +14,7 @@ from torch import nn
 import sparsemend as sm
 from sparsemend import SparsemendError
 from sparsemend.allocation import kept_total
-from sparsemend.execution.batches import mirrored
+from sparsemend.execution.augmentation import mirrored
 from sparsemend.reports import Compression
 
 compress = functools.partial(sm.compress, repair="variance")

@@ -56,16 +56,6 @@ def materialise(batches: Batches, argument: str = "batches") -> list[Batch]:
     return held
 
 
-def mirrored(batches: Sequence[Batch]) -> list[Batch] | None:
-    """The batches and their mirror images (left and right exchanged); None unless all are images.
-
-    Images are floating-point tensors [N, C, H, W].
-    """
-    if not all(isinstance(b, Tensor) and b.dim() == 4 and b.is_floating_point() for b in batches):
-        return None
-    return [*batches, *(batch.flip(-1) for batch in batches)]
-
-
 def no_batches(argument: str) -> SparsemendError:
     return SparsemendError(
         f"{argument} is empty",

@@ -1,15 +1,16 @@
 """Least squares on the kept weights as a repair, and its variants.
 
-``-mirrored`` learns from mirrored copies of images as well; ``-again`` reconstructs a second time
-from the start, with a choice of weights that goes by how much every channel matters in what the
-first reconstruction left.
+``-mirrored`` learns from mirrored copies of images as well, ``-augmented`` from three copies that
+are mirrored at random and shifted; ``-again`` reconstructs a second time from the start, with a
+choice of weights that goes by how much every channel matters in what the first reconstruction left.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -17,13 +18,16 @@ from sparsemend.calibration import InputMoments
 from sparsemend.damage.pruned_layer import PrunedLayer
 from sparsemend.damage.refit import refitted_damage
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import mirrored
+from sparsemend.execution.augmentation import augmented, mirrored
+from sparsemend.execution.batches import Batch
 from sparsemend.repairs.importance import channel_importance
 from sparsemend.repairs.reconstruction import reconstruct
 from sparsemend.repairs.repair import Outcome, Repair, Situation, Terms
 from sparsemend.session import Session
 
-_NAME = "reconstruct"
+_NAME, _MIRRORED = "reconstruct", "-mirrored"
+# Changed copies of every image: one is worth most of it, three a little more.
+_COPIES = 3
 
 
 def residual(pruned: PrunedLayer) -> Tensor:
@@ -38,8 +42,27 @@ def residual(pruned: PrunedLayer) -> Tensor:
     return refitted_damage(pruned.dense, pruned.masks(), moments)
 
 
-def _variant(*, with_mirrored: bool = False, again: bool = False) -> Repair:
-    first = f"{_NAME}-mirrored" if with_mirrored else _NAME
+def _variant(
+    suffix: str = "",
+    copied: Callable[[Sequence[Batch]], list[Tensor] | None] | None = None,
+    *,
+    again: bool = False,
+    tried: bool = True,
+) -> Repair:
+    """A reconstruction.
+
+    Parameters
+    ----------
+    suffix
+        Of its name.
+    copied
+        Inputs → these with changed copies, None where they are no images.
+    again
+        Whether it is the second from the start.
+    tried
+        Whether repair ``best`` tries it.
+    """
+    first = f"{_NAME}{suffix}"
     name = f"{first}-again" if again else first
 
     def refit(
@@ -58,8 +81,8 @@ def _variant(*, with_mirrored: bool = False, again: bool = False) -> Repair:
         )
 
     def run(session: Session, network: nn.Module, terms: Terms) -> Outcome:
-        if with_mirrored:
-            session = session.on(_with_mirror_images(session))
+        if copied is not None:
+            session = session.on(_with_copies(first, copied(session.seen)))
         if not again:
             return refit(session, network, terms)
         before = terms.earlier.get(first)
@@ -70,14 +93,12 @@ def _variant(*, with_mirrored: bool = False, again: bool = False) -> Repair:
         return refit(session, network, terms, importance)
 
     def ending(situation: Situation) -> bool:
-        tried = situation.tried
-        if with_mirrored and not again:
-            return mirrored(situation.session.seen) is not None
+        losses = situation.tried
         if not again:
-            return True
+            return copied is None or copied(situation.session.seen) is not None
         # Only the choice of weights changes, and only from the better inputs.
-        better = tried.get(f"{_NAME}-mirrored", math.inf) < tried.get(_NAME, math.inf)
-        return situation.support.masks is None and better == with_mirrored
+        better = losses.get(f"{_NAME}{_MIRRORED}", math.inf) < losses.get(_NAME, math.inf)
+        return situation.support.masks is None and better == (copied is not None)
 
     return Repair(
         name,
@@ -85,25 +106,25 @@ def _variant(*, with_mirrored: bool = False, again: bool = False) -> Repair:
         scopes=("sequential",),
         refits=True,
         chooses_masks=True,
-        residual=None if with_mirrored or again else residual,
+        residual=residual if name == _NAME else None,
         diagnosed_as=_NAME,
-        ending=ending,
+        ending=ending if tried else None,
     )
 
 
-def _with_mirror_images(session: Session) -> list[Tensor]:
-    """The inputs and their mirror images."""
-    doubled = mirrored(session.seen)
-    if doubled is None:
+def _with_copies(name: str, copies: list[Tensor] | None) -> list[Tensor]:
+    """The inputs and their changed copies."""
+    if copies is None:
         raise SparsemendError(
-            f"repair '{_NAME}-mirrored' needs images",
+            f"repair {name!r} needs images",
             allowed="floating-point tensors [N, C, H, W]",
             fix=f"use {_NAME!r}",
         )
-    return doubled
+    return copies
 
 
 RECONSTRUCT = _variant()
-RECONSTRUCT_MIRRORED = _variant(with_mirrored=True)
+RECONSTRUCT_MIRRORED = _variant(_MIRRORED, mirrored)
+RECONSTRUCT_AUGMENTED = _variant("-augmented", partial(augmented, copies=_COPIES), tried=False)
 RECONSTRUCT_AGAIN = _variant(again=True)
-RECONSTRUCT_MIRRORED_AGAIN = _variant(with_mirrored=True, again=True)
+RECONSTRUCT_MIRRORED_AGAIN = _variant(_MIRRORED, mirrored, again=True)

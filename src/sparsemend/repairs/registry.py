@@ -14,6 +14,7 @@ from sparsemend.repairs.distill import DISTILL
 from sparsemend.repairs.reconstruct import (
     RECONSTRUCT,
     RECONSTRUCT_AGAIN,
+    RECONSTRUCT_AUGMENTED,
     RECONSTRUCT_MIRRORED,
     RECONSTRUCT_MIRRORED_AGAIN,
 )
@@ -32,6 +33,7 @@ REPAIRS: dict[str, Repair] = {
         RECONSTRUCT_MIRRORED,
         RECONSTRUCT_AGAIN,
         RECONSTRUCT_MIRRORED_AGAIN,
+        RECONSTRUCT_AUGMENTED,
         BATCHNORM,
         BATCHNORM_EMA,
         DISTILL,

@@ -6,12 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from sparsemend.execution.augmentation import can_shift, flipped, shifted
 from sparsemend.execution.batches import Batch, batch_size, cut
-
-# Below so many rows or columns a map is no image that could be shifted.
-_LEAST_IMAGE = 8
 
 
 def drawn(batches: Sequence[Batch], size: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -55,32 +52,15 @@ def _changed(batch: Batch, generator: torch.Generator) -> Batch:
     if not isinstance(batch, Tensor) or not batch.is_floating_point() or batch.dim() < 2:
         return batch
     x = batch
-    image = x.dim() == 4 and min(x.shape[2:]) >= _LEAST_IMAGE
+    image = can_shift(x)
     if image:
-        x = _shifted(_flipped(x, generator), generator)
+        x = shifted(flipped(x, generator), generator)
     half = len(x) // 2
     partner = x[torch.randperm(len(x), generator=generator).to(x.device)]
     share = torch.rand(len(x), generator=generator).to(x)
     mixed = _mixed(x[:half], partner[:half], share[:half])
     rest = _pasted(x[half:], partner[half:], share[half:], generator) if image else x[half:]
     return torch.cat([mixed, rest])
-
-
-def _flipped(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images left to right."""
-    chosen = torch.rand(len(x), generator=generator) < 0.5
-    return torch.where(chosen.to(x.device).reshape(-1, 1, 1, 1), x.flip(-1), x)
-
-
-def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image shifted by up to an eighth, with zeros coming in."""
-    count, _, height, width = x.shape
-    up, left = height // _LEAST_IMAGE, width // _LEAST_IMAGE
-    rows = torch.randint(0, 2 * up + 1, (count, 1), generator=generator) + torch.arange(height)
-    columns = torch.randint(0, 2 * left + 1, (count, 1), generator=generator) + torch.arange(width)
-    padded = F.pad(x, (left, left, up, up)).permute(0, 2, 3, 1)
-    one = torch.arange(count).reshape(-1, 1, 1)
-    return padded[one, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2).contiguous()
 
 
 def _mixed(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
