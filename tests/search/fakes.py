@@ -46,9 +46,11 @@ class Fake:
         proxy: Function | None = None,
         slopes: Slopes | None = None,
         final: Function | None = None,
+        direction: Function | None = None,
     ) -> None:
         self._exact, self._proxy, self._slopes = exact, proxy or exact, slopes
         self._final, self.final_cost = final or exact, 2.0 if final else 0.0
+        self._direction = direction or exact
         self.asked: list[tuple[str, Counts]] = []
 
     def exact(self, counts: Mapping[str, int]) -> float:
@@ -58,6 +60,10 @@ class Fake:
     def proxy(self, counts: Mapping[str, int]) -> float:
         self.asked.append(("proxy", tuple(counts.values())))
         return self._proxy(tuple(counts.values()))
+
+    def direction(self, counts: Mapping[str, int]) -> float:
+        assert self.asked[-1] == ("exact", tuple(counts.values()))  # where it costs nothing
+        return self._direction(tuple(counts.values()))
 
     def final(self, counts: Mapping[str, int]) -> float:
         self.asked.append(("final", tuple(counts.values())))

@@ -65,35 +65,39 @@ def test_trials_of_repair_best_are_reconstructions():
 
 @pytest.mark.filterwarnings("ignore:reconstruction leans")
 @pytest.mark.parametrize(
-    ("repair", "mask", "formula"),
+    ("repair", "mask", "tried", "formula"),
     [
-        ("distill", "magnitude", "distill"),
-        ("best", "gradual", "reconstruct+distill"),
+        ("distill", "magnitude", "variance", "distill"),
+        ("best", "gradual", "reconstruct", "reconstruct+distill"),
     ],
 )
-def test_where_a_repair_trains_a_trial_does_for_a_few_steps(repair, mask, formula, monkeypatch):
-    monkeypatch.setattr("sparsemend.search.objective._TRIAL_STEPS", 3)
+def test_where_a_repair_trains_the_final_trials_do(repair, mask, tried, formula, monkeypatch):
     model, inputs, heldout, objective = make(repair, mask, batches=2, distill=7)
     counts = sm.allocate(model, 0.6, "erk", layers=discover(model, inputs[0]))
     ran = []
     run = Formula.run
     monkeypatch.setattr(Formula, "run", lambda *a: (ran.append((str(a[0]), a[3])), run(*a))[1])
-    losses = [objective.exact(counts), objective.final(counts), objective.proxy(counts)]
+    objective.exact(counts)
+    by_direction, final = objective.direction(counts), objective.final(counts)
     assert [(name, terms.distill and terms.distill.steps) for name, terms in ran] == [
-        (formula, 3),
+        (tried, None),  # once for both judges
         (formula, 7),
-        (formula.removesuffix("+distill") if "+" in formula else "variance", None),
     ]
-    assert objective.final_cost > 1
-    assert objective.slopes(counts) is None
-    whole = sm.compress(
-        model, inputs, 0.6, "erk", mask, formula, heldout=heldout, distill=7, progress=False
-    )
-    assert losses[1] == whole.agreement.kl
+    assert objective.final_cost == 1.07
+    options = {"heldout": heldout, "progress": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SparsemendWarning)
+        without, whole = (
+            sm.compress(model, inputs, 0.6, "erk", mask, name, **options, **more)
+            for name, more in ((tried, {}), (formula, {"distill": 7}))
+        )
+    assert final == whole.agreement.kl
+    expected = sm.agreement(without.model, model, heldout, judge="direction").loss
+    assert by_direction == expected
 
 
-def test_where_all_steps_are_few_a_trial_is_the_real_repair():
-    assert make("variance+distill", distill=5)[3].final_cost == 0
+def test_the_length_of_a_training_that_is_a_time_is_guessed():
+    assert make("variance+distill", distill="2min")[3].final_cost == 5
     assert make("variance")[3].final_cost == 0
 
 

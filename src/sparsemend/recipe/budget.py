@@ -20,7 +20,7 @@ class Budget:
     ----------
     repairs
         Repairs of the whole network that a search may make; a cheaper trial counts by its share,
-        and a repair whose training is longer than that of the trials as two.
+        and every hundred steps of a training as one more.
     seconds
         Wall-clock time after which no further trial starts.
     """

@@ -67,7 +67,7 @@ class Formula:
 
     @property
     def trial(self) -> Formula:
-        """What a search tries allocations with at first: of endings the main one, no training."""
+        """What a search tries allocations with: of endings the main one, and no training."""
         parts = tuple(part for part in self.parts if part.training != "always")
         if self.parts[0].stage == "alone" or not parts:
             return Formula((get_repair(self.diagnosis),))

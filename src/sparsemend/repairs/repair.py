@@ -174,8 +174,9 @@ class Repair:
     judges
         Whether it chooses by closeness on inputs that no repair sees.
     training
-        Whether it trains. What always does is cut short where rule ``auto`` tries allocations,
-        and repair ``best`` tries it behind its best ending where training is asked for.
+        Whether it trains. What always does is left out where rule ``auto`` tries allocations, but
+        for the last two, and repair ``best`` tries it behind its best ending where training is
+        asked for.
     require
         Raises if a network cannot have this repair.
     aliases

@@ -7,8 +7,8 @@ Moves are tried with a cheap repair; what they reach is confirmed with the real 
 counts. The sequence of trials does not depend on the budget, so a larger budget never ends with a
 larger loss. For class scores the loss is KL(dense ‖ repaired).
 
-Where the repair trains, a trial is trained for a few steps only, and the closest two then for as
-long as the repair does: what is closest right after a reconstruction need not be so in the end.
+Where the repair trains, trials do not, and two of them are trained in the end: what is closest
+right after a reconstruction need not be closest then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sparsemend.search.slopes import downhill
 # Improvements with the cheap repair before the real one confirms them.
 _CONFIRM_AFTER = 3
 
-# How many of the trials are trained for as long as the repair trains.
+# How many of the trials are trained.
 _FINALISTS = 2
 
 # First largest change of a log density in a step downhill, what becomes of it after a step that
@@ -104,6 +104,7 @@ class _Search:
         self._sizes = quota.sizes
         self._trials: list[Trial] = []
         self._finals: list[Trial] = []
+        self._directions: dict[tuple[int, ...], float] = {}
         self._proxies: dict[tuple[int, ...], float] = {}
 
     def run(self, further: Further, further_cost: float) -> AllocationSearch:
@@ -246,17 +247,14 @@ class _Search:
         return self._proxy(walk.point)
 
     def _finish(self) -> None:
-        """Train the closest for as long as the repair does, where trials have not been."""
+        """Train the closest trial, and of the others the closest by direction."""
         cost = self._objective.final_cost
-        closest: dict[tuple[int, ...], Trial] = {}
-        for trial in self._ranked:
-            if math.isfinite(trial.kl):
-                closest.setdefault(trial.counts, trial)
-        finalists, needed = list(closest.values())[:_FINALISTS], _FINALISTS * cost
+        best = self._best
+        others = [t for t in self._trials if t.counts != best.counts and math.isfinite(t.kl)]
         self._meter.release()
-        if not cost or len(finalists) < _FINALISTS or not self._meter.affords(needed):
+        if not cost or not others or not self._meter.affords(_FINALISTS * cost):
             return
-        for trial in finalists:
+        for trial in (best, min(others, key=lambda trial: self._directions[trial.counts])):
             kl = self._objective.final(self._named(trial.counts))
             self._meter.charge(cost)
             self._finals.append(Trial(trial.name, trial.counts, kl, self._meter.seconds))
@@ -269,6 +267,8 @@ class _Search:
             if self._trials and not self._meter.affords(1):
                 return False
             kl = self._objective.exact(self._named(counts))
+            if self._objective.final_cost:
+                self._directions[counts] = self._objective.direction(self._named(counts))
             self._meter.charge(1)
         else:
             kl = same.kl

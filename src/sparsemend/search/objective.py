@@ -6,7 +6,7 @@ For class scores that is KL(dense ‖ repaired); what it is for others, judges s
 from __future__ import annotations
 
 import copy
-import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 
@@ -40,9 +40,8 @@ _PROXY_SETTINGS = FitSettings(
 )
 # What the fewer rounds leave of the cost of a reconstruction.
 _PROXY_ROUNDS = 0.5
-# Steps of a trial where the repair trains, and what a repair with all steps costs beside it.
-_TRIAL_STEPS = 60
-_FINAL_COST = 2.0
+# Steps of a training that cost about as much as a reconstruction.
+_STEPS = 100.0
 
 
 def start_support(
@@ -84,18 +83,18 @@ class Objective:
         repairs see, not on those held out: hundreds of trials would fit what confirms them.
     recipe
         Mask rule, repair and scope. For repair ``best`` trials are reconstructions. Where the
-        repair trains, trials are trained for a few steps.
+        repair trains, trials do not, except the final ones.
     """
 
     def __init__(self, session: Session, recipe: Recipe) -> None:
         self._session, self._scope = session, recipe.scope
         self._new_biases = recipe.new_biases
-        self._rule, self._training = recipe.mask_rule, recipe.training
-        self._untrained = recipe.formula.trial
-        self._formula = self._untrained if self._training is None else recipe.formula.trained
+        self._rule, self._formula = recipe.mask_rule, recipe.formula.trial
+        self._trained, self._training = recipe.formula.trained, recipe.training
         self._last: tuple[dict[str, int], nn.Module] | None = None
         few, rest = split_inputs(session.seen, lambda n: max(1, round(_PROXY_INPUTS * n)))
         self._quick = session.on(few, rest or session.unseen)
+        self._directed = session.on(session.seen, jury=session.jury.by_direction())
 
     # A forward and a backward pass, of the dense network a forward one, two rankings of weights.
     slope_cost = 1.0
@@ -103,34 +102,41 @@ class Objective:
     @property
     def proxy_cost(self) -> float:
         """Cost of :meth:`proxy` as a share of that of :meth:`exact`."""
-        rounds = _PROXY_ROUNDS if self._untrained.refits else 1.0
+        rounds = _PROXY_ROUNDS if self._formula.refits else 1.0
         few, all_ = (count_inputs(s.seen) for s in (self._quick, self._session))
         return rounds * few / all_
 
     @property
     def final_cost(self) -> float:
-        """Cost of :meth:`final` beside that of :meth:`exact`; 0 where both are the same."""
-        training = self._training
-        return 0.0 if training is None or training.steps <= _TRIAL_STEPS else _FINAL_COST
+        """Cost of :meth:`final` beside that of :meth:`exact`; 0 where the repair does not train."""
+        if self._training is None:
+            return 0.0
+        steps = self._training.steps
+        return 1 + (steps if math.isfinite(steps) else DistillSettings.steps) / _STEPS
 
     def exact(self, counts: Mapping[str, int]) -> float:
-        """Loss after the real repair; infinite where outputs are no numbers.
-
-        Where the repair trains, after :data:`_TRIAL_STEPS` steps of that.
-        """
+        """Loss after the real repair, without training; infinite where outputs are no numbers."""
         return self._session.reference.loss(lambda: self._network(counts))
 
+    def direction(self, counts: Mapping[str, int]) -> float:
+        """The same, class scores judged by their direction, which says more of a training's end.
+
+        Costs nothing where these counts had the last real repair. KL holds it against a network
+        that it is less sure of itself than the dense one, which is what training mends first.
+        """
+        return self._directed.reference.loss(lambda: self._network(counts))
+
     def final(self, counts: Mapping[str, int]) -> float:
-        """Loss after the real repair with the whole training."""
+        """Loss after the real repair and its training."""
         return self._session.reference.loss(
-            lambda: self._repaired(counts, self._session, self._formula, distill=self._training)
+            lambda: self._repaired(counts, self._session, self._trained, distill=self._training)
         )
 
     def proxy(self, counts: Mapping[str, int]) -> float:
         """Loss after a cheaper repair, of fewer inputs and rounds; comparable among themselves."""
         with progress_shown(False):
             return self._quick.reference.loss(
-                lambda: self._repaired(counts, self._quick, self._untrained, _PROXY_SETTINGS)
+                lambda: self._repaired(counts, self._quick, self._formula, _PROXY_SETTINGS)
             )
 
     def slopes(self, counts: Mapping[str, int]) -> Array | None:
@@ -158,16 +164,11 @@ class Objective:
         )
 
     def _network(self, counts: Mapping[str, int]) -> nn.Module:
-        """After the real repair, or the first steps of one that trains; the last one is kept."""
+        """After the real repair, without training; the last one is kept."""
         key = dict(counts)
         if self._last is None or self._last[0] != key:
             self._last = None  # before the next is made: one at a time
-            few = self._training
-            if few is not None:
-                steps = min(few.steps, _TRIAL_STEPS)
-                few = dataclasses.replace(few, steps=steps, judgements=1)
-            network = self._repaired(counts, self._session, self._formula, distill=few)
-            self._last = key, network
+            self._last = key, self._repaired(counts, self._session, self._formula)
         return self._last[1]
 
     def _repaired(

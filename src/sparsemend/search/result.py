@@ -13,7 +13,7 @@ from sparsemend.errors import printable
 
 @dataclass(frozen=True)
 class Trial:
-    """An allocation that got the real repair, of one that trains the first steps.
+    """An allocation that got the real repair; without training, if it is not a final one.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class AllocationSearch:
     kl
         Its loss on the held-out inputs, with the real repair: of class scores KL in nats.
     trials
-        All that got the real repair, in order; with a few steps where it trains.
+        All that got the real repair, in order; without training.
     plain
         The plain rules among them.
     proxies
@@ -66,8 +66,8 @@ class AllocationSearch:
     label
         What the loss is called in texts.
     finals
-        The closest of the trials after the whole training, where the repair trains; the winner is
-        the closest of these.
+        Where the repair trains, those of the trials that were trained; the winner is the closest
+        of these.
     """
 
     allocation: Allocation
@@ -103,7 +103,7 @@ class AllocationSearch:
         tried = self.kl
         if self.finals:
             ended = (f"{final.name} {final.kl:.4f}" for final in self.finals)
-            lines.append(f"after the whole training: {', '.join(ended)}; after a few steps:")
+            lines.append(f"after training: {', '.join(ended)}; without it:")
             tried = next(trial.kl for trial in self.trials if trial.name == self.winner)
         loss = "KL" if self.label == "KL" else "loss"
         lines.append(f"{'rule':<12} {loss:>8}  {'auto is lower by':>16}")
