@@ -29,6 +29,7 @@ from sparsemend.execution.batches import (
     no_batches,
     padding_of,
 )
+from sparsemend.execution.layout import fastest_layout
 from sparsemend.execution.threads import threaded_map
 from sparsemend.finite import NotFiniteError, check_overflow, is_finite, traced
 from sparsemend.layers import (
@@ -153,6 +154,7 @@ def gather_moments(
 
     inputs = 0
     calls = LayerCalls(model, layers, before=add)
+    layout = fastest_layout(model, first)
     with (
         evaluation_mode(model),
         progress_bar("calibrate", batch_count(batches)) as advance,
@@ -161,8 +163,9 @@ def gather_moments(
         while batch is not None:
             check_unlabelled(batch, f"batches[{index}]")
             calls.padding = padding_of(batch)
-            with traced(model, partial(call, model, batch)), calls:
-                call(model, batch)
+            laid_out = layout(batch)
+            with traced(model, partial(call, model, laid_out)), calls:
+                call(model, laid_out)
             inputs += batch_size(batch)
             index, batch = index + 1, next(iterator, None)
             advance()

@@ -18,6 +18,7 @@ from sparsemend.execution.batches import (
     no_batches,
     split_labels,
 )
+from sparsemend.execution.layout import Layout, fastest_layout
 from sparsemend.finite import check_outputs
 from sparsemend.progress import progress_bar, progress_shown
 
@@ -79,6 +80,7 @@ def evaluate(
     """
     hits, count, batches = 0, 0, 0
     total = batch_count(labelled_batches)
+    layout: Layout | None = None
     with (
         progress_shown(progress),
         evaluation_mode(model),
@@ -87,7 +89,8 @@ def evaluate(
         for index, batch in enumerate(labelled_batches):
             where = f"labelled_batches[{index}]"
             inputs, labels = split_labels(batch, where)
-            scores = logits(call(model, inputs), output)
+            layout = layout or fastest_layout(model, inputs)
+            scores = logits(call(model, layout(inputs)), output)
             counted = _counted(scores, labels, where)
             scores = scores[counted]
             check_outputs(model, scores, partial(call, model, inputs))

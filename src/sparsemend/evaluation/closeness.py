@@ -23,6 +23,7 @@ from sparsemend.execution.batches import (
     iterate,
     no_batches,
 )
+from sparsemend.execution.layout import Layout, fastest_layout
 from sparsemend.finite import NotFiniteError, check_outputs
 
 
@@ -140,10 +141,12 @@ def agreement(
     """
     criterion = Criterion(judge, output)
     tally: Tally | None = None
+    layout: Layout | None = None
     with evaluation_mode(model, reference):
         for index, batch in enumerate(iterate(batches)):
             check_unlabelled(batch, f"batches[{index}]")
-            ours, theirs = call(model, batch), call(reference, batch)
+            layout = layout or fastest_layout(reference, batch)
+            ours, theirs = (call(network, layout(batch)) for network in (model, reference))
             tally = tally or Tally(criterion.jury(theirs, batch))
             jury = tally.jury
             dense = read_finite(jury, reference, theirs, batch)
@@ -173,21 +176,23 @@ class Reference:
     ) -> None:
         self._batches = batches
         self._expected: list[Parts] = []
+        self._layout: Layout | None = None
         with evaluation_mode(dense):
             for batch in batches:
-                output = call(dense, batch)
+                self._layout = self._layout or fastest_layout(dense, batch)
+                output = call(dense, self._layout(batch))
                 jury = Criterion().jury(output, batch) if jury is None else jury
                 self._expected.append(read_finite(jury, dense, output, batch))
         self._jury = jury
 
     def agreement(self, model: nn.Module) -> Agreement:
         """What :func:`agreement` gives for the dense network and these inputs."""
-        if self._jury is None:
+        if self._jury is None or self._layout is None:
             raise no_batches("batches")
         tally = Tally(self._jury)
         with evaluation_mode(model):
             for batch, expected in zip(self._batches, self._expected, strict=True):
-                output = call(model, batch)
+                output = call(model, self._layout(batch))
                 tally.add(expected, read_finite(self._jury, model, output, batch))
         return tally.result()
 

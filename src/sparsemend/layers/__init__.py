@@ -26,6 +26,7 @@ from sparsemend.layers.joins import (
 from sparsemend.layers.kinds import Axis, Call, LayerKind, kind_named, kind_of
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.matrices import (
+    arranged,
     batched,
     channel_last,
     channel_shape,
@@ -60,6 +61,7 @@ __all__ = [
     "Path",
     "Shortcut",
     "Surroundings",
+    "arranged",
     "batched",
     "channel_last",
     "channel_shape",

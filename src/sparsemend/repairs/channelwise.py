@@ -155,7 +155,7 @@ def paired_runs(
 
     def run(model: nn.Module, batch: Batch) -> None:
         calls = LayerCalls(model, layers, before=stop, padding=padding_of(batch))
-        run_replica(model, batch, within=calls)
+        run_replica(model, session.layout(batch), within=calls)
 
     both = (session.model, network)
     runs: list[Callable[[], object]] = [

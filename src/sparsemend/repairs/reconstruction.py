@@ -26,6 +26,7 @@ from sparsemend.layers import (
     Layer,
     Shortcut,
     Surroundings,
+    arranged,
     batched,
     channel_shape,
     in_passing,
@@ -221,9 +222,12 @@ class _Pass:
             both = zip((*order, *(half + i for i in order)), (*dense_inputs, *inputs), strict=True)
             self._held[name] = dict(both)
         routed = any(a.shape != b.shape for a, b in zip(dense_inputs, inputs, strict=True))
+        inputs = [arranged(geometry, x) for x in inputs]
         # Routed to other inputs than in the dense network: the dense layer on the same ones.
         targeted = inputs if routed else dense_inputs
-        outputs = [run_layer(self._dense, layer, geometry, x).float() for x in targeted]
+        outputs = [
+            run_layer(self._dense, layer, geometry, arranged(geometry, x)).float() for x in targeted
+        ]
         check_finite(f"the dense outputs of layer {name!r}", *outputs, fix=FIX_ACTIVATIONS)
         if layer.groups * layer.fan_in**2 > _MOST_MOMENTS:
             self._match(layer, geometry, inputs, outputs)
@@ -332,7 +336,9 @@ class _Pass:
             if part.numel() != like.numel():
                 return None
             parts.append(part.reshape(like.shape))
-        return sum(parts[1:], start=parts[0])
+        total = sum(parts[1:], start=parts[0])
+        # In the memory layout of the output, or they could only be added up out of order.
+        return total if total.stride() == like.stride() else torch.empty_like(like).copy_(total)
 
     def _addend(self, model: nn.Module, addend: Addend, x: Tensor) -> Tensor:
         if addend.projection is None:

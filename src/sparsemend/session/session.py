@@ -13,6 +13,7 @@ from sparsemend.calibration import Calibration, Limits, gather_moments
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, Jury, Reference, read_finite
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
+from sparsemend.execution.layout import Layout, fastest_layout
 from sparsemend.finite import check_network
 from sparsemend.layers import LayerFilter, LayerSet, discover
 from sparsemend.masks import Needs
@@ -159,6 +160,11 @@ class Session:
         return self.once(
             "columns", lambda: gather_moments(self.model, self.seen, self.layers, columns)
         )
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How batches are laid out in memory so that the network runs fastest on them."""
+        return fastest_layout(self.model, self.seen[0])
 
     @cached_property
     def jury(self) -> Jury:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsemend.execution.layout import CHANNELS_LAST_FROM
 from sparsemend.layers.kinds.axis import Axis
 from sparsemend.layers.kinds.call import Call, bare, bound
 from sparsemend.layers.kinds.moving_kernel import MovingKernel
@@ -62,6 +63,12 @@ class Convolution(MovingKernel):
         )
         return output
 
+    def arranged(self, module: Any, x: Tensor) -> Tensor:
+        wide = module.groups == 1 and x.shape[1] >= CHANNELS_LAST_FROM
+        if x.dim() == 4 and wide and x.device.type == "cpu":
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
+
     def count_positions(self, module: Any, x: Tensor) -> int:
         spatial = tuple(x.shape[-len(module.kernel_size) :])
         count = len(x) if self.is_batched(module, x) else 1
@@ -106,13 +113,16 @@ class Convolution(MovingKernel):
 
     def _weight_gradient(self, module: Any, weight: Tensor, x: Tensor, targets: Tensor) -> Tensor:
         dims = len(module.kernel_size)
+        padding = module.padding
+        if isinstance(padding, str) or module.padding_mode != "zeros":
+            x, padding = self.pad(module, x), (0,) * dims
         gradient: Tensor = torch.ops.aten.convolution_backward(
             targets,
-            self.pad(module, x),
+            x,
             weight,
             None,
             module.stride,
-            (0,) * dims,
+            padding,
             module.dilation,
             False,
             (0,) * dims,

@@ -95,6 +95,10 @@ class LayerKind(ABC):
         """An input of the module, with a batch dimension."""
         return x if self.is_batched(module, x) else x.unsqueeze(0)
 
+    def arranged(self, module: Any, x: Tensor) -> Tensor:
+        """A batched input in the memory layout in which its device multiplies it fastest."""
+        return x
+
     @abstractmethod
     def unfold(self, module: Any, x: Tensor) -> Iterator[Tensor]:
         """Chunks [groups, positions, fan-in] of about ``chunk_elements`` of a module's input."""

@@ -147,7 +147,7 @@ class _Run:
             rate = largest if settings.rate else largest * min(1.0, self._all(step) / _FULL_STEPS)
             for group in optimiser.param_groups:
                 group["lr"] = rate * _shape(done, step)
-            if not self._gradients(next(batches)):
+            if not self._gradients(self._session.layout(next(batches))):
                 return  # the numbers have run away; the best so far is kept
             self._trained.mask_gradients()
             optimiser.step()
