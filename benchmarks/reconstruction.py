@@ -28,7 +28,7 @@ from sparsemend.execution.augmentation import augmented, mirrored
 from sparsemend.repairs import FitSettings, Support
 from sparsemend.repairs.reconstruction import reconstruct
 from sparsemend.session import Session
-from sparsemend.solvers import ROUGH, THOROUGH
+from sparsemend.solvers import FURTHER, ROUGH, THOROUGH
 from sparsemend.sweeps import Record
 
 GOALS = (
@@ -45,9 +45,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "no ReLU-aware refits": {"refits": 0},
     "refits on a fixed mask": {"schedules": (THOROUGH,)},
-    "three thorough choices": {"schedules": (THOROUGH,) * 3},
-    "three rough choices": {"schedules": (ROUGH,) * 3},
-    "twice the refits": {"refits": 8, "schedules": (ROUGH,) * 4 + (THOROUGH,)},
+    "three choices anew": {"schedules": (ROUGH, ROUGH, THOROUGH)},
+    "a thorough first choice": {"schedules": (THOROUGH, FURTHER, FURTHER)},
+    "twice the refits": {"refits": 8, "schedules": (ROUGH, *(FURTHER,) * 4)},
     "rows of equal importance": {"importance": False},
     "no pooled weight": {"pooled_weight": 0.0},
     "pooled weight 0.3": {"pooled_weight": 0.3},

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsemend.solvers import (
+    FURTHER,
+    ROUGH,
     THOROUGH,
     Schedule,
     ShiftedInverses,
+    Splitting,
     choose_support,
     largest_entries,
     solve_on_support,
@@ -106,6 +109,35 @@ def test_groups_compete_but_do_not_mix():
         ShiftedInverses(covariance[:1]), cross[:1], cross[:1], 10, 1e-3, Schedule(shrink=1)
     )
     assert int(alone.sum()) == 10
+
+
+def test_a_further_choice_goes_on_from_the_one_before():
+    _, _, covariance, cross = problem(1, 4, 12, positions=60, seed=2)
+    inverses, ended = ShiftedInverses(covariance), Splitting()
+    first = choose_support(inverses, cross, cross, 9, 1e-3, ROUGH, splitting=ended)
+    left = ended.sparse.clone()
+    assert int(torch.count_nonzero(left)) == 9
+    again = choose_support(inverses, cross, cross, 9, 1e-3, FURTHER, splitting=ended)
+    assert not torch.equal(ended.sparse, left)  # it has gone on
+    # On the same targets, few weights change: what the first choice found is not forgotten.
+    assert int((first & again).sum()) >= 7
+    alone = choose_support(inverses, cross, cross, 9, 1e-3, FURTHER)
+    anew = choose_support(inverses, cross, cross, 9, 1e-3, ROUGH, splitting=ended)
+    assert torch.equal(anew, first)
+    assert not torch.equal(alone, again)
+
+
+def test_what_a_choice_goes_on_from_follows_the_units_of_the_rows():
+    _, _, covariance, cross = problem(1, 4, 12, positions=60, seed=2)
+    inverses, factor = ShiftedInverses(covariance), torch.tensor([1, 2, 4, 0.5]).reshape(1, 4, 1)
+    masks = []
+    for before in (torch.ones(1, 4, 1), factor):
+        ended = Splitting()
+        choose_support(inverses, cross, cross, 9, 1e-3, ROUGH, splitting=ended)
+        ended.sparse, ended.dual = ended.sparse * before, ended.dual * before
+        ended.rescale(1 / before)
+        masks.append(choose_support(inverses, cross, cross, 9, 1e-3, FURTHER, splitting=ended))
+    assert torch.equal(*masks)
 
 
 @pytest.mark.parametrize("schedule", [THOROUGH, Schedule(iterations=1), Schedule(shrink=1)])

@@ -23,6 +23,7 @@ def choose(problem: MaskProblem, kept: int) -> Tensor:
         fit.ridge,
         fit.schedule,
         problem.structure.largest,
+        fit.splitting,
     )
 
 

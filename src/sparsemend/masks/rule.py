@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsemend.calibration import LayerMoments
 from sparsemend.errors import SparsemendError
 from sparsemend.patterns import UNSTRUCTURED, Structure, Within
-from sparsemend.solvers import THOROUGH, Schedule, ShiftedInverses
+from sparsemend.solvers import THOROUGH, Schedule, ShiftedInverses, Splitting
 from sparsemend.solvers.ranking import entries_by_score, entry_numbers, keep_mask
 
 Needs = Literal["weights", "columns", "moments", "fit"]
@@ -34,6 +34,8 @@ class LayerFit:
         Added to the diagonal.
     schedule
         How much work a choice by operator splitting may be.
+    splitting
+        Where the choice before has ended, if the layer's support is chosen several times.
     """
 
     inverses: ShiftedInverses
@@ -41,6 +43,7 @@ class LayerFit:
     start: Tensor
     ridge: float
     schedule: Schedule = THOROUGH
+    splitting: Splitting | None = None
 
     @property
     def covariance(self) -> Tensor:

@@ -34,7 +34,15 @@ from sparsemend.layers import (
 from sparsemend.masks import LayerFit, MaskProblem, MaskRule
 from sparsemend.repairs.evidence import Spread, column_trust
 from sparsemend.repairs.targets import Targets
-from sparsemend.solvers import ROUGH, THOROUGH, Schedule, ShiftedInverses, solve_on_support
+from sparsemend.solvers import (
+    FURTHER,
+    ROUGH,
+    THOROUGH,
+    Schedule,
+    ShiftedInverses,
+    Splitting,
+    solve_on_support,
+)
 from sparsemend.solvers.units import unit_of
 
 _DEAD = 1e-12
@@ -56,24 +64,26 @@ class FitSettings:
         Extra weight of the error's mean over positions, where that mean is what counts.
     logit_refits
         Rounds of refitting the final layer to the dense class probabilities.
+    schedule
+        Of the splitting that chooses a free support, where there is no refitting.
     schedules
-        Of the splittings that choose a free support: for the first targets, then for those of as
-        many rounds of refitting as there are further ones, so rough but for the last. Where there
-        is no refitting the last one alone.
+        Of the splittings that choose it where there is: for the first targets, then for those of as
+        many rounds as there are further ones, each going on from the one before.
     """
 
     ridge: float = 1e-3
     refits: int = 4
     pooled_weight: float = 0.1
     logit_refits: int = 20
-    schedules: tuple[Schedule, ...] = (ROUGH, ROUGH, THOROUGH)
+    schedule: Schedule = THOROUGH
+    schedules: tuple[Schedule, ...] = (ROUGH, FURTHER, FURTHER)
 
 
 # How much work a reconstruction may be. The quick one chooses the support once and roughly, which
 # leaves most of the closeness at a fraction of the time.
 EFFORTS: dict[str, FitSettings] = {
     "full": FitSettings(),
-    "quick": FitSettings(schedules=(ROUGH,)),
+    "quick": FitSettings(schedule=ROUGH, schedules=(ROUGH,)),
 }
 
 
@@ -319,12 +329,16 @@ def fit_layer(
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
     # Enough for a choice; the values on the chosen support are solved for exactly.
     rough = ShiftedInverses(covariance.matrix.float())
+    splitting, units = Splitting(), torch.ones(())
 
     def select(schedule: Schedule, cross: Tensor, deviation: Tensor) -> Tensor:
+        nonlocal units
         rows = _row_units(deviation, targets.slope, choice.importance)
         rows = rows.reshape(layer.groups, -1, 1).to(cross.dtype)
         target, begin = (cross / rows).float(), (start / rows).float()
-        fit = LayerFit(rough, target, begin, ridge, schedule)
+        splitting.rescale((units.to(rows) / rows).float())
+        units = rows
+        fit = LayerFit(rough, target, begin, ridge, schedule, splitting)
         problem = MaskProblem(dense, fit=fit, structure=layer.structure)
         return choice.rule.mask(problem, choice.kept)
 
@@ -341,7 +355,7 @@ def fit_layer(
     cross, mean, deviation = covariance.cross(first.__getitem__)
     del first
     refits = settings.refits if relu else 0
-    schedules = settings.schedules[-1 - refits :]
+    schedules = settings.schedules[: 1 + refits] if refits else (settings.schedule,)
     chosen = select(schedules[0], cross, deviation) if mask is None else mask
     fit = solve(cross, mean, chosen)
     for refit in range(1, 1 + refits):

@@ -36,6 +36,7 @@ _PROXY_INPUTS = 0.25
 _PROXY_SETTINGS = FitSettings(
     refits=1,
     logit_refits=10,
+    schedule=ROUGH,
     schedules=(ROUGH,),
 )
 # What the fewer rounds leave of the cost of a reconstruction.

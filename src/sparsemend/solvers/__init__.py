@@ -2,19 +2,23 @@
 
 from sparsemend.solvers.least_squares import solve_on_support
 from sparsemend.solvers.splitting import (
+    FURTHER,
     ROUGH,
     THOROUGH,
     Schedule,
     ShiftedInverses,
+    Splitting,
     choose_support,
     largest_entries,
 )
 
 __all__ = [
+    "FURTHER",
     "ROUGH",
     "THOROUGH",
     "Schedule",
     "ShiftedInverses",
+    "Splitting",
     "choose_support",
     "largest_entries",
     "solve_on_support",

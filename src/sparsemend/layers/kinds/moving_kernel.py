@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -58,20 +59,19 @@ class MovingKernel(LayerKind):
             yield self._unfold(module, part)
 
     def mean_patch(self, module: Any, x: Tensor) -> Tensor:
-        """Found one dimension after the other, without unfolding."""
-        sums, stride = self.pad(module, x), self._stride(module)
-        positions = 1
-        for dim, size in enumerate(module.kernel_size):
-            dilation = module.dilation[dim]
-            seen = sums.shape[2] - dilation * (size - 1)
-            starts = (k * dilation for k in range(size))
-            windows = [sums[:, :, start : start + seen : stride[dim]] for start in starts]
-            positions *= windows[0].shape[2]
-            # What a tap sees of this dimension goes behind the others.
-            sums = torch.stack([window.sum(dim=2) for window in windows], dim=-1)
-        patches = (sums / positions).flatten(2)  # [N, C_in, kernel]
+        """Found tap by tap without unfolding."""
+        padded, stride = self.pad(module, x), self._stride(module)
+        taps = []
+        for tap in itertools.product(*(range(size) for size in module.kernel_size)):
+            window: list[slice] = [slice(None), slice(None)]
+            for dim, k in enumerate(tap):
+                reach = module.dilation[dim] * (module.kernel_size[dim] - 1)
+                start = k * module.dilation[dim]
+                window.append(slice(start, start + padded.shape[2 + dim] - reach, stride[dim]))
+            taps.append(padded[tuple(window)].mean(dim=tuple(range(2, padded.dim()))))
         if self.reverses_kernel:
-            patches = patches.flip(2)
+            taps.reverse()
+        patches = torch.stack(taps, dim=2)  # [N, C_in, kernel]
         return patches.reshape(len(patches), module.groups, -1).transpose(0, 1)
 
     def cross_sum(self, module: Any, layer: LayerShape, x: Tensor, targets: Tensor) -> Tensor:
