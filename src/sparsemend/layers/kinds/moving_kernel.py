@@ -11,11 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sparsemend.execution.layout import CHANNELS_LAST_FROM
 from sparsemend.layers.kinds.kind import LayerKind
 from sparsemend.layers.kinds.shape import LayerShape
 
 # Output positions of an input up to which sums of products are made of unfolded inputs.
-_FEW_POSITIONS = 16
+_FEW_POSITIONS = 64
+# Elements unfolded at a time for that, which stay in the cache.
+_CACHED_ELEMENTS = 1 << 20
 
 
 class MovingKernel(LayerKind):
@@ -78,20 +81,33 @@ class MovingKernel(LayerKind):
         """What the backward pass computes for the weight, so the framework's own kernel does it."""
         if not self.is_batched(module, x):
             x, targets = x.unsqueeze(0), targets.unsqueeze(0)
-        if x.device.type == "cpu" and self._unfolds_faster(module, targets):
-            return super().cross_sum(module, layer, x, targets)
+        if self._unfolds_faster(module, x, targets):
+            return self._unfolded_sum(module, layer, x, targets)
         weight = torch.empty(layer.shape, dtype=x.dtype, device=x.device)
         if x.dim() == 4 and not x.is_contiguous():
             weight = weight.contiguous(memory_format=torch.channels_last)
         return self.weight_matrix(self._weight_gradient(module, weight, x, targets), layer)
 
-    def _unfolds_faster(self, module: Any, output: Tensor) -> bool:
-        """Whether products of unfolded inputs are faster than the CPU's own kernel.
+    def _unfolds_faster(self, module: Any, x: Tensor, targets: Tensor) -> bool:
+        """Whether products of unfolded inputs are faster than the framework's own kernel.
 
-        That is twice as slow where the kernel skips positions, or maps have a few only.
+        On a CPU that is up to twice as slow where a wide layer skips positions or has few of them.
         """
-        few = math.prod(output.shape[2:]) <= _FEW_POSITIONS
-        return module.groups == 1 and (few or max(self._stride(module)) > 1)
+        wide = module.groups == 1 and x.shape[1] >= CHANNELS_LAST_FROM
+        few = math.prod(targets.shape[2:]) <= _FEW_POSITIONS
+        return x.device.type == "cpu" and wide and (few or max(self._stride(module)) > 1)
+
+    def _unfolded_sum(self, module: Any, layer: LayerShape, x: Tensor, targets: Tensor) -> Tensor:
+        """Of one group; channels innermost, so that runs of them are copied."""
+        dims = len(module.kernel_size)
+        order = (0, *range(2, 2 + 2 * dims), 1)
+        total = x.new_zeros(layer.rows, layer.fan_in)
+        elements = layer.fan_in * math.prod(targets.shape[2:])
+        few = max(1, _CACHED_ELEMENTS // max(1, elements))
+        for part, wanted in zip(x.split(few), targets.split(few), strict=True):
+            unfolded = self._windows(module, part).permute(order).reshape(-1, layer.fan_in)
+            total.addmm_(self.channel_last(module, wanted).mT, unfolded)
+        return total.reshape(layer.rows, -1, x.shape[1]).mT.reshape(1, layer.rows, layer.fan_in)
 
     def channel_last(self, module: Any, output: Tensor) -> Tensor:
         output = self.batched(module, output)
@@ -103,7 +119,8 @@ class MovingKernel(LayerKind):
     def channel_shape(self, layer: LayerShape) -> tuple[int, ...]:
         return (-1, *[1] * len(layer.kernel_size))
 
-    def _unfold(self, module: Any, x: Tensor) -> Tensor:
+    def _windows(self, module: Any, x: Tensor) -> Tensor:
+        """What the kernel sees at every position, [N, C, *positions, *kernel]."""
         dims = len(module.kernel_size)
         stride = self._stride(module)
         windows = self.pad(module, x)
@@ -114,7 +131,11 @@ class MovingKernel(LayerKind):
         windows = windows[(..., *taps)]  # type: ignore[index]
         if self.reverses_kernel:
             windows = windows.flip(tuple(range(-dims, 0)))
-        # [N, C, *positions, *kernel] → [groups, N · positions, C per group · kernel]
+        return windows
+
+    def _unfold(self, module: Any, x: Tensor) -> Tensor:
+        """As [groups, N · positions, C per group · kernel]."""
+        dims, windows = len(module.kernel_size), self._windows(module, x)
         count, channels = windows.shape[:2]
         inputs = channels // module.groups
         grouped = windows.reshape(count, module.groups, inputs, *windows.shape[2:])
