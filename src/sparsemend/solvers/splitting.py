@@ -58,6 +58,8 @@ ROUGH = Schedule(iterations=24, shrink=16, every=4)
 FURTHER = Schedule(iterations=12, shrink=1, penalty=ROUGH.penalties[-1], every=12, anew=False)
 
 _HELD_BYTES = 1 << 30
+# Columns from which on a CPU triangular systems are solved as fast as products are computed.
+_SOLVED_FROM = 1024
 
 
 @dataclass
@@ -80,9 +82,11 @@ class Splitting:
 
 
 class ShiftedInverses:
-    """(Sigma + shift I)⁻¹ of one layer's inputs, shared by all supports chosen on them.
+    """Products with (Sigma + shift I)⁻¹ of one layer's inputs, for all supports chosen on them.
 
-    Holds every inverse asked for, as long as they take no more than 1 GiB in all.
+    Holds what was computed for every shift, as long as it takes no more than 1 GiB in all: the
+    inverse, or of wide layers on a CPU its Cholesky factor. To solve with that takes as long
+    as a product with the inverse there, which would take twice the factor's time to compute.
 
     Parameters
     ----------
@@ -92,18 +96,29 @@ class ShiftedInverses:
 
     def __init__(self, covariance: Tensor) -> None:
         self.covariance = covariance
+        self._solves = covariance.device.type == "cpu" and covariance.shape[-1] >= _SOLVED_FROM
         self._held: dict[float, Tensor] = {}
 
-    def at(self, shift: float) -> Tensor:
-        """The inverse for a shift, [groups, d, d]."""
+    def prepare(self, shift: float) -> Tensor:
+        """The inverse for a shift, [groups, d, d], or its lower Cholesky factor."""
         found = self._held.get(shift)
         if found is None:
             shifted = self.covariance.clone()
             shifted.diagonal(dim1=1, dim2=2).add_(shift)
-            found = torch.cholesky_inverse(factorise(shifted, shift, growth=2))
+            found = factorise(shifted, shift, growth=2)
+            if not self._solves:
+                found = torch.cholesky_inverse(found)
             if (len(self._held) + 1) * found.nbytes <= _HELD_BYTES:
                 self._held[shift] = found
         return found
+
+    def apply(self, rows: Tensor, prepared: Tensor) -> Tensor:
+        """Rows [groups, n, d] times the inverse of which :meth:`prepare` has returned something."""
+        if not self._solves:
+            return rows @ prepared
+        half = torch.linalg.solve_triangular(prepared.mT, rows, upper=True, left=False)
+        solved: Tensor = torch.linalg.solve_triangular(prepared, half, upper=False, left=False)
+        return solved
 
 
 def largest_entries(values: Tensor, kept: int) -> Tensor:
@@ -176,12 +191,12 @@ def choose_support(
     else:
         sparse, dual = splitting.sparse, splitting.dual.clone()
     for stretch, penalty in enumerate(schedule.penalties):
-        inverse = inverses.at(ridge + penalty)
+        prepared = inverses.prepare(ridge + penalty)
         if stretch:
             dual /= schedule.growth
         first = stretch * schedule.every
         for sweep in range(first, min(first + schedule.every, schedule.iterations)):
-            dense = (target + penalty * (sparse - dual)) @ inverse
+            dense = inverses.apply(target + penalty * (sparse - dual), prepared)
             share = min(1.0, (sweep + 1) / schedule.shrink)
             budget = max(kept, round(total * (kept / total) ** share)) if kept else 0
             combined = dense + dual

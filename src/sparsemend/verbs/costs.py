@@ -25,6 +25,7 @@ from sparsemend.execution.batches import (
 from sparsemend.layers import Layer
 from sparsemend.repairs import FitSettings
 from sparsemend.session import Session
+from sparsemend.solvers import ShiftedInverses
 
 # Few inputs, and so many more, from which the marginal cost of one follows.
 _FEW, _MORE = 4, 8
@@ -51,7 +52,7 @@ class Costs:
     product
         Seconds per multiply-add of large products.
     inversion
-        Seconds per d³ of the inverse of a d × d matrix.
+        Seconds per d³ of what has to be known of the inverse of a d × d matrix.
     cuts
         Whether the network runs on a part of a batch; some are made for batches of one size.
     """
@@ -75,7 +76,7 @@ class Costs:
         def forward(batches: Sequence[Batch]) -> None:
             with evaluation_mode(session.model):
                 for batch in batches:
-                    call(session.model, batch)
+                    call(session.model, session.layout(batch))
 
         def moments(batches: Sequence[Batch]) -> None:
             gather_moments(session.model, list(batches), session.layers)
@@ -84,7 +85,7 @@ class Costs:
         width, inverted = min(_WIDTH, widest), min(_INVERTED, widest)
         factor, matrix = (torch.eye(size, device=device) + 0.1 for size in (width, inverted))
         product = _timed(lambda: factor @ factor, device)
-        inverse = _timed(lambda: torch.cholesky_inverse(torch.linalg.cholesky(matrix)), device)
+        inverse = _timed(lambda: ShiftedInverses(matrix.unsqueeze(0)).prepare(1.0), device)
         return cls(
             forward=_marginal(forward, few, more, device),
             moments=_marginal(moments, few, more, device),

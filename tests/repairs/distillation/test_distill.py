@@ -192,9 +192,9 @@ def test_a_judge_without_gradients_is_refused():
 @pytest.mark.filterwarnings("ignore:reconstruction leans")
 def test_best_trains_its_best_ending_where_that_is_asked_for():
     dense, batches = CASES["vectors"]()
-    plain = sm.compress(dense, batches, 0.8, "global")
+    plain = sm.compress(dense, batches, 0.9, "global")
     assert not any("distill" in name for name in plain.tried)
-    trained = sm.compress(dense, batches, 0.8, "global", distill=20)
+    trained = sm.compress(dense, batches, 0.9, "global", distill=40)
     assert trained.tried == plain.tried | {f"{plain.repair}+distill": trained.agreement.loss}
     assert trained.repair == f"{plain.repair}+distill"
     assert trained.agreement.loss < plain.agreement.loss
