@@ -7,8 +7,8 @@ Moves are tried with a cheap repair; what they reach is confirmed with the real 
 counts. The sequence of trials does not depend on the budget, so a larger budget never ends with a
 larger loss. For class scores the loss is KL(dense ‖ repaired).
 
-Where the repair trains, trials do not, and two of them are trained in the end: what is closest
-right after a reconstruction need not be closest then.
+Where the repair trains, trials do not, and two of them are trained in the end, the closer of which
+is kept: what is closest right after a reconstruction need not be closest then.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ class AllocationSearch:
         if self.finals:
             ended = (f"{final.name} {final.kl:.4f}" for final in self.finals)
             lines.append(f"after training: {', '.join(ended)}; without it:")
-            tried = next(trial.kl for trial in self.trials if trial.name == self.winner)
+            best = min(self.finals, key=lambda final: final.kl)
+            tried = next(trial.kl for trial in self.trials if trial.counts == best.counts)
         loss = "KL" if self.label == "KL" else "loss"
         lines.append(f"{'rule':<12} {loss:>8}  {'auto is lower by':>16}")
         for name, kl in self.plain_kl.items():
