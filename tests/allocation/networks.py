@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -79,6 +80,19 @@ def random_curves(layers: Sequence[Layer], seed: int = 0, points: int = 12) -> C
     sensitivities = rng.exponential(size=len(layers))
     names = [layer.name for layer in layers]
     return Curves(names, densities, raw, residual, rr, sensitivities)
+
+
+def make_moments(layers: Sequence[Layer], seed: int | None = None) -> dict[str, SimpleNamespace]:
+    """Second moments of input columns: 1, or random ones."""
+    generator = torch.Generator().manual_seed(seed or 0)
+    found = {}
+    for layer in layers:
+        shape = (layer.groups, layer.fan_in)
+        drawn = torch.rand(shape, generator=generator) * 4
+        found[layer.name] = SimpleNamespace(
+            column_square=torch.ones(shape) if seed is None else drawn
+        )
+    return found
 
 
 def make_problem(

@@ -12,12 +12,18 @@ from .networks import (
     cifar_resnet18,
     make_layer,
     make_layers,
+    make_moments,
     networks,
     random_curves,
     random_weights,
 )
 
 SPARSITIES = (0.80, 0.90, 0.95, 0.98, 0.995)
+
+
+def measured_of(layers, seed=0):
+    """All that some rule needs besides weights."""
+    return {"diagnosis": random_curves(layers, seed), "moments": make_moments(layers, seed)}
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
@@ -27,9 +33,9 @@ SPARSITIES = (0.80, 0.90, 0.95, 0.98, 0.995)
 def test_counts_add_up_exactly_or_the_budget_is_infeasible(rule, sparsity, layers, seed):
     sizes = {layer.name: layer.size for layer in layers}
     keep = kept_total(sparsity, sum(sizes.values()))
-    weights, curves = random_weights(layers, seed), random_curves(layers, seed)
+    weights, measured = random_weights(layers, seed), measured_of(layers, seed)
     try:
-        allocation = allocate_layers(layers, weights, sparsity, rule, diagnosis=curves)
+        allocation = allocate_layers(layers, weights, sparsity, rule, **measured)
     except SparsemendError as error:
         assert "the largest feasible sparsity is" in str(error)  # noqa: PT017
         assert rule == "uniform+" or keep < len(layers)
@@ -42,17 +48,16 @@ def test_counts_add_up_exactly_or_the_budget_is_infeasible(rule, sparsity, layer
 @pytest.mark.parametrize("rule", RULES)
 def test_counts_add_up_and_repeat_on_a_real_network(rule):
     layers = cifar_resnet18(stem=20)
-    weights, curves = random_weights(layers), random_curves(layers)
+    weights, measured = random_weights(layers), measured_of(layers)
     total = sum(layer.size for layer in layers)
     allocations = [
-        allocate_layers(layers, weights, sparsity, rule, diagnosis=curves)
-        for sparsity in SPARSITIES
+        allocate_layers(layers, weights, sparsity, rule, **measured) for sparsity in SPARSITIES
     ]
     for sparsity, allocation in zip(SPARSITIES, allocations, strict=True):
         assert allocation.rule == rule
         assert allocation.kept == kept_total(sparsity, total)
         assert allocation.sparsity == pytest.approx(sparsity, abs=1e-6)
-    again = allocate_layers(layers, weights, SPARSITIES[0], rule, diagnosis=curves)
+    again = allocate_layers(layers, weights, SPARSITIES[0], rule, **measured)
     assert again == allocations[0]
     if rule != "rr-density":  # its proportions themselves depend on the sparsity
         for denser, sparser in itertools.pairwise(allocations):
@@ -62,8 +67,7 @@ def test_counts_add_up_and_repeat_on_a_real_network(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_no_sparsity_keeps_everything(rule):
     layers = make_layers([(4, 3, 3, 3), (5, 4), (3, 5)])
-    weights, curves = random_weights(layers), random_curves(layers)
-    allocation = allocate_layers(layers, weights, 0, rule, diagnosis=curves)
+    allocation = allocate_layers(layers, random_weights(layers), 0, rule, **measured_of(layers))
     assert dict(allocation) == {layer.name: layer.size for layer in layers}
 
 
@@ -79,7 +83,7 @@ def test_unknown_rule_names_the_known_and_the_nearest():
         allocate_layers(make_layers([(2, 2)]), {}, 0.5, "ERKK")
     assert str(caught.value) == (
         "unknown allocation rule: got 'ERKK'; allowed: 'uniform', 'uniform+', 'global', 'erk', "
-        "'lamp', 'rr', 'rr-density', 'sensitivity'; did you mean 'erk'?"
+        "'lamp', 'owl', 'rr', 'rr-density', 'sensitivity'; did you mean 'erk'?"
     )
 
 

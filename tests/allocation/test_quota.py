@@ -21,7 +21,14 @@ from sparsemend.allocation import (
 )
 from sparsemend.errors import SparsemendError
 
-from .networks import flat_layers, make_layers, networks, random_curves, random_weights
+from .networks import (
+    flat_layers,
+    make_layers,
+    make_moments,
+    networks,
+    random_curves,
+    random_weights,
+)
 
 PRICES = (64, 1, 7, 16, 3, 256, 2, 5)
 
@@ -46,7 +53,9 @@ def test_no_rule_spends_more_and_none_could_spend_one_weight_more(rule, layers, 
     weights, curves = random_weights(layers, seed), random_curves(layers, seed)
     limit = quota(layers, share)
     try:
-        allocation = allocate_layers(layers, weights, limit, rule, diagnosis=curves)
+        allocation = allocate_layers(
+            layers, weights, limit, rule, diagnosis=curves, moments=make_moments(layers, seed)
+        )
     except SparsemendError as error:
         assert "the budget cannot be reached" in str(error)  # noqa: PT017
         assert rule == "uniform+" or sum(limit.prices) > limit.limit
@@ -66,7 +75,9 @@ def test_a_price_of_one_is_a_number_of_weights():
     priced = quota(layers, 0.25, prices=(1, 1, 1))
     for rule in RULES:
         one, other = (
-            allocate_layers(layers, weights, budget, rule, diagnosis=curves)
+            allocate_layers(
+                layers, weights, budget, rule, diagnosis=curves, moments=make_moments(layers)
+            )
             for budget in (plain, priced)
         )
         assert dict(one) == dict(other)

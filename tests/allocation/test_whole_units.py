@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.allocation.networks import make_layers, random_weights
+from tests.allocation.networks import make_layers, make_moments, random_weights
 
 from sparsemend.allocation import (
     RULES,
@@ -64,7 +64,8 @@ SHAPES = [(6, 4, 3, 3), (8, 6, 3, 3), (5, 8)]
 @pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if not rule.diagnosed])
 def test_every_rule_gives_counts_that_the_pattern_allows(rule, pattern):
     layers = [layer_with(layer, pattern) for layer in make_layers(SHAPES)]
-    allocation = allocate_layers(layers, random_weights(layers), 0.4, rule)
+    moments = make_moments(layers)
+    allocation = allocate_layers(layers, random_weights(layers), 0.4, rule, moments=moments)
     for layer in layers:
         assert allocation[layer.name] in layer.structure.around(allocation[layer.name])
     largest = max(layer.structure.least for layer in layers)

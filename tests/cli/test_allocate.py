@@ -16,8 +16,8 @@ def test_rules_that_need_no_data(run_json, digits, rule):
     assert sum(values["kept"].values()) == kept_total(0.9, sum(values["sizes"].values()))
 
 
-@pytest.mark.parametrize("rule", ["rr", "rr-density", "sensitivity"])
-def test_rules_that_diagnose(run_json, rule):
+@pytest.mark.parametrize("rule", ["rr", "rr-density", "sensitivity", "owl"])
+def test_rules_that_measure(run_json, rule):
     values = run_json(*DIGITS, "--rule", rule, "--data", "digits", "--calibration-size", 64)
     assert values["rule"] == rule
     assert sum(values["kept"].values()) == kept_total(0.9, sum(values["sizes"].values()))

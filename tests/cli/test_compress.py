@@ -11,9 +11,11 @@ SIZES = ("--calibration-size", 96, "--heldout-size", 64, "--batch-size", 48)
 DIGITS = ("compress", "--model", "digits", "--data", "digits", "--sparsity", 0.9, *SIZES)
 AUTO = (*DIGITS, "--repair", "variance")
 VARIANCE = (*AUTO, "--rule", "global")
-# Rules that need no more than a diagnosis, with which others are compared.
+# Rules that need no more than a diagnosis, which rule auto tries and with which it is compared.
 COMPARED = tuple(
-    name for name, rule in sm.allocation.RULES.items() if rule.needs != "sensitivities"
+    name
+    for name, rule in sm.allocation.RULES.items()
+    if rule.searched and rule.needs != "sensitivities"
 )
 KEYS = {
     *("sparsity", "kept", "total", "rule", "mask", "repair", "scope", "kl", "agreement"),

@@ -21,7 +21,11 @@ from sparsemend.search.allocations import plain_allocations
 from sparsemend.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore:reconstruction leans on its ridge")
-RULES = {name for name, rule in sm.allocation.RULES.items() if rule.needs != "sensitivities"}
+RULES = {
+    name
+    for name, rule in sm.allocation.RULES.items()
+    if rule.searched and rule.needs != "sensitivities"
+}
 
 
 def conv_only():

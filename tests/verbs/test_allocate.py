@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.allocation.networks import make_moments
 from torch import nn
 
 import sparsemend as sm
@@ -43,11 +44,18 @@ def made_up(layers, seed=0, points=9):
     )
 
 
+def all_made_up(model, seed=0):
+    """What any rule may need: a diagnosis, and a calibration on inputs of random scales."""
+    layers = sm.discover(model)
+    calibration = sm.Calibration(layers, make_moments(layers, seed), 1)
+    return {"diagnosis": made_up(layers.names, seed), "calibration": calibration}
+
+
 def check_budget(name, rule, sparsity, seed=0):
     model = network(name)
     layers = sm.discover(model)
     try:
-        allocation = sm.allocate(model, sparsity, rule, diagnosis=made_up(layers.names, seed))
+        allocation = sm.allocate(model, sparsity, rule, **all_made_up(model, seed))
     except SparsemendError as error:
         # uniform+ holds the first convolution dense and a fifth of the classifier.
         assert rule == "uniform+", error  # noqa: PT017
@@ -163,7 +171,7 @@ def test_infeasible_budget(rule):
     model = network("digits")
     layers = sm.discover(model)
     with pytest.raises(SparsemendError, match=r"the largest feasible sparsity is 0\.9") as caught:
-        sm.allocate(model, 0.9999, rule, diagnosis=made_up(layers.names))
+        sm.allocate(model, 0.9999, rule, **all_made_up(model))
     assert f"got {kept_total(0.9999, layers.total)}" in str(caught.value)
 
 
@@ -213,7 +221,7 @@ def test_the_model_is_unchanged():
     model = sm.models.create("digits")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for rule in RULES:
-        sm.allocate(model, 0.9, rule, diagnosis=made_up(sm.discover(model).names))
+        sm.allocate(model, 0.9, rule, **all_made_up(model))
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert model.training
 

@@ -329,7 +329,7 @@ def test_auto_is_the_default(digits):
     assert result.allocation.kept == kept_total(0.9, result.allocation.total)
     assert (result.rule, result.allocation.rule, result.mask) == ("auto", "auto", "magnitude")
     search = result.search
-    assert set(search.plain) == set(RULES) - {"sensitivity"}
+    assert set(search.plain) == set(RULES) - {"sensitivity", "owl"}
     assert search.kl == result.agreement.kl <= min(search.plain_kl.values())
     assert result.agreement.count == 128
     assert search.repairs <= 10

@@ -12,6 +12,7 @@ from sparsemend.allocation.allocation import Allocation
 from sparsemend.allocation.problem import DamageCurves, Problem
 from sparsemend.allocation.quota import Quota, WeightQuota, as_quota
 from sparsemend.allocation.registry import RULES, get_rule
+from sparsemend.calibration import LayerMoments
 from sparsemend.errors import SparsemendError
 from sparsemend.layers.layer import Layer
 from sparsemend.patterns import Pattern
@@ -24,6 +25,7 @@ def allocate_layers(
     rule: str = "global",
     *,
     diagnosis: DamageCurves | None = None,
+    moments: Mapping[str, LayerMoments] | None = None,
     **options: Any,
 ) -> Allocation:
     """Divide a budget over layers.
@@ -41,6 +43,8 @@ def allocate_layers(
         One of :func:`.rule_names`.
     diagnosis
         Damage curves of the same layers, for the rules that need them.
+    moments
+        Of each layer's inputs, by name, for the rules that need them.
     options
         Options of the rule, such as ``prior`` of ``rr-density``.
 
@@ -68,7 +72,7 @@ def allocate_layers(
     def divide(keep: int) -> Sequence[int]:
         asked = isinstance(quota, WeightQuota)
         sparsity = quota.sparsity if asked else (total - keep) / total
-        problem = Problem(ordered, weights, keep, sparsity, diagnosis, quota.prices)
+        problem = Problem(ordered, weights, keep, sparsity, diagnosis, quota.prices, moments)
         counts = function(problem, **options)
         if sum(counts) != keep:
             raise SparsemendError(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sparsemend.calibration import LayerMoments
 from sparsemend.errors import SparsemendError
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.matrices import weight_matrix
@@ -67,6 +68,8 @@ class Problem:
     prices
         About what a weight of each layer costs where the budget is no number of weights; empty
         where all cost the same.
+    moments
+        Of each layer's inputs in the dense network, by layer name, for the rules that need them.
     """
 
     layers: tuple[Layer, ...]
@@ -75,6 +78,7 @@ class Problem:
     sparsity: float
     diagnosis: DamageCurves | None = None
     prices: Sequence[Fraction | float] = ()
+    moments: Mapping[str, LayerMoments] | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -117,6 +121,41 @@ class Problem:
                 "finite weights",
             )
         return magnitudes
+
+    def input_scores(self, i: int, rule: str) -> Tensor:
+        """|w_ij| · sqrt(E x_j²) of the i-th layer (arXiv 2306.11695), [groups, rows, d].
+
+        In float32, or float64 where the weight is.
+
+        Parameters
+        ----------
+        i
+            Which layer.
+        rule
+            Name of the rule that asks, for the error text.
+
+        Raises
+        ------
+        SparsemendError
+            If there are no moments, or weight or moments are missing or of another shape.
+        """
+        if self.moments is None:
+            raise SparsemendError(
+                f"rule {rule!r} needs the inputs' second moments",
+                fix="pass calibration=sparsemend.calibrate(model, batches)",
+            )
+        layer = self.layers[i]
+        weight = weight_matrix(self._weight(i).detach(), layer)
+        found = self.moments.get(layer.name)
+        square = None if found is None else found.column_square
+        if square is None or square.shape != (weight.shape[0], weight.shape[2]):
+            raise SparsemendError(
+                f"the calibration does not have the inputs of layer {layer.name!r}",
+                None if square is None else tuple(square.shape),
+                "one of the network that is to be pruned",
+            )
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return weight.abs().to(wide) * square.sqrt().to(wide).unsqueeze(1)
 
     def require_diagnosis(self, rule: str) -> DamageCurves:
         """The diagnosis, checked to be there and to be of these layers.

@@ -8,6 +8,7 @@ from sparsemend.allocation.erk import ERK
 from sparsemend.allocation.forced import parse_forced
 from sparsemend.allocation.global_magnitude import GLOBAL
 from sparsemend.allocation.lamp import LAMP
+from sparsemend.allocation.owl import OWL
 from sparsemend.allocation.rr import RR
 from sparsemend.allocation.rr_density import RR_DENSITY
 from sparsemend.allocation.rule import Rule
@@ -18,7 +19,7 @@ from sparsemend.errors import SparsemendError, did_you_mean
 
 RULES: dict[str, Rule] = {
     rule.name: rule
-    for rule in (UNIFORM, UNIFORM_PLUS, GLOBAL, ERK, LAMP, RR, RR_DENSITY, SENSITIVITY)
+    for rule in (UNIFORM, UNIFORM_PLUS, GLOBAL, ERK, LAMP, OWL, RR, RR_DENSITY, SENSITIVITY)
 }
 
 
@@ -58,6 +59,11 @@ def check_rule(name: str, besides: Sequence[str] = ()) -> None:
     parts = _parts(name)
     for part in parts:
         get_rule(part, besides if len(parts) == 1 else ())
+
+
+def needs_columns(name: str) -> bool:
+    """Whether a rule, or a part of a forced one, needs mean squares of the layers' inputs."""
+    return any(rule.needs == "columns" for rule in _known(name))
 
 
 def needs_diagnosis(name: str) -> bool:

@@ -22,8 +22,8 @@ class Rule:
         From a :class:`.Problem` to one kept count per layer, in execution order, that add up to
         ``problem.keep``. Keyword-only arguments are options of :func:`sparsemend.allocate`.
     needs
-        What it looks at: the layers' shapes alone, also their weights, also a diagnosis, or also
-        the sensitivities in that.
+        What it looks at: the layers' shapes alone; also their weights; also the mean squares of
+        the columns of their inputs; or also a diagnosis, and the sensitivities in that.
     may_refuse
         Some budgets or layers are beyond it. Where all rules are tried it is then left out.
     colour
@@ -37,16 +37,19 @@ class Rule:
         default no other one.
     even
         Every layer gets the same density: such a rule fits patterns that have a density.
+    searched
+        Whether the search of rule ``auto`` tries it.
     """
 
     name: str
     counts: Callable[..., Sequence[int]]
-    needs: Literal["shapes", "weights", "diagnosis", "sensitivities"]
+    needs: Literal["shapes", "weights", "columns", "diagnosis", "sensitivities"]
     may_refuse: bool = False
     colour: str = ""
     rank: float = math.inf
     sparse_rank: float | None = None
     even: bool = False
+    searched: bool = True
 
     @property
     def diagnosed(self) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import sparsemend as sm
-from sparsemend.allocation import RULES, needs_diagnosis, needs_sensitivities
+from sparsemend.allocation import RULES, needs_columns, needs_diagnosis, needs_sensitivities
 from sparsemend.checks import check_int
 from sparsemend.cli._command import Given, command
 from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
@@ -42,7 +42,7 @@ def _diagnosed() -> tuple[str, ...]:
     Option("diagnosis", Path, "From sparsemend diagnose, for {choices}.", choices=_diagnosed),
     WEIGHTS,
     DATA.but(
-        help="To diagnose with, where a rule needs it, to measure costs, and to find projections.",
+        help="To calibrate with, where a rule needs it, to measure costs, and to find projections.",
         required=False,
     ),
     REPAIR.but(help="Operator to diagnose with.", default=defaults.DIAGNOSED_REPAIR),
@@ -60,21 +60,23 @@ def allocate(given: Given) -> None:
     chosen, layers, example = given.only(LAYERS), None, None
     found = None if given.diagnosis is None else sm.Diagnosis.load(given.diagnosis)
     diagnosing = found is None and needs_diagnosis(given.rule)
+    calibrating, calibration = diagnosing or needs_columns(given.rule), None
     source = None if given.data is None else load_source(given)
     network = load_model(given).model if source is None else source.model
-    if source is not None and (diagnosing or any(chosen.values()) or target is not None):
+    if source is not None and (calibrating or any(chosen.values()) or target is not None):
         size, _ = sizes_of(source.data, given.calibration_size, 0)
         seen = source.calibration(size, given.seed)
         example = seen[0]
-        if diagnosing:
+        if calibrating:
             calibration = sm.calibrate(network, seen, **chosen)
             layers = calibration.layers
+        else:
+            layers = sm.discover(network, seen[0], seen[1:], **chosen)
+        if calibration is not None and diagnosing:
             measured = seen if needs_sensitivities(given.rule) else None
             found = sm.diagnose(
                 network, calibration, given.repair, pattern=given.pattern, batches=measured
             )
-        else:
-            layers = sm.discover(network, seen[0], seen[1:], **chosen)
     options: dict[str, Any] = chosen if layers is None else {"layers": layers}
     if target is not None:
         options |= {"example": example, **given.only(TARGETS)}
@@ -83,6 +85,7 @@ def allocate(given: Given) -> None:
         given.sparsity,
         given.rule,
         diagnosis=found,
+        calibration=calibration,
         pattern=given.pattern,
         **options,
     )

@@ -19,6 +19,7 @@ from sparsemend.allocation import (
     check_pattern,
     check_rule,
     kept_total,
+    needs_columns,
     needs_diagnosis,
     needs_sensitivities,
 )
@@ -218,6 +219,11 @@ class Recipe:
     def needs_sensitivities(self) -> bool:
         """Whether the diagnosis has to have sensitivities, too."""
         return self.needs_diagnosis and needs_sensitivities(self.rule_name)
+
+    @property
+    def needs_columns(self) -> bool:
+        """Whether the rule reads how large the layers' inputs are."""
+        return isinstance(self.rule, str) and needs_columns(self.rule)
 
     def quota(self, session: Session) -> Quota:
         """What the layers of a network may keep.

@@ -58,7 +58,8 @@ def other_rules(
     allocation
         Whose layers and sparsity to take.
     rules
-        Default: every rule, those that need a diagnosis or sensitivities where there are some.
+        Default: every rule of shapes and weights, and those that need a diagnosis or
+        sensitivities where there are some.
     diagnosis
         Of the same layers.
     layers
@@ -77,9 +78,7 @@ def other_rules(
         Where a rule fails that should not, or the layers are not those of the model.
     """
     if rules is None:
-        rules = [
-            name for name, rule in RULES.items() if not rule.diagnosed or _serves(diagnosis, rule)
-        ]
+        rules = [name for name, rule in RULES.items() if _is_served(rule, diagnosis)]
     for name in rules:
         check_rule(name)
     try:
@@ -120,8 +119,10 @@ def _of_equal_cost(
     )
 
 
-def _serves(diagnosis: Diagnosis | None, rule: Rule) -> bool:
-    """Whether a diagnosis has what a rule looks at."""
+def _is_served(rule: Rule, diagnosis: Diagnosis | None) -> bool:
+    """Whether there is what a rule looks at."""
+    if not rule.diagnosed:
+        return rule.needs != "columns"
     if diagnosis is None:
         return False
     return rule.needs != "sensitivities" or diagnosis.sensitivities is not None

@@ -65,8 +65,8 @@ def plain_allocations(
     A rule that cannot divide this budget among these layers is left out, and so is what needs
     sensitivities.
     """
-    cheap = (rule for rule in RULES.values() if rule.needs != "sensitivities")
-    ranked = sorted(cheap, key=lambda rule: rule.rank_at(quota.sparsity))
+    plain = (rule for rule in RULES.values() if rule.searched and rule.needs != "sensitivities")
+    ranked = sorted(plain, key=lambda rule: rule.rank_at(quota.sparsity))
     return _allocations(session, quota, ranked, diagnosis)
 
 
@@ -84,7 +84,7 @@ def sensitive_allocations(
     """
     found: dict[str, Allocation] = {}
     for name, rule in RULES.items():
-        if rule.needs == "sensitivities":
+        if rule.searched and rule.needs == "sensitivities":
             own = diagnosis
             if own.sensitivities is None:
                 named = dataclasses.replace(recipe, rule=name, budget=None)

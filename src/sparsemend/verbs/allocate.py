@@ -10,6 +10,7 @@ from torch import nn
 
 from sparsemend.allocation import Allocation, Quota, WeightQuota, rule_names
 from sparsemend.boundary import public
+from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch
@@ -32,6 +33,7 @@ def allocate(
     target_size: str | None = None,
     example: Batch | None = None,
     diagnosis: Diagnosis | None = None,
+    calibration: Calibration | None = None,
     layers: LayerSet | None = None,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
@@ -49,12 +51,13 @@ def allocate(
         neither where the pattern has a sparsity.
     rule
         ``uniform``, ``uniform+``, ``global``, ``erk`` (arXiv 1911.11134), ``lamp``
-        (arXiv 2010.07611), ``rr``, ``rr-density`` (arXiv 2605.25508), or ``sensitivity`` (``rr``
-        weighed by what the output suffers from each layer); default ``global``, or ``uniform``
-        where the pattern has a sparsity. Or one of these with some layers forced to the densities
-        of another and the rest rescaled to the budget, as in ``"erk[projection=lamp]"``: the layers
-        are ``projection`` (1×1 convolutions on shortcuts; needs ``layers`` that were discovered
-        with inputs), ``first``, ``last``, ``depthwise`` or a pattern of names.
+        (arXiv 2010.07611), ``owl`` (arXiv 2310.05175), ``rr``, ``rr-density`` (arXiv 2605.25508),
+        or ``sensitivity`` (``rr`` weighed by what the output suffers from each layer); default
+        ``global``, or ``uniform`` where the pattern has a sparsity. Or one of these with some
+        layers forced to the densities of another and the rest rescaled to the budget, as in
+        ``"erk[projection=lamp]"``: the layers are ``projection``
+        (1×1 convolutions on shortcuts; needs ``layers`` that were discovered with inputs),
+        ``first``, ``last``, ``depthwise`` or a pattern of names.
     target_flops, target_latency, target_size
         What the network may cost, as in :func:`sparsemend.compress`; need an ``example``.
     example
@@ -62,10 +65,12 @@ def allocate(
     diagnosis
         From :func:`sparsemend.diagnose`; needed by ``rr`` and ``rr-density``, and by
         ``sensitivity``, for which it has to be made with ``batches``.
+    calibration
+        From :func:`sparsemend.calibrate`; needed by ``owl``.
     layers
-        Layers in execution order, such as ``calibration.layers``. Without them, those that the
-        example runs, or those of the diagnosis in its order, else every prunable layer in the
-        order of registration.
+        Layers in execution order, such as ``calibration.layers``, which are taken where there is
+        a calibration. Else those that the example runs, or those of the diagnosis in its order,
+        or every prunable layer in the order of registration.
     include, exclude
         Which of them to prune, by name, pattern or class, as in :func:`sparsemend.discover`; the
         others stay as they are and do not count in the sparsity.
@@ -74,7 +79,7 @@ def allocate(
         already.
     options
         Options of the rule (of the first of two): ``prior="erk"`` of ``rr-density``,
-        ``floor=0.3`` of ``sensitivity``.
+        ``floor=0.3`` of ``sensitivity``, ``outlier=5`` and ``spread=0.08`` of ``owl``.
 
     Returns
     -------
@@ -88,8 +93,8 @@ def allocate(
     SparsemendError
         For an unknown rule, pattern or option, what does not go with the pattern, a sparsity
         outside [0, 1), not exactly one budget, one that
-        is infeasible (with the smallest that is not), or a missing diagnosis or one of another
-        network.
+        is infeasible (with the smallest that is not), or a missing diagnosis or calibration or
+        one of another network.
 
     Warns
     -----
@@ -116,6 +121,8 @@ def allocate(
             f"{target.kind.argument} needs an example, to measure what the network costs",
             fix="pass example=, a batch of inputs",
         )
+    if layers is None and calibration is not None:
+        layers = calibration.layers
     found = discover(model, example) if layers is None else layers
     if layers is None and diagnosis is not None:
         found = _diagnosed(found, diagnosis)
@@ -127,7 +134,7 @@ def allocate(
         quota: Quota = WeightQuota.of(found, sparsity)
     else:
         quota = target.quota(model, found, example)
-    return divide(model, found, quota, rule, diagnosis, **options)
+    return divide(model, found, quota, rule, diagnosis, calibration, **options)
 
 
 def _diagnosed(found: LayerSet, diagnosis: Diagnosis) -> LayerSet:

@@ -16,6 +16,7 @@ from sparsemend.allocation import (
     parse_forced,
     round_to_budget,
 )
+from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.layers import LayerSet, layer_weights, select_layers
 
@@ -29,18 +30,25 @@ def divide(
     quota: Quota,
     rule: str,
     diagnosis: Diagnosis | None = None,
+    calibration: Calibration | None = None,
     **options: Any,
 ) -> Allocation:
     """The allocation of a rule, which may be a forced one."""
     weights = layer_weights(model, layers, "set of layers")
     forced = parse_forced(rule)
     name = rule if forced is None else forced.base
+    moments = None if calibration is None else calibration.moments
+
+    def alone(name: str, quota: Quota, **options: Any) -> Allocation:
+        return allocate_layers(
+            layers, weights, quota, name, diagnosis=diagnosis, moments=moments, **options
+        )
 
     def plain(quota: Quota) -> Allocation:
-        base = allocate_layers(layers, weights, quota, name, diagnosis=diagnosis, **options)
+        base = alone(name, quota, **options)
         if forced is None:
             return base
-        source = allocate_layers(layers, weights, quota, forced.source, diagnosis=diagnosis)
+        source = alone(forced.source, quota)
         return force_layers(base, source, select_layers(layers, forced.pattern), rule, quota)
 
     return corrected(quota, plain(quota), plain)

@@ -66,7 +66,11 @@ def run_recipe(
         with _timed(seconds, "measure costs"):
             quota = recipe.quota(session)
     diagnosing = diagnosis is None and (recipe.searches or recipe.needs_diagnosis)
-    reads = "moments" if recipe.searches or diagnosing else recipe.mask_rule.needs
+    reads = recipe.mask_rule.needs
+    if recipe.searches or diagnosing:
+        reads = "moments"
+    elif recipe.needs_columns and reads != "moments":
+        reads = "columns"
     if reads in ("columns", "moments") and not session.calibrated:
         with _timed(seconds, "calibrate"):
             session.moments_for(reads)
@@ -169,7 +173,8 @@ def _allocation(
     if recipe.tries_branches:
         found = branch_allocation(session, recipe, quota)
         return corrected(quota, found, partial(divided_again, session, found))
-    return divide(session.model, session.layers, quota, recipe.rule_name, diagnosis)
+    columns = session.moments_for("columns") if recipe.needs_columns else None
+    return divide(session.model, session.layers, quota, recipe.rule_name, diagnosis, columns)
 
 
 def _check_total(recipe: Recipe, allocation: Allocation, session: Session) -> None:

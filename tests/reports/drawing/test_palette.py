@@ -31,7 +31,7 @@ def contrast(a, b):
 def test_text_and_lines_can_be_read(theme):
     assert contrast(theme["ink"], theme["ground"]) > 7
     assert contrast(theme["mute"], theme["ground"]) > 4.5
-    for role in ("blue", "orange", "green", "red", "purple", "sky", "grey", "brown"):
+    for role in ("blue", "orange", "green", "red", "purple", "sky", "grey", "brown", "yellow"):
         assert contrast(theme[role], theme["ground"]) > 3, role
 
 

@@ -32,6 +32,7 @@ _LIGHT = {
     "sky": "#2b93c9",
     "grey": "#7a8591",
     "brown": "#84643c",
+    "yellow": "#978a00",
 }
 _DARK = {
     "ground": "#14181d",
@@ -48,12 +49,13 @@ _DARK = {
     "sky": "#86cdf3",
     "grey": "#97a3ae",
     "brown": "#c5a172",
+    "yellow": "#e3d84a",
 }
 _DIVERGING_LIGHT = ("#0b4f8a", "#4f97c9", "#f4f4f2", "#e58c4f", "#9c3206")
 _DIVERGING_DARK = ("#5db4f5", "#336f9e", "#2a3037", "#a85a28", "#ff9a57")
 
 # For series, in the order in which those without a colour of their own take them.
-_SERIES = ("ink", "blue", "orange", "red", "green", "purple", "grey", "brown", "sky")
+_SERIES = ("ink", "blue", "orange", "red", "green", "purple", "grey", "brown", "sky", "yellow")
 # Rules have theirs in their records; the search among them is no rule.
 _AUTO_COLOUR = "ink"
 _SHAPES = ("circle", "square", "diamond", "triangle")
