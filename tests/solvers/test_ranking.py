@@ -1,8 +1,10 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
+from sparsemend.solvers import ranking
 from sparsemend.solvers.ranking import descending_rank, entries_by_score, entry_numbers, keep_mask
 
 SCORES = stnp.arrays(
@@ -65,3 +67,15 @@ def test_entries_of_many_weights():
         kept = [len(score) // n for n in (900, 300, 299, 100, 10, 3, 2, 1)]
         expected = entry_numbers(descending_rank(score), kept)
         assert torch.equal(entries_by_score(score, kept), expected)
+
+
+@given(
+    stnp.arrays("float32", stnp.array_shapes(min_dims=3, max_dims=3), elements=st.integers(0, 4)),
+    st.data(),
+)
+def test_the_best_of_rows_are_those_that_rank_first(scores, data):
+    score, kept = torch.from_numpy(scores), data.draw(st.integers(0, scores.size))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "_SORTED", 7)
+        found = ranking.best_of_rows(score, kept)
+    assert torch.equal(found, keep_mask(ranking.rank_within_rows(score), kept))

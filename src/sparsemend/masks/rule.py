@@ -136,16 +136,14 @@ class MaskRule:
             for mask, count in zip(chosen, kept, strict=True):
                 self._check_chosen(mask, problem, count)
             return chosen
-        if len(kept) == 1 and self._unordered(problem):
-            return [self.entries(problem, kept) == 0]
+        if len(kept) == 1:
+            return [problem.structure.best(self._scored(problem), kept[0], self.within)]
         ranks = self.ranks(problem)
         return [keep_mask(ranks, count) for count in kept]
 
     def ranks(self, problem: MaskProblem) -> Tensor:
         """Rank of every weight, 0 for the first to be kept, of a rule with nested masks."""
-        self._check(problem)
-        assert self.score is not None, "only masks that are nested have ranks"
-        return problem.structure.rank(self.score(problem), self.within)
+        return problem.structure.rank(self._scored(problem), self.within)
 
     @property
     def nested(self) -> bool:
@@ -167,14 +165,14 @@ class MaskRule:
         Tensor
             Numbers from 0 to K in the shape of the weight; K where no mask holds the weight.
         """
-        if self.score is not None and self._unordered(problem):
-            self._check(problem)
-            return entries_by_score(self.score(problem), kept)
+        if self.score is not None and self.within == "layer" and problem.structure is UNSTRUCTURED:
+            return entries_by_score(self._scored(problem), kept)
         return entry_numbers(self.ranks(problem), kept)
 
-    def _unordered(self, problem: MaskProblem) -> bool:
-        """Whether masks follow from scores that are hardly sorted."""
-        return self.within == "layer" and problem.structure is UNSTRUCTURED
+    def _scored(self, problem: MaskProblem) -> Tensor:
+        self._check(problem)
+        assert self.score is not None, "only masks that are nested have scores"
+        return self.score(problem)
 
     def _check(self, problem: MaskProblem) -> None:
         if self.needs in ("columns", "moments") and problem.moments is None:

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from sparsemend.patterns.matrix_shape import MatrixShape
 from sparsemend.patterns.pattern import Pattern, Structure, Within
-from sparsemend.solvers.ranking import descending_rank, rank_within_rows
+from sparsemend.solvers.ranking import (
+    best_of_rows,
+    descending_rank,
+    entries_by_score,
+    rank_within_rows,
+)
 from sparsemend.solvers.splitting import largest_entries
 
 
@@ -21,6 +26,12 @@ class FreeStructure(Structure):
 
     def rank(self, score: Tensor, within: Within = "layer") -> Tensor:
         return rank_within_rows(score) if within == "row" else descending_rank(score)
+
+    def best(self, score: Tensor, kept: int, within: Within = "layer") -> Tensor:
+        """Without the ranks of all."""
+        if within == "row":
+            return best_of_rows(score, kept)
+        return entries_by_score(score, [kept]) == 0
 
     def largest(self, values: Tensor, kept: int) -> Tensor:
         return largest_entries(values, kept)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsemend.errors import SparsemendError
 from sparsemend.patterns.matrix_shape import MatrixShape
+from sparsemend.solvers.ranking import keep_mask
 
 # Where scores are compared: over the whole layer, or within each output channel.
 Within = Literal["layer", "row"]
@@ -43,6 +44,10 @@ class Structure(ABC):
         within
             ``"row"``: every output channel keeps the same number, as far as the pattern allows.
         """
+
+    def best(self, score: Tensor, kept: int, within: Within = "layer") -> Tensor:
+        """Boolean mask of the ``kept`` best-ranked weights."""
+        return keep_mask(self.rank(score, within), kept)
 
     @abstractmethod
     def largest(self, values: Tensor, kept: int) -> Tensor:

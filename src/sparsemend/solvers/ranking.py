@@ -10,6 +10,8 @@ from torch import Tensor
 _LARGEST = torch.iinfo(torch.int32).max
 # Bits that make the bins in which numbers are counted: sign, exponent and the first of the rest.
 _COARSE = 16
+# Elements of the rows that are sorted at a time.
+_SORTED = 1 << 20
 
 
 def descending_rank(score: Tensor) -> Tensor:
@@ -32,6 +34,21 @@ def rank_within_rows(score: Tensor) -> Tensor:
     rows = score.shape[0] * score.shape[1]
     row = torch.arange(rows, device=order.device).reshape(*score.shape[:2], 1)
     return within_row * rows + row
+
+
+def best_of_rows(score: Tensor, kept: int) -> Tensor:
+    """Boolean mask equal to ``rank_within_rows(score) < kept``, a few rows at a time."""
+    rows = score.flatten(0, 1)
+    mask = torch.zeros_like(rows, dtype=torch.bool)
+    each, more = divmod(kept, len(rows))
+    step = max(1, _SORTED // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        order = torch.sort(rows[part], dim=1, descending=True, stable=True).indices
+        mask[part].scatter_(1, order[:, :each], True)
+        first = max(0, min(more - start, len(order)))  # rows that keep one more
+        mask[part][:first].scatter_(1, order[:first, each : each + 1], True)
+    return mask.reshape(score.shape)
 
 
 def _descending_order(score: Tensor) -> Tensor:
