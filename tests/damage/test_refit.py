@@ -9,8 +9,10 @@ from tests.diagnosis.direct import outputs
 from torch import nn
 
 from sparsemend import calibrate, diagnose
+from sparsemend.damage import refit
 from sparsemend.damage.refit import refitted_damage
 from sparsemend.layers import discover, stored_weight, unfold, weight_matrix
+from sparsemend.solvers import least_squares
 
 DENSITIES = (0.05, 0.1, 0.2, 0.4, 0.7, 0.9, 1)
 MODULES = {
@@ -83,6 +85,20 @@ def test_damage_falls_as_supports_grow():
     masks = [score < density for density in np.linspace(0, 1, 15)]
     got = refitted_damage(weight_matrix(module.weight.detach(), layer), masks, moments)
     assert (got.diff(dim=0) <= 1e-9).all()
+
+
+def test_iterated_refits_are_a_little_worse_than_exact_ones(monkeypatch):
+    module, _, layer, moments = case("convolution")
+    dense = weight_matrix(module.weight.detach(), layer)
+    score = torch.rand(1, layer.rows, layer.fan_in, generator=torch.Generator().manual_seed(3))
+    masks = [score < density for density in (0.1, 0.2, 0.3, 0.5)]
+    exact = refitted_damage(dense, masks, moments)
+    monkeypatch.setattr(refit, "_ITERATED_FROM", 1)
+    monkeypatch.setattr(least_squares, "_factorising_cost", lambda _: float("inf"))
+    iterated = refitted_damage(dense, masks, moments)
+    assert (iterated >= exact * (1 - 1e-5)).all()
+    assert (iterated.sum(dim=1) <= 1.01 * exact.sum(dim=1)).all()
+    assert not torch.equal(iterated, exact)
 
 
 def test_copies_and_dead_inputs():

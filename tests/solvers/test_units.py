@@ -31,7 +31,7 @@ def test_no_unit(values):
 
 @pytest.mark.parametrize("exponent", [-70, 70])
 def test_least_squares_in_any_unit(exponent, monkeypatch):
-    monkeypatch.setattr("sparsemend.solvers.least_squares._iterating_cost", lambda _: -1.0)
+    monkeypatch.setattr("sparsemend.solvers.least_squares._iterating_cost", lambda *_: -1.0)
     _, _, covariance, cross = (t.float() for t in problem(2, 3, 4, positions=40, seed=0))
     mask, unit = torch.rand(cross.shape) < 0.7, 2.0**exponent
     expected = solve_on_support(covariance, cross, mask, 1e-3)

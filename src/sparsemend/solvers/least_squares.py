@@ -16,10 +16,10 @@ from sparsemend.solvers.units import unit_of
 _GATHER_ELEMENTS = 1 << 25
 # Conjugate gradients, used where factorising every row's system would cost more: residuals
 # relative to the right-hand side at which they stop, and how many steps they may and usually do
-# take.
+# take, to these and to coarse tolerances.
 _CG_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 _CG_ITERATIONS = 200
-_CG_EXPECTED = 100
+_CG_EXPECTED, _CG_COARSE = 100, 20
 # What the calls of one step cost beside its products, in multiply-adds.
 _CG_CALLS = 2_000_000
 # What a multiply-add of many small float64 factorisations, and an element gathered for them, cost
@@ -34,6 +34,7 @@ def solve_on_support(
     mask: Tensor,
     ridge: float,
     start: Tensor | None = None,
+    tolerance: float | None = None,
 ) -> Tensor:
     """Minimise wᵀ Sigma w − 2 aᵀ w + ridge ‖w‖² over the kept columns of every row.
 
@@ -53,16 +54,21 @@ def solve_on_support(
         Added to the diagonal; makes singular systems solvable.
     start
         Where iterating begins, such as the solution of a similar problem; default zero.
+    tolerance
+        Residual beside the right-hand side at which iterating stops; default 1e-6 in float64,
+        1e-4 in float32. What is minimised is then above its minimum by about its square.
 
     Returns
     -------
     Tensor
         [groups, rows, d], exactly zero outside the mask.
     """
-    if _factorising_cost(mask) > _iterating_cost(mask):
+    steps = _CG_EXPECTED if tolerance is None else _CG_COARSE
+    if _factorising_cost(mask) > _iterating_cost(mask, steps):
         unit = unit_of(target)
         near = None if start is None else start / unit
-        return conjugate_gradient(covariance, target / unit, mask, ridge, near) * unit
+        found = conjugate_gradient(covariance, target / unit, mask, ridge, near, tolerance)
+        return found * unit
     return _factorise(covariance, target, mask, ridge)
 
 
@@ -71,9 +77,9 @@ def _factorising_cost(mask: Tensor) -> float:
     return float((_FACTORISED * sizes.pow(3) / 3 + _GATHERED * sizes.pow(2)).sum())
 
 
-def _iterating_cost(mask: Tensor) -> float:
+def _iterating_cost(mask: Tensor, steps: int) -> float:
     groups, rows, width = mask.shape
-    return float(_CG_EXPECTED * (2 * groups * rows * width**2 + _CG_CALLS))
+    return float(steps * (2 * groups * rows * width**2 + _CG_CALLS))
 
 
 def _factorise(covariance: Tensor, target: Tensor, mask: Tensor, ridge: float) -> Tensor:
@@ -132,15 +138,17 @@ def conjugate_gradient(
     mask: Tensor,
     ridge: float,
     start: Tensor | None = None,
+    tolerance: float | None = None,
 ) -> Tensor:
     """The same minimiser by conjugate gradients on all rows at once, products with Sigma shared.
 
-    Stops when every row's residual is below 1e-6 of its right-hand side (1e-4 in float32), or
-    after 200 steps.
+    Stops when every row's residual is below the tolerance times its right-hand side, or after
+    200 steps.
     """
+    tolerance = _CG_TOLERANCE[covariance.dtype] if tolerance is None else tolerance
     kept = mask.to(covariance.dtype)
     right = target * kept
-    goal = _CG_TOLERANCE[covariance.dtype] ** 2 * right.square().sum(dim=2, keepdim=True)
+    goal = tolerance**2 * right.square().sum(dim=2, keepdim=True)
 
     def product_of(weights: Tensor) -> Tensor:
         return (weights @ covariance + ridge * weights) * kept
