@@ -190,7 +190,7 @@ def test_the_best_is_trained_in_the_time_that_is_left(model, session, monkeypatc
 
 def test_steps_of_a_distillation():
     training = planning.Training(each=1.0)
-    assert [training.steps(seconds) for seconds in (-1, 49, 50, 99, 1e6)] == [0, 0, 50, 90, 400]
+    assert [training.steps(seconds) for seconds in (-1, 29, 30, 99, 1e6)] == [0, 0, 30, 90, 400]
     assert (planning.Training().kept, planning.Training().steps(1e9)) == (0, 0)
 
 

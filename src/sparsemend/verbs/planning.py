@@ -52,7 +52,7 @@ _RULES = 3
 # Repairs that a search makes where it has the time, and what the endings of repair best cost.
 _SEARCH, _SHORTEST_SEARCH, _ENDINGS = 40.0, 12.0, 6.0
 # Steps of a distillation: fewer are of no use, so many are kept time for, more bring little.
-_STEPS = (50, 200, 400)
+_STEPS = (30, 200, 400)
 # Steps that show how long one takes.
 _PROBE = 10
 # Fewer inputs are no calibration.
