@@ -117,7 +117,7 @@ def _plate(
 ) -> Plate:
     x = _scale([p.cost for curve in rules.values() for p in curve])
     highest = [p.mean + p.std for curve in rules.values() for p in curve]
-    y = fraction_scale(max(*levels.values(), *highest))
+    y = fraction_scale(max([*levels.values(), *highest]))
     marks: list[Mark] = [*level_marks(levels, (x.low, x.high))]
     for rule, curve in rules.items():
         marks.extend(_marks(rule, curve, style[rule]))
