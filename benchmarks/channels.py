@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with weights/ and images")
     parser.add_argument("--network", default="cifar100_resnet20")
     parser.add_argument("--share", type=float, default=0.5, help="of the multiplications to keep")
-    parser.add_argument("--rule", nargs="+", default=["uniform", "lamp"])
+    parser.add_argument("--rule", nargs="+", default=["uniform"])
     parser.add_argument("--repair", nargs="+", default=["batchnorm", "reconstruct"])
     parser.add_argument("--calibration-size", type=int, default=512)
     parser.add_argument("--limit", type=int, default=2000, help="test images")
