@@ -90,10 +90,7 @@ def load_grid(flags: Mapping[str, Any], config: Path | None = None) -> Asked:
     pattern = parse_pattern(values.get(PATTERN.name, PATTERN.default))
     budgets = {option.name for option in (SPARSITY, *TARGETS)}
     if not budgets & values.keys() and pattern.density is None:
-        raise sm.SparsemendError(
-            "--sparsity is missing",
-            fix="as in --sparsity 0.80:0.98:0.01; or a target, as in --target-flops 0.1",
-        )
+        raise sm.SparsemendError("--sparsity is missing", fix="as in --sparsity 0.80:0.98:0.01")
     models: dict[str, nn.Module] = {}
     images: dict[str, DataSet] = {}
     for table in tables:
