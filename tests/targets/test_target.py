@@ -188,9 +188,9 @@ def test_a_network_that_is_too_small_to_measure():
         sm.allocate(model, target_size="1KiB", example=torch.ones(2, 2))
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
-def test_what_stores_keep_is_exact(kind):
-    target = Target(kind, 1 / 3)
+@pytest.mark.parametrize("name", KINDS)
+def test_what_stores_keep_is_exact(name):
+    target = Target(KINDS[name], 1 / 3)
     assert Target.parse(target.written) == target
 
 
