@@ -9,8 +9,8 @@ from tests.layers.kinds.modules import convolutions, linears, transposed_convolu
 from torch import nn
 
 from sparsemend.calibration.cross import cross_sum
+from sparsemend.execution import layout
 from sparsemend.layers import channel_last, discover, unfold
-from sparsemend.layers.kinds import moving_kernel
 
 
 def by_hand(module, layer, x, targets):
@@ -45,7 +45,7 @@ def test_convolutions(case):
 @settings(max_examples=60)
 @given(convolutions() | transposed_convolutions())
 def test_wide_convolutions_of_few_positions(case):
-    with mock.patch.object(moving_kernel, "CHANNELS_LAST_FROM", 1):
+    with mock.patch.object(layout, "CHANNELS_LAST_FROM", 1):
         assert_is_the_product(*case)
 
 

@@ -44,10 +44,18 @@ def fastest_layout(model: nn.Module, batch: Batch) -> Layout:
     return _channels_last
 
 
+def is_wide(channels: int, groups: int) -> bool:
+    """Whether a convolution has so many inputs that channels are best innermost in memory."""
+    return groups == 1 and channels >= CHANNELS_LAST_FROM
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Images [N, C, H, W] on a CPU with channels innermost in memory; other tensors as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if _is_images(images) else images
+
+
 def _gains(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Conv2d) or module.groups > 1:
-        return False
-    return module.in_channels >= CHANNELS_LAST_FROM
+    return isinstance(module, nn.Conv2d) and is_wide(module.in_channels, module.groups)
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -55,7 +63,7 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 def _channels_last(batch: Batch) -> Batch:
-    return tree_map(lambda leaf: _arranged(leaf) if _is_images(leaf) else leaf, plain(batch))
+    return tree_map(lambda x: channels_last(x) if isinstance(x, Tensor) else x, plain(batch))
 
 
 def _is_images(leaf: object) -> bool:
@@ -65,7 +73,3 @@ def _is_images(leaf: object) -> bool:
         and leaf.is_floating_point()
         and leaf.device.type == "cpu"
     )
-
-
-def _arranged(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)

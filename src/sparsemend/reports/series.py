@@ -102,9 +102,12 @@ def by_budget(records: Iterable[Record]) -> dict[Budget, list[Record]]:
     """Records by network and budget, in the order of their first."""
     found: dict[Budget, list[Record]] = {}
     for record in records:
-        cell = record.cell
-        found.setdefault((cell.network, cell.sparsity, cell.target), []).append(record)
+        found.setdefault(_budget_of(record.cell), []).append(record)
     return found
+
+
+def _budget_of(cell: Cell) -> Budget:
+    return cell.network, cell.sparsity, cell.target
 
 
 def budget_text(budget: Budget) -> str:
@@ -115,11 +118,10 @@ def budget_text(budget: Budget) -> str:
 
 def without_curves(records: Sequence[Record]) -> tuple[Record, ...]:
     """Those of sparsities, and those of targets, where there are too few for curves."""
-    kinds = ([r for r in records if bool(r.cell.target) == kind] for kind in (False, True))
-    drawn = (has_curves, has_costs)
-    return tuple(
-        record for own, has in zip(kinds, drawn, strict=True) if not has(own) for record in own
-    )
+    sparsities = [record for record in records if not record.cell.target]
+    targets = [record for record in records if record.cell.target]
+    drawn = has_curves(sparsities), has_costs(targets)
+    return (*(() if drawn[0] else sparsities), *(() if drawn[1] else targets))
 
 
 def has_costs(records: Iterable[Record]) -> bool:
@@ -144,8 +146,7 @@ def cost_curves(
         value, cost, cell = measured(record, measure), _cost(record, kind), record.cell
         if value is not None and cost is not None:
             rules = found.setdefault((setting(cell), kind), {})
-            budget = (cell.network, cell.sparsity, cell.target)
-            pairs = rules.setdefault(cell.rule, {}).setdefault(budget, [])
+            pairs = rules.setdefault(cell.rule, {}).setdefault(_budget_of(cell), [])
             pairs.append((cost / kind.unit, value))
     return {
         plate: {

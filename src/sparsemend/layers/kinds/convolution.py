@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsemend.execution.layout import CHANNELS_LAST_FROM
+from sparsemend.execution.layout import channels_last, is_wide
 from sparsemend.layers.kinds.axis import Axis
 from sparsemend.layers.kinds.call import Call, bare, bound
 from sparsemend.layers.kinds.moving_kernel import MovingKernel
@@ -68,10 +68,7 @@ class Convolution(MovingKernel):
         return output
 
     def arranged(self, module: Any, x: Tensor) -> Tensor:
-        wide = module.groups == 1 and x.shape[1] >= CHANNELS_LAST_FROM
-        if x.dim() == 4 and wide and x.device.type == "cpu":
-            return x.contiguous(memory_format=torch.channels_last)
-        return x
+        return channels_last(x) if is_wide(x.shape[1], module.groups) else x
 
     def count_positions(self, module: Any, x: Tensor) -> int:
         spatial = tuple(x.shape[-len(module.kernel_size) :])

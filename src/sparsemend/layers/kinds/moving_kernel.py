@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sparsemend.execution.layout import CHANNELS_LAST_FROM
+from sparsemend.execution.layout import is_wide
 from sparsemend.layers.kinds.kind import LayerKind
 from sparsemend.layers.kinds.shape import LayerShape
 
@@ -93,9 +93,9 @@ class MovingKernel(LayerKind):
 
         On a CPU that is up to twice as slow where a wide layer skips positions or has few of them.
         """
-        wide = module.groups == 1 and x.shape[1] >= CHANNELS_LAST_FROM
         few = math.prod(targets.shape[2:]) <= _FEW_POSITIONS
-        return x.device.type == "cpu" and wide and (few or max(self._stride(module)) > 1)
+        faster = is_wide(x.shape[1], module.groups) and (few or max(self._stride(module)) > 1)
+        return faster and x.device.type == "cpu"
 
     def _unfolded_sum(self, module: Any, layer: LayerShape, x: Tensor, targets: Tensor) -> Tensor:
         """Of one group; channels innermost, so that runs of them are copied."""
