@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sparsemend.reports.drawing.figure import Area, Dot, Group, Label, Line, Mark, spread_out
 from sparsemend.reports.drawing.scale import Linear
@@ -15,25 +15,34 @@ WIDTH, RIGHT = 320.0, 100.0
 HEIGHT, _LINE = 200.0, 15.0
 
 
+# Radius of a dot.
+RADIUS = 3.2
+
+
 def curve_marks(rule: str, curve: Curve, colour: str, shape: str, what: str) -> Iterator[Mark]:
     """A curve with its band over seeds and a dot with a tip at every sparsity."""
-    x = tuple(p.sparsity for p in curve)
-    if any(p.std > 0 for p in curve):
-        low, high = (tuple(p.mean + sign * p.std for p in curve) for sign in (-1, 1))
-        yield Area(x, low, high, colour)
-    yield Line(tuple((p.sparsity, p.mean) for p in curve), colour)
-    radius = 3.2 if len(curve) < 24 else 2.4
-    dots = (
+    dots = [
         Dot(
             p.sparsity,
             p.mean,
             colour,
             shape,
-            radius,
+            RADIUS if len(curve) < 24 else 2.4,
             tip=f"sparsity {percent(p.sparsity, 4)}: {what} {spread_text(p)}",
         )
         for p in curve
-    )
+    ]
+    yield from banded_marks(rule, dots, [p.std for p in curve])
+
+
+def banded_marks(rule: str, dots: Sequence[Dot], deviations: Sequence[float]) -> Iterator[Mark]:
+    """Dots of one colour, a line through them, and where they deviate a band around it."""
+    x, colour = tuple(dot.x for dot in dots), dots[0].colour
+    if any(std > 0 for std in deviations):
+        both = list(zip(dots, deviations, strict=True))
+        low, high = (tuple(dot.y + sign * std for dot, std in both) for sign in (-1, 1))
+        yield Area(x, low, high, colour)
+    yield Line(tuple((dot.x, dot.y) for dot in dots), colour)
     yield Group(rule, tuple(dots))
 
 

@@ -7,12 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sparsemend.reports.contents import Contents
 from sparsemend.reports.drawing.figure import (
-    Area,
     Axis,
     Dot,
     Figure,
-    Group,
-    Line,
     Mark,
     Panel,
     Plate,
@@ -23,8 +20,10 @@ from sparsemend.reports.drawing.scale import Linear, Logarithmic, fraction_scale
 from sparsemend.reports.drawing.text import numbered
 from sparsemend.reports.figures._curves import (
     HEIGHT,
+    RADIUS,
     RIGHT,
     WIDTH,
+    banded_marks,
     level_marks,
     names_beside,
     spread_text,
@@ -132,24 +131,11 @@ def _plate(
 
 def _marks(rule: str, curve: Sequence[Priced], style: tuple[str, str]) -> Iterator[Mark]:
     """A curve with its band over seeds, and a dot with a tip for every budget."""
-    colour, shape = style
-    x = tuple(p.cost for p in curve)
-    if any(p.std > 0 for p in curve):
-        low, high = (tuple(p.mean + sign * p.std for p in curve) for sign in (-1, 1))
-        yield Area(x, low, high, colour)
-    yield Line(tuple((p.cost, p.mean) for p in curve), colour)
-    dots = (
-        Dot(
-            p.cost,
-            p.mean,
-            colour,
-            shape,
-            3.2,
-            tip=f"{budget_text(p.budget)}: {spread_text(p)}",
-        )
+    dots = [
+        Dot(p.cost, p.mean, *style, RADIUS, tip=f"{budget_text(p.budget)}: {spread_text(p)}")
         for p in curve
-    )
-    yield Group(rule, tuple(dots))
+    ]
+    yield from banded_marks(rule, dots, [p.std for p in curve])
 
 
 def _scale(costs: Sequence[float]) -> Linear | Logarithmic:
