@@ -3,6 +3,8 @@
 python -m benchmarks.distillation rows --data SHARED/data --store distillation.jsonl
 python -m benchmarks.distillation rows --data SHARED/data --store distillation.jsonl \
     --row cifar100_resnet20 0.9 256 --row cifar100_resnet20 0.9 1024 --rule global --steps 0 100 400
+python -m benchmarks.distillation rows --data SHARED/data --store distillation.jsonl \
+    --row cifar100_resnet20 0.9 1024 --rule auto --budget 16 --steps 400
 python -m benchmarks.distillation table --store distillation.jsonl
 
 A row is one network, sparsity, rule, number of images, seed and number of steps: repair
@@ -51,7 +53,7 @@ ROWS = (
 HELDOUT = 512
 BATCH = 128
 # Settings that rows of a table share, and what seeds are averaged over.
-PLACE = ("network", "sparsity", "images", "rule", "steps", "tested")
+PLACE = ("network", "sparsity", "images", "rule", "budget", "steps", "tested")
 
 Cell = Mapping[str, Any]
 
@@ -70,6 +72,7 @@ def measure(data: Path, cell: Cell, device: torch.device) -> dict[str, Any]:
         cell["sparsity"],
         cell["rule"],
         repair="reconstruct+distill" if steps else "reconstruct",
+        budget=cell.get("budget"),
         heldout=[batch.to(device) for batch in unseen],
         **training,
     )
@@ -104,6 +107,7 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
             "seed": seed,
             "steps": steps,
             "tested": options.limit,
+            **({"budget": options.budget} if rule == "auto" and options.budget else {}),
         }
 
 
@@ -111,22 +115,23 @@ def table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Lines of a Markdown table: means over seeds, ± their standard deviation."""
     places: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        places.setdefault(tuple(row["cell"][name] for name in PLACE), []).append(row)
+        places.setdefault(tuple(row["cell"].get(name) for name in PLACE), []).append(row)
     lines = [
         "| network | sparsity | images | rule | steps | seeds | KL | top-1 % | seconds | commit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for place in sorted(places, key=str):
-        network, sparsity, images, rule, steps, tested = place
+        network, sparsity, images, rule, budget, steps, tested = place
         found = sorted(places[place], key=lambda row: row["cell"]["seed"])
         kl, top1, seconds = (
             [row["result"][name] for row in found] for name in ("kl", "top1", "seconds")
         )
         seeds = ", ".join(str(row["cell"]["seed"]) for row in found)
         commits = ", ".join(dict.fromkeys(row["commit"] for row in found))
+        allotted = f"`{rule}`" if budget is None else f"`{rule}`, {budget}"
         accuracy = spread([100 * value for value in top1], 1)
         lines.append(
-            f"| {network} | {sparsity:.2f} | {images:,} | `{rule}` | {steps} | {seeds} "
+            f"| {network} | {sparsity:.2f} | {images:,} | {allotted} | {steps} | {seeds} "
             f"| {spread(kl, 3)} | {accuracy}{'' if tested is None else f' ({tested:,})'} "
             f"| {spread(seconds, 0)} | {commits} |"
         )
@@ -146,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rule", nargs="+", default=["global", "erk"])
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 400])
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--budget", help="of rule auto: repairs, or a time such as 20min")
     parser.add_argument("--limit", type=int, help="test images, all by default")
     add_device(parser)
     options = parser.parse_args(arguments)
