@@ -50,7 +50,7 @@ class Fake:
     ) -> None:
         self._exact, self._proxy, self._slopes = exact, proxy or exact, slopes
         self._final, self.final_cost = final or exact, 2.0 if final else 0.0
-        self._direction = direction or exact
+        self._direction, self.seconds = direction or exact, 0.0
         self.asked: list[tuple[str, Counts]] = []
 
     def exact(self, counts: Mapping[str, int]) -> float:
@@ -68,6 +68,9 @@ class Fake:
     def final(self, counts: Mapping[str, int]) -> float:
         self.asked.append(("final", tuple(counts.values())))
         return self._final(tuple(counts.values()))
+
+    def training_seconds(self) -> float:
+        return self.seconds
 
     def slopes(self, counts: Mapping[str, int]) -> np.ndarray | None:
         if self._slopes is None:

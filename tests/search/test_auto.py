@@ -381,6 +381,28 @@ def test_where_a_budget_is_too_small_for_both_all_of_it_goes_to_trials():
     assert (found.finals, found.repairs) == ((), len(RULES) + 3)
 
 
+@pytest.mark.parametrize(("seconds", "trained"), [(60, True), (80, False)])
+def test_of_a_time_as_much_is_kept_as_training_takes(seconds, trained, monkeypatch):
+    """Of 200 seconds two trainings take 120, or 160, which is too much of it."""
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("sparsemend.search.meter.time", clock)
+
+    def repair(counts):
+        clock.now += 5
+        return rough(0)(counts)
+
+    def train(counts):
+        clock.now += 5 + seconds
+        return rough(1)(counts)
+
+    objective = Fake(repair, final=train, proxy=rough(0), direction=rough(0))
+    objective.seconds = seconds
+    found = search(objective, seconds=200)
+    assert (len(found.finals) == 2) == trained
+    assert clock.now <= 200
+
+
 def test_a_single_sound_trial_has_nobody_to_be_compared_with():
     objective = Fake(lambda counts: 0.0 if counts == COUNTS["erk"] else math.inf, final=rough(1))
     found = search(objective, 20)

@@ -104,3 +104,16 @@ def test_of_a_time_as_much_is_kept_as_repairs_have_taken(monkeypatch):
         assert meter.affords(1) == affords
     meter.release()
     assert meter.affords(1)
+
+
+def test_time_is_kept_for_the_end_as_well(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("sparsemend.search.meter.time", clock)
+    meter = Meter(Budget(math.inf, 100), kept=1, kept_seconds=50)
+    meter.charge(2)
+    for clock.now, affords in ((30, True), (34, False)):  # half as long again, and the 50
+        assert meter.affords(1) == affords
+    meter.release()
+    assert meter.affords(2, seconds=31)
+    assert not meter.affords(2, seconds=67)

@@ -101,6 +101,12 @@ def test_the_length_of_a_training_that_is_a_time_is_guessed():
     assert make("variance")[3].final_cost == 0
 
 
+def test_how_long_a_training_takes_is_known_or_measured():
+    assert make("variance")[3].training_seconds() == 0
+    assert make("variance+distill", distill="2min")[3].training_seconds() == 120
+    assert 0 < make("variance+distill", distill=10)[3].training_seconds() < 60
+
+
 def test_nothing_pruned_is_no_distance():
     model, inputs, _, objective = make("none")
     dense = sm.allocate(model, 0, layers=discover(model, inputs[0]))

@@ -196,9 +196,55 @@ def test_steps_of_a_distillation():
 
 @pytest.mark.parametrize(("spare", "kept"), [(1e6, 200 * 5.5 * 64), (100.0, 0.0)])
 def test_time_is_kept_for_a_distillation_only_where_a_repair_leaves_it(session, spare, kept):
-    training = planning._training(session, SLOW_INPUTS, spare)
+    training = planning._training(session, SLOW_INPUTS).within(spare)
     assert training.kept == pytest.approx(kept)
     assert training.steps(1e9) == 400
+
+
+def test_training_comes_before_a_longer_search(session):
+    """One repair takes ``full``, a step a tenth of that; a search of 10 with the trainings 76."""
+    full = SLOW_INPUTS.reconstruction(list(session.layers), SPARSITY, 64, EFFORTS["full"])
+    full += SLOW_INPUTS.judging(16)
+
+    def planned(repairs, each=0.1):
+        training = planning.Training(each=each * full)
+        recipe = Recipe(SPARSITY)
+        return steps(session, SLOW_INPUTS, recipe, repairs * full, training=training)
+
+    (whole,), (short,) = planned(46 + 3 * 40.01), planned(10 + 6 + 3 * 25.01)
+    assert (whole.rule, whole.repair, whole.budget, whole.distill) == (AUTO, "best", None, 400)
+    assert (short.rule, short.repair, short.distill) == (AUTO, "best", 250)
+    # What is left for the endings and the last training.
+    assert float(short.budget.removesuffix("s")) == pytest.approx((10 + 50.02) * full, rel=1e-3)
+    ladder = planned(70)  # too little for three trainings, enough for one behind three rules
+    assert [step.rule for step in ladder] == ["global", "erk", "lamp", ""]
+    assert [step.distill for step in ladder] == [None] * 4
+    (longer,) = planned(70, each=1.0)  # too slow for any
+    assert (longer.rule, longer.distill) == (AUTO, None)
+
+
+def test_a_search_that_trains_is_repeated_by_its_plan(model, session):
+    wanted = [Step("variance+distill", "full", 64, 1.0, AUTO, "11", 20)]
+    found = carry_out(session, Recipe(SPARSITY), wanted)
+    assert len(found.search.finals) == 2
+    assert (found.repair, found.plan.distill) == ("variance+distill", 20)
+    again = sm.compress(model, session.seen, SPARSITY, heldout=session.unseen, plan=found.plan)
+    assert same(again.model, found.model)
+    assert again.agreement == found.agreement
+
+
+def test_networks_that_cannot_be_trained_are_not(session):
+    class Rounded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = conv_bn()
+
+        def forward(self, x):
+            return self.network(x).detach()
+
+    rounded = Session(Rounded().eval(), session.seen, session.unseen)
+    assert math.isinf(planning._measured(rounded).each)
+    assert 0 < planning._measured(session).each < 1
 
 
 def test_no_step_begins_that_would_end_too_late(session):

@@ -6,6 +6,7 @@ What a repair is, says ``repair.py``; which there are, ``registry.py``; how they
 
 from sparsemend.repairs.adoption import adopt
 from sparsemend.repairs.batchnorm import has_running_norms, recalibrate, running_norms
+from sparsemend.repairs.distillation.pace import step_seconds
 from sparsemend.repairs.distillation.settings import DistillSettings
 from sparsemend.repairs.fit import EFFORTS, FitSettings
 from sparsemend.repairs.fold import unshiftable
@@ -33,5 +34,6 @@ __all__ = [
     "repair_names",
     "repairs",
     "running_norms",
+    "step_seconds",
     "unshiftable",
 ]

@@ -31,8 +31,8 @@ from sparsemend.search.slopes import downhill
 # Improvements with the cheap repair before the real one confirms them.
 _CONFIRM_AFTER = 3
 
-# How many of the trials are trained.
-_FINALISTS = 2
+# How many of the trials are trained, and the most of a time that these may take up.
+_FINALISTS, _FINAL_SHARE = 2, 2 / 3
 
 # First largest change of a log density in a step downhill, what becomes of it after a step that
 # did not help or did, and the smallest that is worth a repair.
@@ -82,11 +82,22 @@ def search_allocation(
     if quota is None:
         first = next(iter(plain.values()))
         quota = WeightQuota.exactly(tuple(first.sizes.values()), first.kept)
-    kept = _FINALISTS * objective.final_cost
-    if 1 + len(plain) + kept > budget.repairs:  # nothing would be left to choose from
-        kept = 0.0
-    search = _Search(layers, plain, objective, Meter(budget, kept), label, quota)
+    each = _final_cost(objective, budget)
+    kept = _FINALISTS * each[0], _FINALISTS * each[1]
+    if 1 + len(plain) + kept[0] > budget.repairs or kept[1] > _FINAL_SHARE * budget.seconds:
+        kept = 0.0, 0.0  # nothing would be left to choose from
+    search = _Search(layers, plain, objective, Meter(budget, *kept), label, quota, each)
     return search.run(further, further_cost)
+
+
+def _final_cost(objective: Objective, budget: Budget) -> tuple[float, float]:
+    """Repairs, and seconds beside them, that training a trial takes; 0 where it does not train.
+
+    A number of repairs is spent alike on every machine, a time by what steps take on this one.
+    """
+    if objective.final_cost and math.isfinite(budget.seconds):
+        return 1.0, objective.training_seconds()
+    return objective.final_cost, 0.0
 
 
 class _Search:
@@ -98,7 +109,9 @@ class _Search:
         meter: Meter,
         label: str,
         quota: Quota,
+        final_cost: tuple[float, float],
     ) -> None:
+        self._final_cost = final_cost
         self._layers, self._plain, self._objective = layers, plain, objective
         self._meter, self._label, self._quota = meter, label, quota
         self._sizes = quota.sizes
@@ -248,11 +261,12 @@ class _Search:
 
     def _finish(self) -> None:
         """Train the closest trial, and of the others the closest by direction."""
-        cost = self._objective.final_cost
+        cost, seconds = self._final_cost
         best = self._best
         others = [t for t in self._trials if t.counts != best.counts and math.isfinite(t.kl)]
         self._meter.release()
-        if not cost or not others or not self._meter.affords(_FINALISTS * cost):
+        affordable = self._meter.affords(_FINALISTS * cost, _FINALISTS * seconds)
+        if not cost or not others or not affordable:
             return
         for trial in (best, min(others, key=lambda trial: self._directions[trial.counts])):
             kl = self._objective.final(self._named(trial.counts))

@@ -15,13 +15,13 @@ class Meter:
     ----------
     budget
         What there is to spend.
-    kept
-        Repairs that trials leave over for the end.
+    kept, kept_seconds
+        Repairs, and time beside them, that trials leave over for the end.
     """
 
-    def __init__(self, budget: Budget, kept: float = 0.0) -> None:
+    def __init__(self, budget: Budget, kept: float = 0.0, kept_seconds: float = 0.0) -> None:
         self._budget, self._spent, self._start = budget, 0.0, time.monotonic()
-        self._kept = kept
+        self._kept, self._kept_seconds = kept, kept_seconds
 
     @property
     def spent(self) -> float:
@@ -44,17 +44,18 @@ class Meter:
         counted = math.isfinite(self._budget.repairs)
         return self._spent if counted else self.seconds
 
-    def affords(self, repairs: float) -> bool:
-        """Whether a trial of this cost may start."""
+    def affords(self, repairs: float, seconds: float = 0.0) -> bool:
+        """Whether a trial of this cost, and of so much time beside it, may start."""
         # A sum of shares such as 0.1 may miss the whole number that it stands for.
         within = self._spent + repairs + self._kept <= self._budget.repairs * (1 + 1e-9)
-        seconds = self.seconds
-        each = seconds / self._spent if self._spent else 0.0
-        return within and seconds + self._kept * each < self._budget.seconds
+        passed = self.seconds
+        each = passed / self._spent if self._spent else 0.0
+        ending = passed + seconds + self._kept_seconds + self._kept * each
+        return within and ending < self._budget.seconds
 
     def release(self) -> None:
         """What was kept for the end may be spent."""
-        self._kept = 0.0
+        self._kept = self._kept_seconds = 0.0
 
     def charge(self, repairs: float) -> None:
         self._spent += repairs

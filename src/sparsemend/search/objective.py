@@ -24,6 +24,7 @@ from sparsemend.repairs import (
     Formula,
     Support,
     Terms,
+    step_seconds,
     unshiftable,
 )
 from sparsemend.search.directions import Array
@@ -114,6 +115,14 @@ class Objective:
             return 0.0
         steps = self._training.steps
         return 1 + (steps if math.isfinite(steps) else DistillSettings.steps) / _STEPS
+
+    def training_seconds(self) -> float:
+        """Seconds that the training of :meth:`final` takes, by a few of its steps."""
+        if self._training is None:
+            return 0.0
+        if not math.isfinite(self._training.steps):
+            return self._training.seconds
+        return self._training.steps * step_seconds(self._session)
 
     def exact(self, counts: Mapping[str, int]) -> float:
         """Loss after the real repair, without training; infinite where outputs are no numbers."""

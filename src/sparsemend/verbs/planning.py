@@ -37,7 +37,9 @@ from sparsemend.repairs import (
     Terms,
     adopt,
     get_repair,
+    parse_repair,
     repairs,
+    step_seconds,
 )
 from sparsemend.repairs.repair import Situation
 from sparsemend.session import Session
@@ -51,6 +53,9 @@ from sparsemend.verbs.screen import span
 _RULES = 3
 # Repairs that a search makes where it has the time, and what the endings of repair best cost.
 _SEARCH, _SHORTEST_SEARCH, _ENDINGS = 40.0, 12.0, 6.0
+# Where the repair trains: diagnosis, rules and a first mixture. Two of the trials are trained,
+# and then the result.
+_TRAINED_SEARCH, _TRAININGS = 10.0, 3
 # Steps of a distillation: fewer are of no use, so many are kept time for, more bring little.
 _STEPS = (30, 200, 400)
 # Steps that show how long one takes.
@@ -76,6 +81,8 @@ class Step:
         Whose allocation it gets; empty for that of the best before it.
     budget
         Of rule ``auto``: how long it may search; None for its own limit.
+    distill
+        Of repair ``best``: for how many steps it trains; None for not at all.
     """
 
     repair: str
@@ -84,75 +91,13 @@ class Step:
     seconds: float
     rule: str = ""
     budget: str | None = None
+    distill: int | None = None
 
     def __str__(self) -> str:
         effort = f"{self.effort} " if self.effort != "full" else ""
         rule = f"rule {self.rule}" if self.rule else "the best rule"
-        return f"{rule} with {effort}{self.repair} on {self.inputs:,} inputs"
-
-
-def steps(
-    session: Session,
-    costs: Costs,
-    recipe: Recipe,
-    seconds: float = math.inf,
-    quota: Quota | None = None,
-) -> list[Step]:
-    """What is worth doing, one after the other; the first fits into the time if anything does.
-
-    Parameters
-    ----------
-    session
-        The network and its inputs.
-    costs
-        Of the network on this machine.
-    recipe
-        What is asked for; steps that it rules out are left out.
-    seconds
-        How long there is.
-    quota
-        What the layers may keep; default by the sparsity of the recipe.
-    """
-    sparsity = (quota or recipe.quota(session)).sparsity
-    layers, inputs = list(session.layers), count_inputs(session.seen)
-    judging = costs.judging(count_inputs(session.unseen))
-    known = sorted(RULES.values(), key=lambda rule: rule.rank_at(sparsity))
-    even = session.pattern.density is not None
-    fitting = (rule for rule in known if rule.even or not even)
-    rules = [rule.name for rule in fitting if not rule.diagnosed][:_RULES]
-
-    def reconstruction(effort: str, count: int) -> float:
-        settings = EFFORTS[effort]
-        return costs.reconstruction(layers, sparsity, count, settings) + judging
-
-    def matching(count: int) -> list[Step]:
-        one = costs.matching(count) + judging
-        return [Step(_MATCH, "full", count, one, rule) for rule in rules]
-
-    if not _suits(recipe, _RECONSTRUCT, session.model):
-        return matching(inputs)
-    full = reconstruction("full", inputs)
-    endings = _ENDINGS * full
-    if even and full + endings <= seconds:  # nothing to search for
-        return [Step(REPAIR, "full", inputs, endings, rules[0])]
-    if not even and (_SEARCH + _ENDINGS) * full <= seconds:
-        return [Step(REPAIR, "full", inputs, (_SEARCH + _ENDINGS) * full, AUTO)]
-    if not even and _SHORTEST_SEARCH * full + endings <= seconds:
-        return [Step(REPAIR, "full", inputs, seconds, AUTO, f"{seconds - endings:.0f}s")]
-    count = inputs
-    while reconstruction("quick", count) > seconds:
-        count //= 2
-        if count < _FEWEST or not costs.cuts:
-            fewer = inputs
-            while costs.cuts and costs.matching(fewer) > seconds and fewer >= 2 * _FEWEST:
-                fewer //= 2
-            return matching(fewer)
-    effort = "full" if reconstruction("full", count) <= seconds else "quick"
-    each = reconstruction(effort, count)
-    tried = [Step(_RECONSTRUCT, effort, count, each, rule) for rule in rules]
-    if (effort, count) != ("full", inputs):
-        tried.append(Step(_RECONSTRUCT, "full", inputs, full))
-    return [*tried, Step(REPAIR, "full", inputs, endings)]
+        trained = "" if self.distill is None else f", distilled for {self.distill} steps,"
+        return f"{rule} with {effort}{self.repair}{trained} on {self.inputs:,} inputs"
 
 
 @dataclass(frozen=True)
@@ -176,6 +121,99 @@ class Training:
             return 0
         count = 10 * int(min(_STEPS[2], max(0.0, seconds) / self.each) // 10)
         return count if count >= _STEPS[0] else 0
+
+    def within(self, spare: float) -> Training:
+        """The same, with time kept for it where there is so much to spare."""
+        wanted = _STEPS[1] * self.each
+        return dataclasses.replace(self, kept=wanted if wanted <= spare else 0.0)
+
+
+def steps(
+    session: Session,
+    costs: Costs,
+    recipe: Recipe,
+    seconds: float = math.inf,
+    quota: Quota | None = None,
+    training: Training | None = None,
+) -> list[Step]:
+    """What is worth doing, one after the other; the first fits into the time if anything does.
+
+    Parameters
+    ----------
+    session
+        The network and its inputs.
+    costs
+        Of the network on this machine.
+    recipe
+        What is asked for; steps that it rules out are left out.
+    seconds
+        How long there is.
+    quota
+        What the layers may keep; default by the sparsity of the recipe.
+    training
+        What a step of a distillation takes; None where there is to be none.
+    """
+    sparsity = (quota or recipe.quota(session)).sparsity
+    layers, inputs = list(session.layers), count_inputs(session.seen)
+    judging = costs.judging(count_inputs(session.unseen))
+    known = sorted(RULES.values(), key=lambda rule: rule.rank_at(sparsity))
+    even = session.pattern.density is not None
+    fitting = (rule for rule in known if rule.even or not even)
+    rules = [rule.name for rule in fitting if not rule.diagnosed][:_RULES]
+
+    def reconstruction(effort: str, count: int) -> float:
+        settings = EFFORTS[effort]
+        return costs.reconstruction(layers, sparsity, count, settings) + judging
+
+    def matching(count: int) -> list[Step]:
+        one = costs.matching(count) + judging
+        return [Step(_MATCH, "full", count, one, rule) for rule in rules]
+
+    if not _suits(recipe, _RECONSTRUCT, session.model):
+        return matching(inputs)
+    full = reconstruction("full", inputs)
+    endings = _ENDINGS * full
+    if even and full + endings <= seconds:  # nothing to search for
+        return [Step(REPAIR, "full", inputs, endings, rules[0])]
+    if not even and (search := _search(full, inputs, seconds, training or Training())):
+        return [search]
+    count = inputs
+    while reconstruction("quick", count) > seconds:
+        count //= 2
+        if count < _FEWEST or not costs.cuts:
+            fewer = inputs
+            while costs.cuts and costs.matching(fewer) > seconds and fewer >= 2 * _FEWEST:
+                fewer //= 2
+            return matching(fewer)
+    effort = "full" if reconstruction("full", count) <= seconds else "quick"
+    each = reconstruction(effort, count)
+    tried = [Step(_RECONSTRUCT, effort, count, each, rule) for rule in rules]
+    if (effort, count) != ("full", inputs):
+        tried.append(Step(_RECONSTRUCT, "full", inputs, full))
+    return [*tried, Step(REPAIR, "full", inputs, endings)]
+
+
+def _search(full: float, inputs: int, seconds: float, training: Training) -> Step | None:
+    """Rule ``auto`` and repair ``best``, where there is the time; ``full``: of one repair.
+
+    They train wherever a short search leaves time for that. Where only a few rules do, these come
+    before a longer search that does not train.
+    """
+    endings = _ENDINGS * full
+    count = training.steps((seconds - _TRAINED_SEARCH * full - endings) / _TRAININGS)
+    if count >= _STEPS[1]:
+        whole = _SEARCH * full + endings + _TRAININGS * count * training.each
+        if whole <= seconds:
+            return Step(REPAIR, "full", inputs, whole, AUTO, distill=count)
+        limit = seconds - endings - count * training.each
+        return Step(REPAIR, "full", inputs, seconds, AUTO, f"{limit:.0f}s", count)
+    if training.steps(seconds - _RULES * full - endings) >= _STEPS[1]:
+        return None
+    if _SEARCH * full + endings <= seconds:
+        return Step(REPAIR, "full", inputs, _SEARCH * full + endings, AUTO)
+    if _SHORTEST_SEARCH * full + endings <= seconds:
+        return Step(REPAIR, "full", inputs, seconds, AUTO, f"{seconds - endings:.0f}s")
+    return None
 
 
 def fitting(wanted: Sequence[Step], seconds: float) -> int:
@@ -209,10 +247,13 @@ def run_planned(
     quota = recipe.quota(session)
     costs = Costs.measure(session)
     left = limit - (time.perf_counter() - start)
-    wanted = steps(session, costs, recipe, left, quota)
-    training = Training()
-    if wanted[0].rule != AUTO and costs.cuts:
-        training = _training(session, costs, left - wanted[0].seconds)
+    training = _training(session, costs)
+    wanted = steps(session, costs, recipe, left, quota, training)
+    if wanted[0].distill is not None:
+        training = _measured(session)
+        left = limit - (time.perf_counter() - start)
+        wanted = steps(session, costs, recipe, left, quota, training)
+    training = Training() if wanted[0].rule == AUTO else training.within(left - wanted[0].seconds)
     count = fitting(wanted, left - training.kept)
     note = _described(wanted, count, recipe.limit.seconds, training)
     announce(note)
@@ -284,11 +325,19 @@ def carry_out(
     return _distilled(session, best, training, deadline)
 
 
-def _training(session: Session, costs: Costs, spare: float) -> Training:
-    """With time kept for it where there is so much to spare."""
-    each = costs.training(min(DistillSettings().batch, count_inputs(session.seen)))
-    wanted = _STEPS[1] * each
-    return Training(each, wanted if wanted <= spare else 0.0)
+def _training(session: Session, costs: Costs) -> Training:
+    """What a step takes, as it is estimated."""
+    if not costs.cuts:
+        return Training()
+    return Training(costs.training(min(DistillSettings().batch, count_inputs(session.seen))))
+
+
+def _measured(session: Session) -> Training:
+    """What a step takes, by trying; none where the network cannot be trained."""
+    try:
+        return Training(step_seconds(session))
+    except SparsemendError:
+        return Training()
 
 
 def _distilled(
@@ -337,7 +386,8 @@ def _done(
     quota: Quota | None,
 ) -> CompressionResult:
     """The result of one step."""
-    changes: dict[str, Any] = {"repair": step.repair, "budget": step.budget}
+    training = None if step.distill is None else str(step.distill)
+    changes: dict[str, Any] = {"repair": step.repair, "budget": step.budget, "distill": training}
     if step.rule or best is None:
         rule = step.rule or searched_rule(session.pattern)
         own = dataclasses.replace(recipe, rule=rule, **changes)
@@ -355,6 +405,7 @@ def _done(
         result.scope,
         step.effort,
         count_inputs(fewer.seen),
+        distill=step.distill if parse_repair(result.repair).training == "always" else None,
         pattern=result.pattern,
     )
     return dataclasses.replace(result, plan=plan)

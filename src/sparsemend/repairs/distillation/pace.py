@@ -1,0 +1,38 @@
+"""How long a step of a distillation takes on this machine, by trying."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import torch
+
+from sparsemend.layers import layer_weights
+from sparsemend.progress import progress_shown
+from sparsemend.repairs.distillation.loop import distill
+from sparsemend.repairs.distillation.settings import DistillSettings
+from sparsemend.session import Session
+
+_STEPS = 5
+
+
+def step_seconds(session: Session) -> float:
+    """Seconds of one step, from a few that train a copy of the dense network with all its weights.
+
+    Raises
+    ------
+    SparsemendError
+        If no gradient of the loss reaches the weights.
+    """
+    weights = layer_weights(session.model, session.layers)
+    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+
+    def train(steps: int) -> float:
+        network, start = copy.deepcopy(session.model), time.perf_counter()
+        distill(session, network, masks, DistillSettings(steps=steps, judgements=1))
+        return time.perf_counter() - start
+
+    with progress_shown(False):
+        train(1)  # warms up
+        once = train(1)
+        return max((train(1 + _STEPS) - once) / _STEPS, 0.0)
