@@ -58,6 +58,27 @@ def test_finished_rows_are_not_computed_again(tmp_path, loads, capsys):
     assert after <= before
 
 
+def test_a_figure_of_several_numbers_of_images():
+    def row(images, steps, top1):
+        cell = {"network": "n", "sparsity": 0.9, "rule": "erk", "steps": steps, "seed": 0}
+        result = {"top1": top1, "seconds": images / 10 + steps}
+        return {"cell": {**cell, "images": images}, "result": result}
+
+    assert benchmark.figure([row(32, 0, 0.5), row(32, 9, 0.6)]) is None
+    drawn = benchmark.figure([row(64, 0, 0.6), row(32, 0, 0.5), row(32, 9, 0.6)])
+    ((left, right),) = drawn.plates[0].rows
+    for panel, title, spots in ((left, "unlabelled images", (32, 64)), (right, "minutes", None)):
+        line = panel.marks[0]
+        assert panel.x.title == title
+        assert [y for _, y in line.points] == [50, 60]
+        assert spots is None or tuple(x for x, _ in line.points) == spots
+    assert drawn.table.rows == (
+        ("n", 0.9, "erk", 0, 32, 0, 0.5, 3.2),
+        ("n", 0.9, "erk", 0, 64, 0, 0.6, 6.4),
+        ("n", 0.9, "erk", 9, 32, 0, 0.6, 12.2),
+    )
+
+
 def test_rows_need_data(tmp_path):
     with pytest.raises(SystemExit):
         benchmark.main(["rows", "--store", str(tmp_path / "rows.jsonl")])
