@@ -14,7 +14,8 @@ import sparsemend as sm
 from benchmarks._network import load
 from sparsemend.recipe import Recipe
 from sparsemend.session import Session
-from sparsemend.verbs.planning import Step, carry_out
+from sparsemend.verbs.planning import carry_out
+from sparsemend.verbs.steps import Step
 
 
 def main() -> None:
