@@ -215,6 +215,20 @@ def test_what_is_passed_on(error):
         fails()
 
 
+@public
+def modes() -> list[bool]:
+    inference = torch.is_inference_mode_enabled()
+    return [inference, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")]
+
+
+def test_modes_of_the_caller_do_not_reach_in():
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert modes() == [False, False, False]
+        assert torch.is_inference_mode_enabled()
+        assert torch.is_autocast_enabled("cpu")
+    assert modes() == [False, True, False]
+
+
 def test_values_are_shown_in_short():
     with pytest.raises(SparsemendError) as caught:
         example(name=list(range(10_000)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from types import NoneType, UnionType
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -59,13 +60,27 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         refused().check(args, kwargs)
         try:
-            return function(*args, **kwargs)
+            with _own_modes():
+                return function(*args, **kwargs)
         except (SparsemendError, *PASSED_ON):
             raise
         except RAISED as error:
             raise _told(function.__qualname__, error) from error
 
     return called
+
+
+@contextmanager
+def _own_modes() -> Iterator[None]:
+    """Leave modes of the caller's that round what is computed, or forbid to train on it."""
+    with ExitStack() as modes:
+        if torch.is_inference_mode_enabled():
+            modes.enter_context(torch.inference_mode(mode=False))
+            modes.enter_context(torch.no_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                modes.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def _told(name: str, error: BaseException) -> SparsemendError:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from sparsemend import Evaluation, SparsemendError, evaluate
 
@@ -29,10 +30,10 @@ def test_counts_every_label_once(batches):
     expected = Evaluation(sum(x == y for x, y in pairs) / len(pairs), len(pairs))
     assert evaluate(OneHot(), tensors) == expected
     assert evaluate(OneHot(), iter(tensors)) == expected
-    loader = torch.utils.data.DataLoader(
-        list(zip(*map(torch.cat, zip(*tensors, strict=True)), strict=True)), 2
-    )
-    assert evaluate(OneHot(), loader) == expected
+    inputs, labels = map(torch.cat, zip(*tensors, strict=True))
+    data = TensorDataset(inputs, labels)
+    for given_ in (DataLoader(data, 2), data, (inputs, labels)):
+        assert evaluate(OneHot(), given_) == expected
 
 
 def test_every_token_and_pixel_has_a_label():

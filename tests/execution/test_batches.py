@@ -82,7 +82,8 @@ def test_labels_are_refused(kind, dtype):
         materialise([X, kind((X, torch.zeros(6, dtype=dtype)))], "calibration")
     assert str(caught.value) == (
         f"calibration[1] carries labels: a pair of torch.float32 [6, 3] and {dtype} [6]; allowed: "
-        "unlabelled inputs; pass only the inputs, for example [x for x, _ in loader]"
+        "unlabelled inputs; pass only the inputs, for example [x for x, _ in loader]; where "
+        "the network takes both, [(batch, {}) for batch in batches]"
     )
 
 

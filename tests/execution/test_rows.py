@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import sparsemend as sm
 from sparsemend.execution.batches import call
@@ -85,3 +86,55 @@ def test_rows_without_an_argument_of_the_network() -> None:
 def test_what_is_batches_already_stays() -> None:
     for data in ([torch.zeros(2, 3)], [{"input_ids": torch.zeros(2, 3)}], torch.zeros(4, 3)):
         assert as_batches(Tagger(), data) is data
+
+
+X = torch.randn(8, 4)
+LENGTHS = torch.arange(1, 9)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [TensorDataset(X, LENGTHS), TensorDataset(X, X[:, :1]), TensorDataset(X, LENGTHS, X)],
+    ids=["labels", "targets", "both"],
+)
+def test_what_the_network_takes_no_argument_for_is_left_out(data: Dataset[Any]) -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    for given in (data, DataLoader(data, batch_size=3)):
+        batches = as_batches(model, given)
+        assert torch.equal(torch.cat(list(batches)), X)
+        assert torch.equal(torch.cat(list(batches)), X)  # and once more
+
+
+class WithLengths(nn.Module):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return x * lengths.unsqueeze(1)
+
+
+def test_integers_that_the_network_needs_are_no_labels() -> None:
+    model = WithLengths()
+    (batch,) = as_batches(model, TensorDataset(X, LENGTHS))
+    assert torch.equal(call(model, batch), model(X, LENGTHS))
+
+
+def test_arrays_and_a_mapping_of_tensors() -> None:
+    assert torch.equal(torch.as_tensor(X.numpy()), as_batches(Tagger(), X.numpy()))
+    assert isinstance(as_batches(Tagger(), [np.zeros((2, 3))])[0], Tensor)
+    tokens = {"input_ids": torch.arange(6).view(2, 3)}
+    assert as_batches(Tagger(), tokens) == [tokens]
+
+
+def test_every_function_takes_a_loader_with_labels() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    loader, plain = DataLoader(TensorDataset(X, LENGTHS % 3), 4), list(X.split(4))
+    kept = sm.allocate(model, 0.5)
+    made = [
+        (
+            sm.calibrate(model, data).inputs,
+            sm.repair(sm.prune(model, kept), model, data)[0].weight.sum(),
+            sm.agreement(sm.prune(model, kept), model, data),
+            sm.sweep(model, data, 0.5, rules="erk", repairs="mean").records[0].kl,
+        )
+        for data in (loader, plain)
+    ]
+    assert made[0] == made[1]
+    sm.recalibrate(model, loader)

@@ -91,6 +91,15 @@ def test_a_pattern_that_means_nothing():
     layers = discover(models.create("cifar_resnet20", width=2), IMAGES)
     with pytest.raises(SparsemendError) as caught:
         select_layers(layers, "Layer1*")
-    assert "got 'Layer1*'; allowed: projection, first, last, depthwise, or a pattern of " in str(
-        caught.value
+    assert (
+        "got 'Layer1*'; allowed: projection, first, last, depthwise, Conv2d, Linear, or a pattern"
+        in str(caught.value)
     )
+
+
+def test_kinds_of_layers_where_no_name_is_meant():
+    layers = discover(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2)), IMAGES)
+    assert select_layers(layers, "Conv2d") == ("0",)
+    assert select_layers(layers, "Linear") == ("2",)
+    with pytest.raises(SparsemendError, match="depthwise, Conv2d, Linear, or a pattern of 0, 2"):
+        select_layers(layers, "ReLU")

@@ -52,6 +52,11 @@ def test_size_of_every_family_is_inferred(tmp_path: Path) -> None:
         _assert_same(load(name, str(tmp_path / "w.safetensors")).model, model)
 
 
+def test_the_content_says_what_a_file_is(network: nn.Module, tmp_path: Path) -> None:
+    save_weights(tmp_path / "weights.pt", network.state_dict(), {"width": "4"})
+    _assert_same(load(NETWORK, tmp_path / "weights.pt").model, network)
+
+
 @pytest.mark.parametrize("nested", [None, "state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
 def test_torch_files(network: nn.Module, tmp_path: Path, nested: str | None, prefix: str) -> None:

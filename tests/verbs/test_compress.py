@@ -377,6 +377,9 @@ def test_text(digits):
     ]
     unseen = compress(digits.model, digits.calibration, 0.9, "global", heldout=digits.heldout)
     assert str(unseen).endswith("(held-out inputs)")
+    assert repr(result).startswith("CompressionResult(rule='erk', mask='magnitude', repair='batch")
+    assert len(repr(result)) < 150
+    assert repr(result.layers).startswith("LayerSet('")
 
 
 X = torch.zeros(4, 1, 8, 8)

@@ -222,6 +222,8 @@ def test_a_number_of_repairs_is_a_search():
     assert Recipe(SPARSITY, repair="variance").rule == AUTO
     assert Recipe(SPARSITY).limit.seconds == 600
     assert math.isinf(Recipe(SPARSITY, "auto").limit.seconds)
+    with pytest.raises(sm.SparsemendError, match="budget is not understood: got 0; allowed: a pos"):
+        Recipe(SPARSITY, budget=0)
 
 
 def test_in_place(session, monkeypatch):

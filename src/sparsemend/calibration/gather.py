@@ -30,6 +30,7 @@ from sparsemend.execution.batches import (
     padding_of,
 )
 from sparsemend.execution.layout import fastest_layout
+from sparsemend.execution.rows import as_batches
 from sparsemend.execution.threads import threaded_map
 from sparsemend.finite import NotFiniteError, check_overflow, is_finite, traced
 from sparsemend.layers import (
@@ -76,7 +77,7 @@ def calibrate(
     model
         The dense network; unchanged, run in evaluation mode.
     batches
-        Iterable of unlabelled batches, or one tensor [N, ...]. A generator will do.
+        Unlabelled batches of any form that :func:`sparsemend.compress` takes. A generator will do.
     densities
         Grid for layers above ``max_fan_in``; default 24 densities from 0.01 to 1.
     max_fan_in
@@ -107,7 +108,7 @@ def calibrate(
         with progress_shown(progress):
             limits = Limits(check_densities(densities), max_fan_in, positions_per_batch)
             find = partial(discover, include=include, exclude=exclude)
-            return gather_moments(model, batches, find, limits)
+            return gather_moments(model, as_batches(model, batches), find, limits)
 
     if not distributed:
         return own()

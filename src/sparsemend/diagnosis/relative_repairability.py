@@ -27,6 +27,7 @@ from sparsemend.diagnosis.sensitivity import with_sensitivities
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
+from sparsemend.execution.rows import as_batches
 from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import Layer, LayerFilter, LayerSet, layer_weights, weight_matrix
 from sparsemend.masks import get_mask_rule
@@ -102,7 +103,11 @@ def diagnose(
     if batches is not None:
         chosen, criterion = LayerFilter.of(pattern=pattern), Criterion(judge, output)
         session = Session.open(
-            model, batches, calibration=calibration, criterion=criterion, chosen=chosen
+            model,
+            as_batches(model, batches),
+            calibration=calibration,
+            criterion=criterion,
+            chosen=chosen,
         )
         session.check_outputs()
     elif (judge, output) != (JUDGE, None):

@@ -19,6 +19,7 @@ from sparsemend.execution.batches import (
     split_labels,
 )
 from sparsemend.execution.layout import Layout, fastest_layout
+from sparsemend.execution.rows import loaded
 from sparsemend.finite import check_outputs
 from sparsemend.progress import progress_bar, progress_shown
 
@@ -63,7 +64,8 @@ def evaluate(
     model
         The network; unchanged, run in evaluation mode.
     labelled_batches
-        Iterable of (inputs, labels) with integer labels [N], or one for every token or pixel.
+        Iterable of (inputs, labels) with integer labels [N], or one for every token or pixel; one
+        such pair; or a data set of PyTorch.
         Labels of -100 do not count.
     output
         Which part of the output the class scores are, as a key, an attribute, a place or a
@@ -78,6 +80,7 @@ def evaluate(
         as do not fit, or numbers that are no class of the network, or its outputs are no class
         scores, NaN, or +infinity.
     """
+    labelled_batches = loaded(labelled_batches)
     hits, count, batches = 0, 0, 0
     total = batch_count(labelled_batches)
     layout: Layout | None = None

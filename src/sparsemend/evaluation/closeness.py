@@ -24,6 +24,7 @@ from sparsemend.execution.batches import (
     no_batches,
 )
 from sparsemend.execution.layout import Layout, fastest_layout
+from sparsemend.execution.rows import as_batches
 from sparsemend.finite import NotFiniteError, check_outputs
 
 
@@ -122,7 +123,8 @@ def agreement(
     reference
         The dense network.
     batches
-        Unlabelled batches, or one tensor [N, ...]; best inputs that the repair did not see.
+        Unlabelled batches, as of :func:`sparsemend.compress`; best inputs that the repair did not
+        see.
     judge
         ``"kl"``: KL(reference ‖ model) of class scores. ``"relative"``: E‖y − y'‖² over
         E‖y − mean y‖², the mean and the denominator of all the reference's outputs.
@@ -143,7 +145,7 @@ def agreement(
     tally: Tally | None = None
     layout: Layout | None = None
     with evaluation_mode(model, reference):
-        for index, batch in enumerate(iterate(batches)):
+        for index, batch in enumerate(iterate(as_batches(model, batches))):
             check_unlabelled(batch, f"batches[{index}]")
             layout = layout or fastest_layout(reference, batch)
             ours, theirs = (call(network, layout(batch)) for network in (model, reference))
@@ -353,6 +355,8 @@ class _Column:
 
     def score(self) -> Score:
         loss = self._loss / self.count
+        if not self._judge.whole:  # of a function of the user's, any number may be meant
+            loss = max(loss, 0.0)  # equal outputs may come out a rounding below
         if not self._judge.classes:
             constant, unit = self._constant, self.unit
             return Score(loss / unit, constant=None if constant is None else constant / unit)

@@ -77,7 +77,8 @@ def check_unlabelled(batch: Batch, where: str) -> None:
         raise SparsemendError(
             f"{where} carries labels: a pair of {shapes}",
             allowed="unlabelled inputs",
-            fix="pass only the inputs, for example [x for x, _ in loader]",
+            fix="pass only the inputs, for example [x for x, _ in loader]; where the network takes "
+            "both, [(batch, {}) for batch in batches]",
         )
     if not batch_size(batch):
         raise SparsemendError(

@@ -1,19 +1,21 @@
 """Batches from what holds single inputs or labels beside them: data loaders, data sets, rows.
 
-A ``DataLoader`` gives labels with its inputs; a ``datasets.Dataset`` and a list of dictionaries
-hold one input each, whose columns go to the arguments of the network that bear their names.
+A ``DataLoader`` and a data set of PyTorch give labels with their inputs; a ``datasets.Dataset`` and
+a list of dictionaries hold one input each, whose columns go to the arguments of the network that
+bear their names.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sparsemend.checks import takes_keyword
 from sparsemend.errors import SparsemendError
@@ -32,23 +34,85 @@ def as_batches(model: nn.Module, data: Any) -> Batches:
     model
         The network that is to run on them.
     data
-        Batches of any form; a ``DataLoader``, whose labels are left out; a ``datasets.Dataset`` or
-        a list of dictionaries of lists, arrays and numbers, one an input: shorter sequences are
-        padded with 0 and masked.
+        Batches of any form; one mapping of tensors, which is a batch; numpy arrays in the place of
+        tensors; a ``DataLoader`` or a data set of PyTorch, whose labels are left out, integers
+        [N] beside the inputs or whatever the network takes no argument for; a
+        ``datasets.Dataset`` or a list of dictionaries of lists, arrays and numbers, one an input:
+        shorter sequences are padded with 0 and masked.
 
     Raises
     ------
     SparsemendError
         If no column has the name of an argument of the network.
     """
+    data = loaded(data)
     if isinstance(data, DataLoader):
-        return [batch[0] if is_labelled(batch) else _without_labels(batch) for batch in data]
+        return _Unlabelled(model, data)
+    if isinstance(data, np.ndarray):
+        return torch.as_tensor(data)
+    if isinstance(data, Mapping) and any(isinstance(part, Tensor) for part in data.values()):
+        return [data]
     if hasattr(data, "column_names") and hasattr(data, "__getitem__"):
         return list(_collated(model, [data[index] for index in range(len(data))]))
     if isinstance(data, Sequence) and data and all(map(_is_row, data)):
         return list(_collated(model, data))
+    if isinstance(data, Sequence) and data and all(isinstance(part, np.ndarray) for part in data):
+        return [torch.as_tensor(part) for part in data]
     found: Batches = data
     return found
+
+
+def loaded(data: Any) -> Any:
+    """Batches of what gives inputs with labels in another form than batches.
+
+    Parameters
+    ----------
+    data
+        A data set of PyTorch, which is read in batches; a tuple of inputs and labels, which is one
+        batch; all else is returned as it is.
+    """
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        return DataLoader(data, _ROWS)
+    return [data] if isinstance(data, tuple) and is_labelled(data) else data
+
+
+class _Unlabelled:
+    """The batches of a data loader, read anew in every pass, without labels."""
+
+    def __init__(self, model: nn.Module, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+        self._required, self._most = _positions(model)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self._inputs, self._loader)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def _inputs(self, batch: Batch) -> Batch:
+        if isinstance(batch, Mapping):
+            return {name: value for name, value in batch.items() if name not in _LABELS}
+        if not isinstance(batch, Sequence) or isinstance(batch, str):
+            return batch
+        if is_labelled(batch):
+            # Integers that the network cannot do without are no labels, such as lengths.
+            return (tuple(batch), {}) if self._required == len(batch) else batch[0]
+        if len(batch) > self._most:
+            return batch[: self._most] if self._most > 1 else batch[0]
+        return batch
+
+
+def _positions(model: nn.Module) -> tuple[int, int]:
+    """How many positional arguments a network must have and can take; 1 at least."""
+    kinds = inspect.Parameter
+    try:
+        found = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # code that is not Python's
+        return 1, sys.maxsize
+    named = [x for x in found if x.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    any_number = any(x.kind is kinds.VAR_POSITIONAL for x in found)
+    required = sum(x.default is kinds.empty for x in named)
+    return max(1, required), sys.maxsize if any_number else max(1, len(named))
 
 
 def _is_row(part: Any) -> bool:
@@ -58,12 +122,6 @@ def _is_row(part: Any) -> bool:
         and bool(part)
         and not any(isinstance(value, Tensor) for value in part.values())
     )
-
-
-def _without_labels(batch: Batch) -> Batch:
-    if not isinstance(batch, Mapping):
-        return batch
-    return {name: value for name, value in batch.items() if name not in _LABELS}
 
 
 def _collated(model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:

@@ -60,6 +60,9 @@ class LayerSet(Sequence[Layer]):
         self.coverage = coverage
         self.others = tuple(others)
 
+    def __repr__(self) -> str:
+        return f"LayerSet({', '.join(map(repr, self.names))})"
+
     def geometry(self, name: str) -> Any:
         """How a layer is called, as its kind reads it; see :class:`sparsemend.layers.Call`."""
         return self._geometries[name]

@@ -90,7 +90,7 @@ def _refuse_sharded(what: str, module: nn.Module) -> None:
         packed = is_traceable_wrapper_subclass(tensor) or not parameter.is_floating_point()
         if packed and name == "weight" and is_layer(module):
             raise SparsemendError(
-                f"{what} has a quantised or packed weight",
+                f"{what} has a weight that is quantised, packed or not real",
                 f"{type(parameter).__name__} of {parameter.dtype}",
                 "plain tensors of floating-point numbers",
                 "compress the network before that",

@@ -44,8 +44,9 @@ def select_layers(layers: LayerSet, pattern: str) -> tuple[str, ...]:
     layers
         From :func:`discover` with a batch, which the class ``projection`` needs.
     pattern
-        ``projection`` (1×1 convolutions on shortcuts), ``first``, ``last``, ``depthwise``, or a
-        pattern of layer names with ``*``, ``?`` and ``[…]``.
+        ``projection`` (1×1 convolutions on shortcuts), ``first``, ``last``, ``depthwise``, a
+        pattern of layer names with ``*``, ``?`` and ``[…]``, or, where no name matches it, a kind
+        of layer such as ``Linear``.
 
     Raises
     ------
@@ -57,11 +58,13 @@ def select_layers(layers: LayerSet, pattern: str) -> tuple[str, ...]:
     else:
         # Names of parts of a parameter have brackets that are no set of letters.
         found = [name for name in layers.names if name == pattern or fnmatchcase(name, pattern)]
+        found = found or [layer.name for layer in layers if layer.kind == pattern]
     if not found:
         raise SparsemendError(
             "no layer of the network is meant by this pattern",
             pattern,
-            f"{', '.join(CLASSES)}, or a pattern of {', '.join(layers.names)}",
+            f"{', '.join([*CLASSES, *dict.fromkeys(layer.kind for layer in layers)])}, "
+            f"or a pattern of {', '.join(layers.names)}",
             "projections are found with inputs: pass layers=discover(model, batch)"
             if pattern == "projection" and not layers.graph.nodes
             else "",
@@ -198,9 +201,9 @@ def discover(
         Further batches, for what the first does not reach, such as experts.
     include, exclude
         Layer names, patterns of them with ``*``, ``?`` and ``[…]``, or ``first``, ``last``,
-        ``projection`` (1×1 convolutions on shortcuts), ``depthwise``; of ``include`` a layer must
-        match one, of ``exclude`` none. ``include="embedding"`` adds weights that are tied to an
-        embedding.
+        ``projection`` (1×1 convolutions on shortcuts), ``depthwise``, or kinds of layers such as
+        ``Linear``; of ``include`` a layer must match one, of ``exclude`` none.
+        ``include="embedding"`` adds weights that are tied to an embedding.
     pattern
         Of the weights that can be kept, as in :func:`sparsemend.compress`; layers that cannot have
         it are left out.

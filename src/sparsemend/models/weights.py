@@ -48,7 +48,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Parameters
     ----------
     path
-        A ``.safetensors`` file, or a file of ``torch.save`` that holds a state dict, plain or
+        A safetensors file, or a file of ``torch.save`` that holds a state dict, plain or
         under a key: the first there is of ``"state_dict"``, ``"model_state_dict"``, ``"model"``,
         ``"net"``, ``"network"``, ``"weights"``, ``"params"``, then of the names for averaged
         weights, ``"state_dict_ema"``, ``"model_ema"``, ``"ema_state_dict"``, ``"ema_model"``,
@@ -76,9 +76,15 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"weights file {str(path)!r} {'is no file' if path.exists() else 'does not exist'}",
             fix="pass the path of a .safetensors file or of a saved state dict",
         )
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or _begins_as_safetensors(path):
         return _read_safetensors(path)
     return _read_torch(path), {}
+
+
+def _begins_as_safetensors(path: Path) -> bool:
+    """Whether a file of another ending has the length of a header, and a header of JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -127,7 +127,7 @@ class Recipe:
         elif isinstance(self.rule, Mapping) and not isinstance(self.rule, Allocation):
             object.__setattr__(self, "rule", Densities.read(self.rule))
         given = self.rule is not None or self.repair is not None
-        if given or not math.isfinite(parse_budget(self.budget or PLANNED_TIME).seconds):
+        if given or not math.isfinite(self._planned_time.seconds):
             by_default = searched_rule(pattern)
             object.__setattr__(self, "rule", by_default if self.rule is None else self.rule)
             object.__setattr__(self, "repair", REPAIR if self.repair is None else self.repair)
@@ -167,6 +167,10 @@ class Recipe:
     def mask_rule(self) -> MaskRule:
         """The mask rule."""
         return _read_mask(self.mask, self.formula)
+
+    @property
+    def _planned_time(self) -> Budget:
+        return parse_budget(PLANNED_TIME if self.budget is None else self.budget)
 
     @property
     def limit(self) -> Budget:
@@ -288,7 +292,7 @@ class Recipe:
 
     def _read_budget(self) -> str | None:
         if self.planned:
-            return str(parse_budget(self.budget or PLANNED_TIME))
+            return str(self._planned_time)
         limit = parse_budget(self.budget)
         if self.budget is not None and not self.searches:
             raise SparsemendError(

@@ -26,6 +26,7 @@ from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, 
 from sparsemend.execution.lockstep import lockstep, module_stops
 from sparsemend.execution.replica import run_replica
 from sparsemend.execution.restoring import restored_on_error
+from sparsemend.execution.rows import as_batches
 from sparsemend.finite import FIX_ACTIVATIONS, check_finite, check_network, traced
 from sparsemend.progress import progress_bar, progress_shown
 from sparsemend.repairs.repair import Outcome, Repair, Situation, Terms
@@ -59,7 +60,7 @@ def recalibrate(
     model
         The network to change.
     batches
-        Unlabelled calibration batches, or one tensor [N, ...]; held in memory.
+        Unlabelled calibration batches, as of :func:`sparsemend.compress`; held in memory.
     mode
         ``"exact"`` or ``"ema"``.
     momentum, updates, reset
@@ -89,7 +90,7 @@ def recalibrate(
         raise SparsemendError("momentum is out of range", momentum, "a number above 0, at most 1")
     check_int("updates", updates)
     norms = running_norms(model)
-    held = materialise(batches)
+    held = materialise(as_batches(model, batches))
     check_network(model)
     with progress_shown(progress), restored_on_error(model):
         if mode == "exact":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
+from sparsemend.execution.rows import as_batches
 from sparsemend.layers import LayerFilter
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import says_itself
@@ -233,8 +235,14 @@ def make_networks(
         )
     images = dict.fromkeys(models, data) if isinstance(data, DataSet) else data
     if not isinstance(images, Mapping):
-        given = GivenInputs(images, heldout, test)
-        return [Network(name, network, given, *more) for name, network in models.items()]
+        unlabelled = [
+            (_unlabelled(network, images), _unlabelled(network, heldout))
+            for network in models.values()
+        ]
+        return [
+            Network(name, network, GivenInputs(*given, test), *more)
+            for (name, network), given in zip(models.items(), unlabelled, strict=True)
+        ]
     if images.keys() != models.keys():
         raise SparsemendError(
             "networks and data have different names",
@@ -256,3 +264,17 @@ def make_networks(
         Network(name, network, DrawnInputs(images[name], **sizes), *more)
         for name, network in models.items()
     ]
+
+
+Given = Callable[[int], Batches] | Batches | None
+
+
+def _unlabelled(model: nn.Module, inputs: Given) -> Any:
+    """Inputs of any form, or a function that gives them, as batches."""
+    if inputs is None:
+        return None
+    return partial(_of_seed, model, inputs) if callable(inputs) else as_batches(model, inputs)
+
+
+def _of_seed(model: nn.Module, inputs: Callable[[int], Batches], seed: int) -> Batches:
+    return as_batches(model, inputs(seed))

@@ -65,9 +65,10 @@ def compress(
     model
         The dense network; unchanged unless ``inplace``.
     batches
-        Unlabelled calibration batches, or one tensor [N, ...]; held in memory. Or a
-        ``DataLoader``, whose labels are left out, a ``datasets.Dataset`` or a list of dictionaries,
-        one an input, whose columns have the names of the network's arguments.
+        Unlabelled calibration batches, or one tensor or array [N, ...]; held in memory. Or a
+        ``DataLoader`` or a data set of PyTorch, whose labels are left out (integers [N], or
+        whatever the network takes no argument for), a ``datasets.Dataset`` or a list of
+        dictionaries, one an input, whose columns have the names of the network's arguments.
     sparsity
         Fraction of all prunable weights to remove, in [0, 1); or instead one of the targets, or
         neither with a pattern n:m.

@@ -33,7 +33,7 @@ PRETRAINED_FACTS = "sparsemend.json"
 _NAMED = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompressionResult:
     """A sparse, repaired network and how it came about.
 
@@ -220,6 +220,12 @@ class CompressionResult:
     def _repr_html_(self) -> str:
         """What notebooks show."""
         return as_html(first_screen(self.to_dict()), self.allocation.densities)
+
+    def __repr__(self) -> str:
+        return (
+            f"CompressionResult(rule={self.rule!r}, mask={self.mask!r}, repair={self.repair!r}, "
+            f"sparsity={self.sparsity:.6g}, loss={self.agreement.loss:.6g})"
+        )
 
     def __str__(self) -> str:
         where = "held-out" if self.heldout else "calibration"

@@ -13,6 +13,7 @@ from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.execution.restoring import restored_on_error
+from sparsemend.execution.rows import as_batches
 from sparsemend.finite import check_network
 from sparsemend.layers.refusals import check_alone, check_apart, check_copy, refuse_unsupported
 from sparsemend.masks import apply_masks, find_masks
@@ -51,7 +52,7 @@ def repair(
     dense
         The network it was pruned from.
     batches
-        Unlabelled calibration batches, or one tensor [N, ...].
+        Unlabelled calibration batches of any form that :func:`sparsemend.compress` takes.
     repair
         ``none``, ``mean``, ``variance``, ``layerwise``, ``shrinkage`` (ASR), ``affine``,
         ``reconstruct`` (least squares on the kept weights), ``batchnorm`` (exact),
@@ -95,7 +96,9 @@ def repair(
     formula.check(pruned, scope)
     criterion = Criterion(judge, output)
     with progress_shown(progress):
-        session = Session.open(dense, batches, criterion=criterion, judging=formula.judges)
+        session = Session.open(
+            dense, as_batches(dense, batches), criterion=criterion, judging=formula.judges
+        )
         _check_pair(pruned, dense)
         if formula.judges or criterion != Criterion():
             session.check_outputs()
