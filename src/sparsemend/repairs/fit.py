@@ -217,10 +217,7 @@ class InputCovariance:
         spread = Spread.empty(self.mean)
         centre = (self.mean / self.unit).unsqueeze(1)
         for x in self._inputs:
-            # Of several positions, what an input adds to a column is the mean of squares.
-            wide = x.to(centre.dtype)
-            means, squares = mean_patch(self._module, wide), mean_patch(self._module, wide.square())
-            spread.add((squares + centre * (centre - 2 * means)).clamp(min=0).transpose(0, 1))
+            spread.add(self._energies(x, centre).transpose(0, 1))
         trust = column_trust(spread.effective, variance.to(centre.dtype))
         self.held_back = (trust < 1) & ~self.dead
         if not self.held_back.any():
@@ -234,6 +231,15 @@ class InputCovariance:
         dense = weight_matrix(layer_weight(given.network, given.layer), given.layer)
         scaled = dense.to(rest.dtype) * self.scale.to(rest.dtype).unsqueeze(1)
         self._kept = scaled * self.held_back.unsqueeze(1)
+
+    def _energies(self, x: Tensor, centre: Tensor) -> Tensor:
+        """Mean squares about a centre [groups, 1, d] of every input's positions, [groups, N, d]."""
+        if not self._layer.is_convolution:  # columns are features
+            return mean_patch(self._module, (x - centre[0, 0].to(x.dtype)).square_())
+        # Columns of one channel have centres of their own: squares about zero, less what they add.
+        wide = x.to(centre.dtype)
+        means, squares = mean_patch(self._module, wide), mean_patch(self._module, wide.square())
+        return (squares + centre * (centre - 2 * means)).clamp_(min=0)
 
     def solve(
         self, cross: Tensor, support: Tensor, ridge: float, near: Tensor | None = None
@@ -342,9 +348,8 @@ def fit_layer(
         problem = MaskProblem(dense, fit=fit, structure=layer.structure)
         return choice.rule.mask(problem, choice.kept)
 
-    def solve(cross: Tensor, mean: Tensor, support: Tensor, before: Fit | None = None) -> Fit:
+    def solve(cross: Tensor, mean: Tensor, support: Tensor, near: Tensor | None) -> Fit:
         scale = covariance.scale.unsqueeze(1)
-        near = None if before is None else (before.weight * scale).to(cross.dtype)
         scaled = covariance.solve(cross, support, ridge, near)
         weight = scaled.to(covariance.mean.dtype) / scale
         shift = mean - (weight * covariance.mean.unsqueeze(1)).sum(dim=2).flatten()
@@ -357,14 +362,17 @@ def fit_layer(
     refits = settings.refits if relu else 0
     schedules = settings.schedules[: 1 + refits] if refits else (settings.schedule,)
     chosen = select(schedules[0], cross, deviation) if mask is None else mask
-    fit = solve(cross, mean, chosen)
+    # A splitting has values already, which are nearly those of least squares.
+    near = None if splitting.sparse is None else splitting.sparse.to(units.dtype) * units
+    fit = solve(cross, mean, chosen, near)
     for refit in range(1, 1 + refits):
         current = _install(given, fit)
         rectified = partial(_rectified, targets, current, given.inputs)
         cross, mean, deviation = covariance.cross(rectified)
         if mask is None and refit < len(schedules):
             chosen = select(schedules[refit], cross, deviation)
-        fit = solve(cross, mean, chosen, fit)
+        near = (fit.weight * covariance.scale.unsqueeze(1)).to(cross.dtype)
+        fit = solve(cross, mean, chosen, near)
     return fit, covariance
 
 

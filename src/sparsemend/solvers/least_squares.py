@@ -16,10 +16,10 @@ from sparsemend.solvers.units import unit_of
 _GATHER_ELEMENTS = 1 << 25
 # Conjugate gradients, used where factorising every row's system would cost more: residuals
 # relative to the right-hand side at which they stop, and how many steps they may and usually do
-# take, to these and to coarse tolerances.
+# take, to these and to coarse tolerances; and from a start, in float32, where each costs half.
 _CG_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 _CG_ITERATIONS = 200
-_CG_EXPECTED, _CG_COARSE = 100, 20
+_CG_EXPECTED, _CG_COARSE, _CG_NEAR = 100, 20, 30 / 2
 # What the calls of one step cost beside its products, in multiply-adds.
 _CG_CALLS = 2_000_000
 # What a multiply-add of many small float64 factorisations, and an element gathered for them, cost
@@ -40,7 +40,7 @@ def solve_on_support(
 
     Rows with small supports are solved exactly by Cholesky factorisation, in batches of
     similar size. Where the factorisations would cost more than iterating on the shared
-    covariance, a preconditioned conjugate gradient solves all rows together.
+    covariance, conjugate gradients solve all rows together; from a start, in float32.
 
     Parameters
     ----------
@@ -56,20 +56,23 @@ def solve_on_support(
         Where iterating begins, such as the solution of a similar problem; default zero.
     tolerance
         Residual beside the right-hand side at which iterating stops; default 1e-6 in float64,
-        1e-4 in float32. What is minimised is then above its minimum by about its square.
+        1e-4 in float32 and from a start. What is minimised is then above its minimum by about
+        its square.
 
     Returns
     -------
     Tensor
         [groups, rows, d], exactly zero outside the mask.
     """
-    steps = _CG_EXPECTED if tolerance is None else _CG_COARSE
-    if _factorising_cost(mask) > _iterating_cost(mask, steps):
-        unit = unit_of(target)
-        near = None if start is None else start / unit
-        found = conjugate_gradient(covariance, target / unit, mask, ridge, near, tolerance)
-        return found * unit
-    return _factorise(covariance, target, mask, ridge)
+    steps = _CG_EXPECTED if start is None else _CG_NEAR
+    if _factorising_cost(mask) <= _iterating_cost(mask, steps if tolerance is None else _CG_COARSE):
+        return _factorise(covariance, target, mask, ridge)
+    unit = unit_of(target)
+    scaled = target / unit
+    if start is not None:
+        covariance, scaled, start = covariance.float(), scaled.float(), (start / unit).float()
+    found = conjugate_gradient(covariance, scaled, mask, ridge, start, tolerance)
+    return found.to(target.dtype) * unit
 
 
 def _factorising_cost(mask: Tensor) -> float:
@@ -77,7 +80,7 @@ def _factorising_cost(mask: Tensor) -> float:
     return float((_FACTORISED * sizes.pow(3) / 3 + _GATHERED * sizes.pow(2)).sum())
 
 
-def _iterating_cost(mask: Tensor, steps: int) -> float:
+def _iterating_cost(mask: Tensor, steps: float) -> float:
     groups, rows, width = mask.shape
     return float(steps * (2 * groups * rows * width**2 + _CG_CALLS))
 
