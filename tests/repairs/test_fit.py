@@ -1,5 +1,7 @@
 """One layer's fit: moments against a direct computation, closed forms, units of the rows."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -109,6 +111,54 @@ def test_all_weights_kept_are_found_again(kind, pooled):
         assert fit.mask.all()
         torch.testing.assert_close(fit.weight, dense, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(fit.shift, bias.double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_layers_of_the_same_inputs_share_what_is_computed_of_them(shifted):
+    torch.manual_seed(0)
+    modules = [nn.Linear(7, 5).double(), nn.Linear(7, 4).double()]
+    inputs = [torch.randn(20, 7, dtype=torch.float64) for _ in range(2)]
+    inputs[0][:, 2], inputs[1][:, 2] = 0, 0
+    inputs[0][3, 2] = 1e-3  # a column that too little speaks for
+    first, second = (
+        LayerInputs(module, discover(module, inputs[0])[0], module, list(inputs), shifted)
+        for module in modules
+    )
+    targets, choice = dense_targets(modules[1], inputs), Choice(14, None, GRADUAL)
+    start = modules[1].weight.clone()
+    alone, own = fit_layer(second, targets, choice, FitSettings())
+    modules[1].weight.copy_(start)
+    known = InputCovariance(first, 0.0)
+    assert known.held_back.any()
+    assert known.serves(dataclasses.replace(second, inputs=[x.clone() for x in inputs]))
+    inverses = known.inverses
+    fit, shared = fit_layer(second, targets, choice, FitSettings(), known=known)
+    assert shared.inverses is inverses
+    assert shared.fixed is own.fixed or torch.equal(shared.fixed, own.fixed)
+    assert torch.equal(fit.weight, alone.weight)
+    assert torch.equal(fit.shift, alone.shift)
+    assert torch.equal(fit.mask, alone.mask)
+
+
+def test_other_inputs_are_not_those_of_the_layer_before():
+    def given(inputs, module=None, shifted=True):
+        module = module or nn.Linear(7, 5).double()
+        layer = discover(nn.Sequential(module), inputs[0])[0]
+        return LayerInputs(nn.Sequential(module), layer, module, inputs, shifted)
+
+    x = torch.randn(20, 7, dtype=torch.float64)
+    known = InputCovariance(given([x]), 0.0)
+    assert known.serves(given([x]))
+    assert not known.serves(given([x, x]))
+    assert not known.serves(given([x + 1e-9]))
+    assert not known.serves(given([x[:-1]]))
+    assert not known.serves(given([x], shifted=False))
+    assert not known.serves(given([torch.randn(20, 6).double()], nn.Linear(6, 5).double()))
+    x += 1  # the network changes its activations in place, and goes on with them
+    assert not known.serves(given([x]))
+    with torch.inference_mode():
+        uncounted = torch.randn(20, 7, dtype=torch.float64)
+    assert not InputCovariance(given([uncounted]), 0.0).serves(given([uncounted]))
 
 
 @pytest.mark.parametrize("kind", MODULES)

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from tests.layers import streams
+from torch import nn
 
 from sparsemend.layers import discover
-from sparsemend.repairs import Support, reconstruction
+from sparsemend.repairs import Support, fit, reconstruction
 from sparsemend.session import Session
 
 pytestmark = [
@@ -80,6 +81,31 @@ def test_a_block_that_inputs_pass_by_is_fitted_without_the_stream(monkeypatch):
     model, left = reconstructed(dense, batches, monkeypatch)
     assert set(left) == {"stem", "up", "down"}
     assert not torch.isclose(left["down"].norm(), difference(model, dense, batches), rtol=1e-2)
+
+
+def test_moments_of_inputs_that_layers_share_are_computed_once(monkeypatch):
+    made = []
+
+    def collector(layer, *args, **options):
+        made.append(layer.name)
+        return original(layer, *args, **options)
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.up, self.down = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 4)
+
+        def forward(self, x, attention_mask):  # noqa: ARG002
+            return self.down(self.gate(x).sigmoid() * self.up(x))
+
+    original = fit.MomentsCollector
+    monkeypatch.setattr(fit, "MomentsCollector", collector)
+    torch.manual_seed(0)
+    mask = (torch.arange(7) < torch.arange(12)[:, None] % 7 + 1).long()
+    batch = {"x": streams.inputs("", count=12), "attention_mask": mask}
+    _, left = reconstructed(Gated().eval(), [batch], monkeypatch)
+    assert list(left) == ["gate", "up", "down"]
+    assert made == ["gate", "down"]
 
 
 def test_padding_counts_in_no_stream(monkeypatch):

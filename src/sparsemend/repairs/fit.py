@@ -8,9 +8,10 @@ zero. Columns are then normalised by E x² instead of Var x, of which the ridge 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -174,6 +175,8 @@ class InputCovariance:
         unit = unit_of(*given.inputs)
         inputs = [widened(module, x if unit == 1 else x.float() / unit) for x in given.inputs]
         self._module, self._layer, self._inputs = module, layer, inputs
+        self._raw, self._versions = given.inputs, _versions(given.inputs)
+        self._shifted = given.shifted
         collector = MomentsCollector(layer, inputs[0].device, keep_few=False)
         for x in inputs:
             collector.add(module, x)
@@ -184,16 +187,14 @@ class InputCovariance:
         self.count, self.unit = moments.count, unit
         self.mean = moments.mean * unit
         covariance = moments.covariance
-        self.fixed: Tensor | None = None
         if not given.shifted:
-            self.fixed = present_bias(given.network, layer, self.mean)
             mu = moments.mean.to(covariance.dtype)
             covariance += mu.unsqueeze(2) * mu.unsqueeze(1)
             self.mean = torch.zeros_like(self.mean)
         self._emphasis = 0.0
         if pooled_weight:
             means = torch.cat([mean_patch(module, x) for x in inputs], dim=1)
-            if self.fixed is None:
+            if given.shifted:
                 means = means - means.mean(dim=1, keepdim=True)
             self._means = means.to(covariance.dtype)
             self._emphasis = pooled_weight * self.count / means.shape[1]
@@ -206,9 +207,10 @@ class InputCovariance:
         covariance.diagonal(dim1=1, dim2=2)[self.dead] = 0
         self.matrix = covariance
         self.held_back = torch.zeros_like(self.dead)
-        self._hold_back(given, diagonal)
+        self._hold_back(diagonal)
+        self._take_layer(given)
 
-    def _hold_back(self, given: LayerInputs, variance: Tensor) -> None:
+    def _hold_back(self, variance: Tensor) -> None:
         """Find columns that too few inputs speak for, and fill up their observations.
 
         With trust t in a column, (1 − t) / t times its variance is added to it in observations in
@@ -228,9 +230,43 @@ class InputCovariance:
         self._filled = self.matrix.clone()
         self._filled.diagonal(dim1=1, dim2=2).add_(rest)
         self._filled /= self._grown * self._grown.mT
-        dense = weight_matrix(layer_weight(given.network, given.layer), given.layer)
-        scaled = dense.to(rest.dtype) * self.scale.to(rest.dtype).unsqueeze(1)
-        self._kept = scaled * self.held_back.unsqueeze(1)
+
+    @cached_property
+    def inverses(self) -> ShiftedInverses:
+        """Of the matrix in float32, which is enough to choose weights."""
+        return ShiftedInverses(self.matrix.float())
+
+    def serves(self, given: LayerInputs) -> bool:
+        """Whether another layer is called with the same inputs, as queries, keys and values are."""
+        own, other = self._layer, given.layer
+        if own.is_convolution or self._emphasis or self._shifted != given.shifted:
+            return False
+        if (own.kind, own.groups, own.fan_in) != (other.kind, other.groups, other.fan_in):
+            return False
+        # What the network has changed in place since is no longer what these are of.
+        changed = None in self._versions or self._versions != _versions(self._raw)
+        if changed or len(self._raw) != len(given.inputs):
+            return False
+        return all(
+            a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+            for a, b in zip(self._raw, given.inputs, strict=True)
+        )
+
+    def of_layer(self, given: LayerInputs) -> InputCovariance:
+        """The same for another layer that it serves; nothing is computed of the inputs again."""
+        other = copy.copy(self)
+        other._take_layer(given)
+        return other
+
+    def _take_layer(self, given: LayerInputs) -> None:
+        """Read what depends on the layer beside its inputs."""
+        self._module, self._layer, network = given.geometry, given.layer, given.network
+        self.fixed = None if given.shifted else present_bias(network, given.layer, self.mean)
+        if self.held_back.any():
+            dense = weight_matrix(layer_weight(network, given.layer), given.layer)
+            dtype = self.matrix.dtype
+            scaled = dense.to(dtype) * self.scale.to(dtype).unsqueeze(1)
+            self._kept = scaled * self.held_back.unsqueeze(1)
 
     def _energies(self, x: Tensor, centre: Tensor) -> Tensor:
         """Mean squares about a centre [groups, 1, d] of every input's positions, [groups, N, d]."""
@@ -310,6 +346,7 @@ def fit_layer(
     *,
     relu: bool = False,
     pooled: bool = False,
+    known: InputCovariance | None = None,
 ) -> tuple[Fit, InputCovariance]:
     """Reconstruct one layer from its actual inputs.
 
@@ -326,15 +363,18 @@ def fit_layer(
     relu
         Whether only a ReLU sees the output.
     pooled
-        Whether the mean over positions counts most.
+        Whether the mean over positions counts most; it has none that is known.
+    known
+        Of a layer before, where it serves this one.
     """
     network, layer, mask = given.network, given.layer, choice.mask
-    covariance = InputCovariance(given, settings.pooled_weight if pooled else 0.0)
+    if known is None:
+        covariance = InputCovariance(given, settings.pooled_weight if pooled else 0.0)
+    else:
+        covariance = known.of_layer(given)
     ridge = settings.ridge
     dense = weight_matrix(layer_weight(network, layer), layer).to(covariance.matrix.dtype)
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
-    # Enough for a choice; the values on the chosen support are solved for exactly.
-    rough = ShiftedInverses(covariance.matrix.float())
     splitting, units = Splitting(), torch.ones(())
 
     def select(schedule: Schedule, cross: Tensor, deviation: Tensor) -> Tensor:
@@ -344,7 +384,7 @@ def fit_layer(
         target, begin = (cross / rows).float(), (start / rows).float()
         splitting.rescale((units.to(rows) / rows).float())
         units = rows
-        fit = LayerFit(rough, target, begin, ridge, schedule, splitting)
+        fit = LayerFit(covariance.inverses, target, begin, ridge, schedule, splitting)
         problem = MaskProblem(dense, fit=fit, structure=layer.structure)
         return choice.rule.mask(problem, choice.kept)
 
@@ -374,6 +414,11 @@ def fit_layer(
         near = (fit.weight * covariance.scale.unsqueeze(1)).to(cross.dtype)
         fit = solve(cross, mean, chosen, near)
     return fit, covariance
+
+
+def _versions(inputs: Sequence[Tensor]) -> list[int | None]:
+    """How often each tensor has been changed in place; None where that is not counted."""
+    return [None if x.is_inference() else x._version for x in inputs]
 
 
 def _row_units(deviation: Tensor, slope: Tensor, importance: Tensor | None) -> Tensor:

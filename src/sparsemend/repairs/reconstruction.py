@@ -73,7 +73,9 @@ def reconstruct(
     """Reconstruct every layer in place.
 
     Held in memory: of every batch in both networks what the networks need at the layer at
-    work, that layer's inputs and targets, its d × d moments, and open shortcuts.
+    work, that layer's inputs and targets, its d × d moments, and open shortcuts. Inputs and moments
+    are those of the next layer too, as long as it is called with the same, as queries, keys and
+    values are; their inverses take no more than 1 GiB.
 
     Parameters
     ----------
@@ -183,6 +185,7 @@ class _Pass:
         self.masks: Masks = {}
         self.added: list[str] = []
         self.unshifted: list[str] = []
+        self._last: InputCovariance | None = None
         self._ill: dict[str, str] = {}
         self._wide: list[str] = []
         self.held_back: dict[str, tuple[int, ...]] = {}
@@ -243,14 +246,20 @@ class _Pass:
             self._importance.get(name),
         )
         shifted = takes_shift(self._network, layer, new_biases=self._new_biases)
+        given = LayerInputs(self._network, layer, geometry, inputs, shifted)
+        known, self._last = self._last, None  # freed before another takes its place
+        if known is not None and (around.pooled or not known.serves(given)):
+            known = None
         fit, covariance = fit_layer(
-            LayerInputs(self._network, layer, geometry, inputs, shifted),
+            given,
             targets,
             choice,
             self._settings,
             relu=around.relu,
             pooled=around.pooled,
+            known=known,
         )
+        self._last = None if layer.is_convolution else covariance
         if name in self._scores and not routed and outputs[0].dim() == 2:
             columns = [part[0] for x in inputs for part in unfold(geometry, x)]
             fit = _refit_logits(fit, covariance, columns, outputs, self._settings)
