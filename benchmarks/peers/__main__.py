@@ -31,6 +31,7 @@ from benchmarks.peers.sparsegpt import sparsegpt
 from benchmarks.peers.wanda import wanda
 from sparsemend.execution.batches import cut
 from sparsemend.layers import surroundings
+from sparsemend.patterns import FREE
 from sparsemend.repairs import reconstruction
 
 ENDINGS = ("none", "batchnorm")
@@ -39,18 +40,24 @@ PUBLISHED = {"sparsegpt": "none", "obc": "batchnorm"}
 OURS, ALONE = "reconstruct", "reconstruct-alone"
 PEERS = {"wanda": wanda, "sparsegpt": sparsegpt, "alps": alps, "obc": obc}
 METHODS = ("magnitude", *PEERS, "obc-sequential", ALONE, OURS)
+# Those that can keep n of every m.
+PATTERNED = ("magnitude", "sparsegpt", ALONE, OURS)
 UNIT = "sparsegpt"
 
 
 def run(problem: Problem, method: str, sparsity: float) -> dict[str, Any]:
     """Prune by one method; seconds, and by ending how good the network is then."""
-    layers = sm.discover(problem.dense, problem.inputs[0], exclude=problem.exclude)
+    layers = sm.discover(
+        problem.dense, problem.inputs[0], exclude=problem.exclude, pattern=problem.pattern
+    )
     allocation = sm.allocate(problem.dense, sparsity, problem.rule, layers=layers)
     start = _now()
     model, masks = _prune(problem, method, sparsity, layers, allocation)
     result: dict[str, Any] = {**_elapsed(start)}
     kept = {name: int(mask.sum()) for name, mask in masks.items()}
-    assert kept == dict(allocation), "every method keeps exactly what was allocated"
+    own = method in (OURS, ALONE) and problem.own_rule is not None
+    assert sum(kept.values()) == sum(allocation.values()), "every method keeps as much"
+    assert own or kept == dict(allocation), "every method keeps exactly what was allocated"
     result["none"] = problem.measure(model)
     if method != OURS and any(isinstance(module, _BatchNorm) for module in model.modules()):
         start = _now()
@@ -74,17 +81,19 @@ def _prune(
                 dense,
                 inputs,
                 sparsity,
-                rule=problem.rule,
+                rule=problem.own_rule or problem.rule,
                 mask="gradual",
-                repair="reconstruct",
+                repair=problem.own_repair,
+                judge=problem.judge,
                 exclude=problem.exclude,
+                pattern=problem.pattern,
                 # Its own comparison is not part of the method: as little of it as there is.
                 heldout=[cut(problem.heldout[0], 0, 1)],
                 progress=False,
             )
         return done.model, done.masks
     if method == "magnitude":
-        model = sm.prune(dense, allocation)
+        model = sm.prune(dense, allocation, pattern=problem.pattern)
         return model, sm.find_masks(model, layers=layers)
     model = copy.deepcopy(dense)
     if method == "obc-sequential":
@@ -141,6 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="of minilm, a folder; of decoder, a file")
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9])
     parser.add_argument("--method", nargs="+", choices=METHODS, help="default: by network")
+    parser.add_argument("--pattern", default=FREE.name, help=f"n:m: {', '.join(PATTERNED)} alone")
+    parser.add_argument("--rule", help="of our method, where it is not that of all others")
+    parser.add_argument("--repair", default=OURS, help="of our method")
     parser.add_argument("--calibration-size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path, default=Path("peers.jsonl"))
@@ -148,7 +160,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     store = Store(options.store)
     for network in options.network:
-        problem = load(options, network)
+        problem = dataclasses.replace(
+            load(options, network),
+            pattern=options.pattern,
+            own_rule=options.rule,
+            own_repair=options.repair,
+        )
         titles = [figure.title for figure in problem.figures.values()]
         header = ("network", "sparsity", "method", "ending", *titles, "seconds", "× SparseGPT")
         cell = {"network": network, "method": "dense"}
@@ -159,13 +176,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for sparsity in options.sparsity:
             results = {}
             for method in dict.fromkeys((UNIT, *(options.method or problem.methods))):
-                cell = {
+                if options.pattern != FREE.name and method not in PATTERNED:
+                    continue
+                cell: dict[str, Any] = {
                     "network": network,
                     "sparsity": sparsity,
                     "method": method,
                     "calibration_size": options.calibration_size,
                     "seed": options.seed,
                 }
+                if options.pattern != FREE.name:
+                    cell["pattern"] = options.pattern
+                if method in (OURS, ALONE) and (options.rule or options.repair != OURS):
+                    cell |= {"rule": options.rule, "repair": options.repair}
                 results[method] = store.compute(cell, partial(run, problem, method, sparsity))
             for line in rows(problem, results):
                 print(f"| {network} | {sparsity:g} | {' | '.join(line)} |", flush=True)

@@ -48,6 +48,12 @@ class Problem:
         Layers that stay dense, as of :func:`sparsemend.discover`.
     best
         Where there is BatchNorm: which figure says the better ending, the larger the better.
+    judge
+        How closeness to the dense network is measured where our method has to.
+    pattern
+        Which weights can be kept.
+    own_rule, own_repair
+        The allocation that our method gets, where it is another one; its repair.
     """
 
     dense: nn.Module
@@ -59,3 +65,7 @@ class Problem:
     methods: Sequence[str]
     exclude: Sequence[str] = ()
     best: str = ""
+    judge: str = "auto"
+    pattern: str = "free"
+    own_rule: str | None = None
+    own_repair: str = "reconstruct"

@@ -70,7 +70,7 @@ def load(data: Path, weights: Path, calibration_size: int, seed: int) -> Problem
         "spearman": Figure("Spearman", lambda x: f"{100 * x:.1f}"),
     }
     methods = ("magnitude", "wanda", "sparsegpt", "alps", "reconstruct")
-    return Problem(dense, inputs, pairs[0], "uniform", figures, measure, methods)
+    return Problem(dense, inputs, pairs[0], "uniform", figures, measure, methods, judge="cosine")
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -50,6 +50,15 @@ def test_every_block_of_sparsegpt_keeps_its_share():
     assert [int(part.sum()) for part in mask.split(4, dim=2)] == [8, 8, 4]
 
 
+def test_sparsegpt_keeps_n_of_every_m_and_little_is_lost():
+    weight, second = problem(rows=6, width=8)
+    after, mask = sparsegpt.prune_layer(weight, second, 24, group=(2, 4))
+    assert (mask.unflatten(2, (2, 4)).sum(dim=3) == 2).all()
+    assert not after[~mask].any()
+    error, naive = ((w - weight) @ second * (w - weight) for w in (after, weight * mask))
+    assert error.sum() < naive.sum()
+
+
 def test_every_row_of_wanda_keeps_its_share_of_the_largest_products():
     weight, second = problem(groups=2)
     square = second.diagonal(dim1=1, dim2=2)
