@@ -101,6 +101,52 @@ def test_iterated_refits_are_a_little_worse_than_exact_ones(monkeypatch):
     assert not torch.equal(iterated, exact)
 
 
+def test_of_close_masks_every_second_is_solved_for_from_the_largest_on(monkeypatch):
+    module, _, layer, moments = case("convolution")
+    dense = weight_matrix(module.weight.detach(), layer)
+    score = torch.rand(1, layer.rows, layer.fan_in, generator=torch.Generator().manual_seed(3))
+    masks = [score < density for density in np.geomspace(0.3, 1, 8)]
+    exact = refitted_damage(dense, masks, moments)
+    monkeypatch.setattr(refit, "_ITERATED_FROM", 1)
+    monkeypatch.setattr(least_squares, "_factorising_cost", lambda _: float("inf"))
+    solved = []
+
+    def counted(*args):
+        solved.append(int(args[2].sum()))
+        return least_squares.solve_on_support(*args)
+
+    monkeypatch.setattr(refit, "solve_on_support", counted)
+    found = refitted_damage(dense, masks, moments)
+    # The sixth is the last that does not keep all.
+    assert solved == [int(masks[number].sum()) for number in (6, 4, 2, 0)]
+    torch.testing.assert_close(found[[0, 2, 4, 6, 7]], exact[[0, 2, 4, 6, 7]], rtol=0.02, atol=1e-4)
+    assert (found.diff(dim=0) <= 0).all()
+
+
+def test_between_masks_the_logarithm_of_damage_is_a_cubic():
+    odds = torch.tensor([0.1, 0.15, 0.2, 0.3, 0.45, 0.6], dtype=torch.float64)
+    powers = odds.log().unsqueeze(1) ** torch.arange(4)
+    curves = torch.tensor([[-1.0, -3], [-0.7, -2], [-0.1, 0.1], [0.02, 0]], dtype=torch.float64)
+    damage = (powers @ curves).exp()
+    for number, known in ((2, [0, 1, 3, 4, 5]), (3, [0, 1, 2, 4, 5])):
+        found = refit._between(odds.tolist(), known, damage, number)
+        torch.testing.assert_close(found, damage[number])
+    # Never beyond its neighbours.
+    damage[4] = damage[2]
+    found = refit._between(odds.tolist(), [0, 1, 2, 4, 5], damage, 3)
+    torch.testing.assert_close(found, damage[2])
+
+
+def test_masks_that_do_not_hold_each_other_are_told_apart():
+    module, _, layer, moments = case("convolution")
+    dense = weight_matrix(module.weight.detach(), layer)
+    masks = random_masks(layer)
+    masks = [masks[0], masks[0] | masks[1], masks[2], masks[2] | masks[3], masks[1]]
+    together = refitted_damage(dense, masks, moments)
+    alone = torch.cat([refitted_damage(dense, [mask], moments) for mask in masks])
+    torch.testing.assert_close(together, alone)
+
+
 def test_copies_and_dead_inputs():
     torch.manual_seed(0)
     module, x = nn.Linear(6, 4), torch.randn(50, 6)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsemend.solvers import least_squares, solve_on_support
-from sparsemend.solvers.least_squares import conjugate_gradient
+from sparsemend.solvers.least_squares import conjugate_gradient, factorised_supports, nested_gains
 
 
 def problem(groups, rows, width, positions, seed):
@@ -147,3 +147,26 @@ def test_the_arguments_stay_as_they_are():
     first = solve_on_support(covariance, cross, mask, 1e-3)
     assert all(map(torch.equal, before, (covariance, cross, mask)))
     assert torch.equal(first, solve_on_support(covariance, cross, mask, 1e-3))
+
+
+@settings(max_examples=25)
+@given(shapes, st.integers(1, 6), st.integers(0, 10_000))
+def test_one_factorisation_gives_the_gains_on_nested_supports(shape, supports, seed):
+    _, _, covariance, cross = problem(*shape, positions=60, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    entries = torch.randint(supports + 2, shape, generator=generator)
+    gains = nested_gains(covariance, cross, entries, supports, 1e-2)
+    for number in range(supports):
+        found = solve_on_support(covariance, cross, entries <= number, 1e-2)
+        torch.testing.assert_close(gains[number], (found * cross).sum(dim=2))
+    assert (gains.diff(dim=0) >= 0).all()
+
+
+def test_few_supports_share_a_factorisation_where_that_costs_more_than_iterating(monkeypatch):
+    entries = torch.arange(12).reshape(1, 2, 6)
+    monkeypatch.setattr(least_squares, "_iterating_cost", lambda *_: 5e4)
+    assert factorised_supports(entries, 12) == 12
+    monkeypatch.setattr(least_squares, "_iterating_cost", lambda *_: 5e2)
+    assert 0 < factorised_supports(entries, 12) < 12
+    monkeypatch.setattr(least_squares, "_iterating_cost", lambda *_: 0)
+    assert factorised_supports(entries, 12) == 0

@@ -6,26 +6,28 @@ fraction of the mean input variance. Shapes: covariance [groups, d, d], rows [gr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from sparsemend.solvers.cholesky import factorise
 from sparsemend.solvers.units import unit_of
 
-# Elements of the row systems that are gathered and factorised together (256 MiB in float64).
-_GATHER_ELEMENTS = 1 << 25
+# Elements of the row systems that are gathered and factorised together: 256 MiB with their places.
+_GATHER_ELEMENTS = 1 << 24
 # Conjugate gradients, used where factorising every row's system would cost more: residuals
 # relative to the right-hand side at which they stop, and how many steps they may and usually do
 # take, to these and to coarse tolerances; and from a start, in float32, where each costs half.
 _CG_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 _CG_ITERATIONS = 200
-_CG_EXPECTED, _CG_COARSE, _CG_NEAR = 100, 20, 30 / 2
+_CG_EXPECTED, _CG_COARSE, _CG_NEAR = 100, 10, 30 / 2
 # What the calls of one step cost beside its products, in multiply-adds.
 _CG_CALLS = 2_000_000
 # What a multiply-add of many small float64 factorisations, and an element gathered for them, cost
 # in multiply-adds of a large product; measured at supports of 100 to 700 columns.
 _FACTORISED = 8
-_GATHERED = 700
+_GATHERED = 400
 
 
 def solve_on_support(
@@ -85,13 +87,83 @@ def _iterating_cost(mask: Tensor, steps: float) -> float:
     return float(steps * (2 * groups * rows * width**2 + _CG_CALLS))
 
 
+def nested_gains(
+    covariance: Tensor, target: Tensor, entries: Tensor, supports: int, ridge: float
+) -> Tensor:
+    """aᵀ (Sigma_KK + ridge I)⁻¹ a of every row, on nested supports K, by one factorisation.
+
+    With the columns in the order in which they enter, the Cholesky factor L of a smaller support's
+    system is the first block of that of the largest one: gains are partial sums of squares of L⁻¹a.
+
+    Parameters
+    ----------
+    covariance, target, ridge
+        As of :func:`solve_on_support`.
+    entries
+        Number of the first support that holds each weight, [groups, rows, d]; those that none
+        holds have ``supports`` or more.
+    supports
+        How many supports.
+
+    Returns
+    -------
+    Tensor
+        [supports, groups, rows], float64: what is minimised is, at its minimum, less this.
+    """
+    groups, rows, width = entries.shape
+    gains = torch.zeros(supports, groups * rows, dtype=torch.float64, device=target.device)
+    flat_entries, flat_target = entries.reshape(-1, width), target.reshape(-1, width)
+    for chosen, group, size in _batches(entries < supports):
+        order = torch.sort(flat_entries[chosen], dim=1, stable=True)
+        index, number = order.indices[:, :size], order.values[:, :size]
+        there = number < supports
+        factor = _factors(covariance, group, index, there, ridge)
+        right = (flat_target[chosen].gather(1, index) * there).double().unsqueeze(2)
+        solved = torch.linalg.solve_triangular(factor, right, upper=False).squeeze(2)
+        steps = solved.new_zeros(len(chosen), supports + 1)
+        steps.scatter_add_(1, number.clamp(max=supports).long(), solved.square())
+        gains[:, chosen] = steps[:, :supports].cumsum(dim=1).T
+    return gains.reshape(supports, groups, rows)
+
+
+def factorised_supports(entries: Tensor, supports: int, tolerance: float | None = None) -> int:
+    """How many of nested supports, from the smallest on, cost least by one factorisation.
+
+    The others are better solved one by one. Parameters as of :func:`nested_gains` and
+    :func:`solve_on_support`.
+    """
+    steps = _CG_EXPECTED if tolerance is None else _CG_COARSE
+    each = _iterating_cost(entries < supports, steps)
+    costs = [supports * each]
+    for number in range(1, 1 + supports):
+        costs.append(_factorising_cost(entries < number) + (supports - number) * each)
+    return costs.index(min(costs))
+
+
 def _factorise(covariance: Tensor, target: Tensor, mask: Tensor, ridge: float) -> Tensor:
-    groups, rows, width = mask.shape
+    width = mask.shape[2]
     flat_mask, flat_target = mask.reshape(-1, width), target.reshape(-1, width)
-    group = torch.arange(groups, device=mask.device).repeat_interleave(rows)
-    counts = flat_mask.sum(dim=1)
-    order = torch.argsort(counts, stable=True)
     solution = torch.zeros_like(flat_target)
+    for chosen, group, size in _batches(mask):
+        # Kept columns first, in order.
+        kept = flat_mask[chosen].to(torch.uint8)
+        columns = torch.sort(kept, dim=1, descending=True, stable=True)
+        index, there = columns.indices[:, :size], columns.values[:, :size].bool()
+        factor = _factors(covariance, group, index, there, ridge)
+        right = (flat_target[chosen].gather(1, index) * there).double().unsqueeze(2)
+        values = torch.cholesky_solve(right, factor).squeeze(2) * there
+        values = values.to(target.dtype)
+        solution[chosen] = torch.zeros_like(flat_target[chosen]).scatter_(1, index, values)
+    return solution.reshape(mask.shape)
+
+
+def _batches(mask: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Rows of similar size, of all groups together: their numbers, groups, and the largest size.
+
+    Rows on an empty support are left out.
+    """
+    rows, counts = mask.shape[1], mask.sum(dim=2).flatten()
+    order = torch.argsort(counts, stable=True)
     sorted_counts = counts[order].tolist()
     start = 0
     while start < len(sorted_counts):
@@ -99,11 +171,8 @@ def _factorise(covariance: Tensor, target: Tensor, mask: Tensor, ridge: float) -
         size = sorted_counts[stop - 1]
         if size:
             chosen = order[start:stop]
-            solution[chosen] = _solve_batch(
-                covariance, flat_target[chosen], flat_mask[chosen], group[chosen], size, ridge
-            )
+            yield chosen, chosen.div(rows, rounding_mode="floor"), size
         start = stop
-    return solution.reshape(mask.shape)
 
 
 def _batch_end(counts: list[int], start: int) -> int:
@@ -119,20 +188,31 @@ def _batch_end(counts: list[int], start: int) -> int:
     return stop
 
 
-def _solve_batch(
-    covariance: Tensor, target: Tensor, mask: Tensor, group: Tensor, size: int, ridge: float
+def _factors(
+    covariance: Tensor, group: Tensor, index: Tensor, there: Tensor, ridge: float
 ) -> Tensor:
-    # Kept columns first, in order; rows with fewer are padded by decoupled unit equations.
-    columns = torch.sort(mask.to(torch.uint8), dim=1, descending=True, stable=True)
-    index, there = columns.indices[:, :size], columns.values[:, :size].bool()
-    system = covariance[group[:, None, None], index[:, :, None], index[:, None, :]].double()
-    system = system * (there[:, :, None] & there[:, None, :])
+    """Lower Cholesky factors [n, size, size], float64, of every row's own columns.
+
+    Parameters
+    ----------
+    covariance, ridge
+        As of :func:`solve_on_support`.
+    group
+        Group of every row, [n].
+    index
+        Its columns, [n, size].
+    there
+        Which of these count, in every row the first; the rest become unit equations of their own.
+    """
+    width = covariance.shape[2]
+    places = (group[:, None] * width + index).mul_(width)[:, :, None] + index[:, None, :]
+    system = covariance.flatten().index_select(0, places.flatten()).view(places.shape).double()
+    common = int(there.sum(dim=1).min())  # only behind these are there fewer in some rows
+    system[:, common:].mul_(there[:, common:, None])
+    system[:, :, common:].mul_(there[:, None, common:])
     diagonal = system.diagonal(dim1=1, dim2=2)
     diagonal.add_(torch.where(there, ridge, 1.0).to(system.dtype))
-    right = (target.gather(1, index) * there).double().unsqueeze(2)
-    factor = factorise(system, 10 * max(ridge, 1e-9), growth=10)
-    values = torch.cholesky_solve(right, factor).squeeze(2) * there
-    return torch.zeros_like(target).scatter_(1, index, values.to(target.dtype))
+    return factorise(system, 10 * max(ridge, 1e-9), growth=10)
 
 
 def conjugate_gradient(
