@@ -97,6 +97,7 @@ class _Kinds:
     """The annotations of a function's parameters."""
 
     def __init__(self, function: Callable[..., object]) -> None:
+        self._name = function.__qualname__
         self._signature = inspect.signature(function)
         hints = get_type_hints(function)
         self._hints = {name: hints[name] for name in self._signature.parameters if name in hints}
@@ -111,7 +112,10 @@ class _Kinds:
         TypeError
             If the function has no such parameters at all, as Python itself does.
         """
-        given = self._signature.bind(*args, **kwargs).arguments
+        try:
+            given = self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{self._name}() {error}") from None
         for name, hint in self._hints.items():
             variadic = self._signature.parameters[name].kind
             if name not in given or variadic is inspect.Parameter.VAR_KEYWORD:

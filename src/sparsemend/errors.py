@@ -57,9 +57,12 @@ def did_you_mean(written: object, names: Iterable[str]) -> str:
     --------
     >>> did_you_mean("varianze", ["mean", "variance"])
     "did you mean 'variance'?"
+    >>> did_you_mean("ERK", ["erk", "lamp"])
+    "did you mean 'erk'?"
     """
-    nearest = difflib.get_close_matches(str(written), list(names), n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else ""
+    known = {name.lower(): name for name in names}
+    nearest = difflib.get_close_matches(str(written).lower(), known, n=1)
+    return f"did you mean {known[nearest[0]]!r}?" if nearest else ""
 
 
 def raised_by(error: BaseException, *, name: bool = True) -> str:

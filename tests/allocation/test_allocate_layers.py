@@ -128,3 +128,6 @@ def test_a_rule_of_ones_own_is_held_to_the_budget(monkeypatch):
     assert dict(allocate_layers(layers, {}, 0.5, "mine")) == {"layer0": 1, "layer1": 9}
     with pytest.raises(SparsemendError, match=r"'mine' do not add up: got 11; .* exactly 10"):
         allocate_layers(layers, {}, 0.5, "mine", first=2)
+    monkeypatch.setitem(RULES, "mine", Rule("mine", lambda problem: [problem.keep], needs="shapes"))
+    with pytest.raises(SparsemendError, match=r"no count for each layer: got \[10\]; .* 2 counts"):
+        allocate_layers(layers, {}, 0.5, "mine")

@@ -163,6 +163,10 @@ def test_networks_stay_in_training_mode_and_run_in_evaluation_mode():
     assert torch.is_grad_enabled()
 
 
+def nan(dense, sparse):
+    return (dense - sparse).sum(dim=1) / 0
+
+
 def test_inputs_that_cannot_be_used():
     model, x = Wrapped(), torch.randn(3, 6)
     for batches, text in [
@@ -175,6 +179,8 @@ def test_inputs_that_cannot_be_used():
             agreement(model, model, batches)
     with pytest.raises(SparsemendError, match=r"outputs differ in shape: got \[3, 4\]; .*\[3, 5\]"):
         agreement(Wrapped(classes=4), model, [x])
+    with pytest.raises(SparsemendError, match="losses of judge 'nan' are not finite: 3 of 3"):
+        agreement(model, model, [x], judge=nan)
 
 
 def test_text():

@@ -177,6 +177,16 @@ def test_floats_get_the_type_of_the_model_and_nothing_else_does(dtype, wrap):
     assert batch["x"] is X
 
 
+def test_what_a_network_does_to_its_inputs_in_place_stays_within():
+    class InPlace(Echo):
+        def forward(self, x):
+            return x.mul_(2)
+
+    batch = torch.ones(3)
+    assert torch.equal(call(InPlace(), batch), torch.full((3,), 2.0))
+    assert torch.equal(batch, torch.ones(3))
+
+
 def test_inputs_move_to_the_device_of_the_model():
     (x,), given = call(Echo().to("meta"), ((X,), {"ids": torch.arange(6)}))
     assert (x.device.type, given["ids"].device.type) == ("meta", "meta")

@@ -138,3 +138,7 @@ def test_every_function_takes_a_loader_with_labels() -> None:
     ]
     assert made[0] == made[1]
     sm.recalibrate(model, loader)
+    tokens, scores = TensorDataset(torch.arange(6).view(2, 3)), nn.Embedding(9, 9)
+    assert sm.perplexity(scores, tokens) == sm.perplexity(scores, tokens.tensors[0])
+    found = sm.sweep(model, X, 0.5, rules="erk", repairs="mean", test=loader.dataset)
+    assert found.records[0].settings.test_size == len(X)

@@ -116,3 +116,20 @@ def test_a_rule_that_chooses_another_number_is_refused():
     assert rule.mask(problem, 2).tolist() == [[[True, False, True]]]
     with pytest.raises(SparsemendError, match=r"mask rule 'odd' chose .* with 2 kept; allowed"):
         rule.mask(problem, 1)
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (lambda weight: weight[0], r"no score per weight: got \[1, 3\]; .*tensor \[1, 1, 3\]"),
+        (lambda weight: weight.tolist(), "no score per weight: got 'list'"),
+        (lambda weight: weight.log(), "scores of mask 'odd' are NaN"),
+    ],
+)
+def test_scores_are_checked(score, text):
+    rule = MaskRule("odd", score=lambda problem: score(problem.weight))
+    problem = MaskProblem(torch.tensor([[[1.0, -1.0, 2.0]]]))
+    with pytest.raises(SparsemendError, match=text):
+        rule.mask(problem, 1)
+    infinite = MaskRule("sure", score=lambda problem: problem.weight / 0)
+    assert infinite.mask(problem, 2).tolist() == [[[True, False, True]]]

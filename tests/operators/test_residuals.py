@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sparsemend.calibration import PairedMoments
-from sparsemend.operators import OPERATORS
+from sparsemend.operators import OPERATORS, Operator
 
 from .samples import channels, from_channels, residuals, scales, statistics_of
 
@@ -62,6 +62,11 @@ def test_residuals_are_what_the_repaired_outputs_lack(seed, count):
         h = z.mean(0) - g * pruned.mean(1, keepdim=True) if operator.matches_mean else 0
         direct = (g * pruned + h - z).square().mean(1)
         torch.testing.assert_close(operator.residual(statistics), direct, rtol=1e-9, atol=1e-9)
+
+
+def test_one_scale_for_all_channels_is_that_of_each():
+    operator = Operator("half", lambda statistics: statistics.pruned_variance.new_tensor(0.5))
+    assert operator.gains(statistics_of([1, 2], [1, 1], [0, 0])).tolist() == [[0.5, 0.5]]
 
 
 # Relative Repairability of one centred channel

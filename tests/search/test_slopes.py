@@ -181,11 +181,23 @@ class Closed(nn.Module):
         return self.inner(x)
 
 
+class InPlace(nn.Module):
+    """Changes in place what the gradient of the exponential needs."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(x).exp().add_(1)
+
+
 def test_no_gradient_is_no_slopes():
     assert measure(Closed(), [images(6)]) is None
     broken = conv_bn()
     nn.init.constant_(broken[-1].weight, 3e38)
     assert measure(broken, [images(6)]) is None
+    assert measure(InPlace(conv_bn()), [images(6)]) is None
 
 
 def test_constant_channels_do_no_harm():

@@ -146,7 +146,7 @@ def test_time_is_estimated_from_like_cells():
         (Estimate(0.0, 3), "3 cells unlike any in the store, so their time is not known"),
         (
             Estimate(60.0, 1),
-            "about 60.0 seconds on one worker, and 1 cells unlike any in the store",
+            "about 60.0 seconds on one worker, and 1 cell unlike any in the store",
         ),
     ],
 )

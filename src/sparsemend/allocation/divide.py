@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -73,7 +73,12 @@ def allocate_layers(
         asked = isinstance(quota, WeightQuota)
         sparsity = quota.sparsity if asked else (total - keep) / total
         problem = Problem(ordered, weights, keep, sparsity, diagnosis, quota.prices, moments)
-        counts = function(problem, **options)
+        given: object = function(problem, **options)
+        counts = tuple(given) if isinstance(given, Iterable) else ()
+        if len(counts) != len(ordered):
+            raise SparsemendError(
+                f"rule {rule!r} gives no count for each layer", given, f"{len(ordered)} counts"
+            )
         if sum(counts) != keep:
             raise SparsemendError(
                 f"counts of rule {rule!r} do not add up", sum(counts), f"exactly {keep}"

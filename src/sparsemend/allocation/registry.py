@@ -50,7 +50,7 @@ def get_rule(name: str, besides: Sequence[str] = ()) -> Rule:
         "unknown allocation rule",
         name,
         ", ".join(map(repr, known)),
-        did_you_mean(str(name).lower(), known),
+        did_you_mean(name, known),
     )
 
 

@@ -25,7 +25,7 @@ from sparsemend.execution.batches import (
 )
 from sparsemend.execution.layout import Layout, fastest_layout
 from sparsemend.execution.rows import as_batches
-from sparsemend.finite import NotFiniteError, check_outputs
+from sparsemend.finite import NotFiniteError, check_finite, check_outputs
 
 
 @dataclass(frozen=True)
@@ -259,8 +259,11 @@ class Tally:
     def add(self, dense: Parts, sparse: Parts) -> None:
         """Take note of the outputs on one batch."""
         losses = self.jury.losses(dense, sparse)
-        for column, *found in zip(self._columns, dense, sparse, losses, strict=True):
-            column.add(*found)
+        for seat, found in zip(self.jury.seats, losses, strict=True):
+            if seat.judge.whole:  # of others the outputs were checked
+                check_finite(f"the losses of judge {seat.judge.name!r}", found)
+        for column, *parts in zip(self._columns, dense, sparse, losses, strict=True):
+            column.add(*parts)
 
     def factors(self) -> list[float]:
         """What the sum of each output's losses counts, so that their sum / the first's count is

@@ -26,6 +26,7 @@ from sparsemend.execution.batches import (
     padding_of,
     plain,
 )
+from sparsemend.execution.rows import as_batches
 from sparsemend.finite import check_outputs
 from sparsemend.progress import progress_bar, progress_shown
 
@@ -102,6 +103,7 @@ def perplexity(
     >>> print(perplexity(even, torch.tensor([[0, 1, 1, 0]])))
     perplexity 2.00 on 3 tokens
     """
+    batches = as_batches(model, batches)
     total, count, index = 0.0, 0, -1
     with (
         progress_shown(progress),

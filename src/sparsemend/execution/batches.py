@@ -140,8 +140,18 @@ def split_labels(batch: Batch, where: str) -> tuple[Batch, Tensor]:
     )
 
 
-def call(model: nn.Module, batch: Batch) -> Any:
+def call(model: nn.Module, batch: Batch, *, copies: bool = True) -> Any:
     """Run the model on one batch, moved to the model's device and floating dtype.
+
+    Parameters
+    ----------
+    model
+        The network.
+    batch
+        Stays as it is, where the network gets copies of its tensors: some change their inputs in
+        place.
+    copies
+        Whether it gets copies, also of what need not be moved.
 
     Raises
     ------
@@ -149,7 +159,7 @@ def call(model: nn.Module, batch: Batch) -> Any:
         If the batch does not fit the model; the original error is chained.
     """
     try:
-        args, kwargs = arguments(_to_model(batch, model))
+        args, kwargs = arguments(_to_model(batch, model, copies))
         return model(*args, **kwargs)
     except RAISED as error:
         # The network's own error about shapes is precise but says nothing about the batch.
@@ -289,7 +299,7 @@ def arguments(batch: Batch) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     return (batch,), {}
 
 
-def _to_model(batch: Batch, model: nn.Module) -> Batch:
+def _to_model(batch: Batch, model: nn.Module, copies: bool) -> Batch:
     parameter = next(model.parameters(), None)
     if parameter is None:
         return plain(batch)
@@ -299,7 +309,7 @@ def _to_model(batch: Batch, model: nn.Module) -> Batch:
         if not isinstance(leaf, Tensor):
             return leaf
         dtype = parameter.dtype if floating and leaf.is_floating_point() else leaf.dtype
-        return leaf.to(device=parameter.device, dtype=dtype)
+        return leaf.to(device=parameter.device, dtype=dtype, copy=copies)
 
     return tree_map(move, plain(batch))
 

@@ -6,7 +6,6 @@ written. What is computed from parameters alone is a constant, such as a normali
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map
 
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, arguments, call, evaluation_mode
+from sparsemend.execution.copies import copied
 from sparsemend.graphs.folding import fold
 from sparsemend.graphs.graph import Graph, Node, detached
 from sparsemend.graphs.operations import Item, Linear, Reshape, Slot, Torch
@@ -67,7 +67,7 @@ def trace(model: nn.Module, example: Batch) -> Traced:
                 str(parameter.dtype),
                 fix="pass model.float()",
             )
-    model = copy.deepcopy(model).cpu()
+    model = copied(model).cpu()
     example = tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, example)
     leaves, in_spec = tree_flatten(arguments(example))
     wrong = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
@@ -75,7 +75,7 @@ def trace(model: nn.Module, example: Batch) -> Traced:
         raise SparsemendError("the example has inputs that are no tensors", wrong, "tensors")
     recorder = _Recorder(model, leaves)
     with evaluation_mode(model), _without_fused_attention(), recorder:
-        output = call(model, example)
+        output = call(model, example, copies=False)
     outputs, out_spec = tree_flatten(output)
     graph = recorder.graph(leaves, outputs)
     return Traced(fold(graph), in_spec, out_spec)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, call, cut, evaluation_mode
+from sparsemend.execution.copies import copied
 from sparsemend.layers.kinds import is_layer
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
@@ -125,7 +125,7 @@ def check_copy(model: nn.Module, batch: Batch) -> None:
     suspects = [name or "the network" for name, m in model.named_modules() if _may_keep(m)]
     if not suspects:
         return
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     check_apart(twin, model)
     check_alone(twin, [model], batch, f" ({suspects[0]})")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
 from numbers import Integral
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from sparsemend.boundary import public
 from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
+from sparsemend.execution.copies import copied
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.layers import (
     LayerSet,
@@ -73,7 +73,7 @@ def prune(
     found = calibration.layers if calibration is not None else discover(model)
     layers = _with_pattern(found, pattern, allocation)
     masks = choose_masks(model, allocation, mask, layers=layers, calibration=calibration)
-    pruned = model if inplace else copy.deepcopy(model)
+    pruned = model if inplace else copied(model)
     with restored_on_error(pruned) if inplace else nullcontext():
         apply_masks(pruned, masks, layers)
         verify_masks(pruned, masks, allocation, layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.masks.activation import ACTIVATION
 from sparsemend.masks.gradual import GRADUAL
 from sparsemend.masks.magnitude import MAGNITUDE
@@ -25,7 +25,7 @@ def get_mask_rule(name: str) -> MaskRule:
         If there is none; names the known ones.
     """
     if not isinstance(name, str) or name not in MASKS:
-        raise SparsemendError("unknown mask", name, ", ".join(MASKS))
+        raise SparsemendError("unknown mask", name, ", ".join(MASKS), did_you_mean(name, MASKS))
     return MASKS[name]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsemend.calibration import LayerMoments
 from sparsemend.errors import SparsemendError
+from sparsemend.finite import NotFiniteError
 from sparsemend.patterns import UNSTRUCTURED, Structure, Within
 from sparsemend.solvers import THOROUGH, Schedule, ShiftedInverses, Splitting
 from sparsemend.solvers.ranking import entries_by_score, entry_numbers, keep_mask
@@ -172,7 +173,16 @@ class MaskRule:
     def _scored(self, problem: MaskProblem) -> Tensor:
         self._check(problem)
         assert self.score is not None, "only masks that are nested have scores"
-        return self.score(problem)
+        scores: object = self.score(problem)
+        shape = list(problem.weight.shape)
+        if not isinstance(scores, Tensor) or list(scores.shape) != shape:
+            given = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise SparsemendError(
+                f"mask {self.name!r} gives no score per weight", given, f"a tensor {shape}"
+            )
+        if bool(scores.sum().isnan()) and bool(scores.isnan().any()):  # the sum of ±inf is NaN, too
+            raise NotFiniteError(f"scores of mask {self.name!r} are NaN")
+        return scores
 
     def _check(self, problem: MaskProblem) -> None:
         if self.needs in ("columns", "moments") and problem.moments is None:

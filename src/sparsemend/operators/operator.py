@@ -51,6 +51,10 @@ class Operator:
     positive: bool = True
     ending: bool = False
 
+    def gains(self, statistics: OutputStatistics) -> Tensor:
+        """g of every channel, [..., C]."""
+        return self.scale(statistics).expand_as(statistics.pruned_variance)
+
     def residual(self, statistics: OutputStatistics) -> Tensor:
         """D_rep per channel, [..., C]: E(g z' + h − z)² in closed form."""
         if not self.matches_mean:

@@ -125,8 +125,8 @@ def match_layer(
     one = statistics.dense_mean.new_ones(())
     weights = (weight_matrix(layer_weight(model, layer), layer) for model in (dense, network))
     trust = paired.trust(*weights, shifted=shifted)
-    asked = operator.scale(statistics)[0]
-    scale = operator.scale(statistics.trusted(trust))[0].where(alive, one)
+    asked = operator.gains(statistics)[0]
+    scale = operator.gains(statistics.trusted(trust))[0].where(alive, one)
     held = alive & ((scale - asked).abs() > _NOTABLE * asked.abs())
     shift = statistics.dense_mean - scale * statistics.pruned_mean[0] if shifted else None
     what = f"scales and shifts that repair layer {layer.name!r}"

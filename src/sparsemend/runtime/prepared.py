@@ -74,8 +74,8 @@ class Prepared:
         leaves, spec = tree_flatten((args, kwargs))
         if spec != self._traced.inputs:
             raise SparsemendError(
-                "the arguments are not like those of the example", str(spec),
-                str(self._traced.inputs),
+                "the arguments are not like those of the example", _as_text(spec),
+                _as_text(self._traced.inputs),
             )  # fmt: skip
         outputs = self._run([self._checked(*pair) for pair in zip(leaves, self._inputs.items(),
                                                                   strict=True)])  # fmt: skip
@@ -110,6 +110,13 @@ class Prepared:
                 f"{tile:>6} {choice.blocks:>3} {1e6 * choice.seconds:9.1f} us"
             )
         return "\n".join(lines)
+
+
+def _as_text(spec: Any) -> str:
+    """Arguments as they are written, of tensors."""
+    args, named = tree_unflatten(["tensor"] * spec.num_leaves, spec)
+    written = [*map(str, args), *(f"{name}={value}" for name, value in named.items())]
+    return f"({', '.join(written)})"
 
 
 def prepare(

@@ -5,7 +5,6 @@ For class scores that is KL(dense ‖ repaired); what it is for others, judges s
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from torch import nn
 
 from sparsemend.errors import SparsemendWarning
 from sparsemend.execution.batches import count_inputs, split_inputs
+from sparsemend.execution.copies import copied
 from sparsemend.finite import NotFiniteError
 from sparsemend.masks import MaskRule, apply_masks, choose_masks
 from sparsemend.progress import progress_shown
@@ -189,7 +189,7 @@ class Objective:
         settings: FitSettings | None = None,
         distill: DistillSettings | None = None,
     ) -> nn.Module:
-        model = copy.deepcopy(session.model)
+        model = copied(session.model)
         support = start_support(self._session, model, counts, self._rule)
         terms = Terms(support, self._scope, settings, self._new_biases, distill=distill)
         with warnings.catch_warnings():

@@ -8,7 +8,6 @@ gives that of all layers.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from sparsemend.allocation import Quota
 from sparsemend.evaluation import loss_factors
 from sparsemend.execution.batches import batch_size, call, evaluation_mode
+from sparsemend.execution.copies import copied
 from sparsemend.layers import (
     Call,
     Layer,
@@ -149,7 +149,7 @@ def density_slopes(
         None where the loss has no gradient, or it is not finite.
     """
     dense, layers, ratios = session.model, session.layers, marginal.ratios
-    model = copy.deepcopy(model).requires_grad_(False)
+    model = copied(model).requires_grad_(False)
     weights = layer_weights(dense, layers)
     for layer in layers:
         layer_parameter(model, layer).requires_grad_()
@@ -172,7 +172,12 @@ def density_slopes(
                 distance = sum(sums[1:], start=sums[0])
             if not distance.requires_grad:
                 return None
-            distance.backward()
+            try:
+                distance.backward()
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # what the network changes in place cannot be differentiated
+                return None
             count += len(losses[0])
     found = np.zeros(len(layers))
     for position, layer in enumerate(layers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import platform
 import time
@@ -19,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from sparsemend.errors import RAISED, SparsemendError, SparsemendWarning
 from sparsemend.evaluation import evaluate, logits
 from sparsemend.execution.batches import Batch, call, evaluation_mode
+from sparsemend.execution.copies import copied
 from sparsemend.layers import count_multiplications, kept_multiplications
 from sparsemend.masks import apply_masks
 from sparsemend.progress import progress_shown
@@ -163,7 +163,7 @@ class _Judge:
         """Accuracy of the masks alone, before the repair."""
         key = mask_fingerprint(result.masks.items())
         if key not in self._pruned:
-            pruned = copy.deepcopy(self.network.model)
+            pruned = copied(self.network.model)
             apply_masks(pruned, result.masks, result.layers)
             self._pruned[key] = self.accuracy(pruned)
         return self._pruned[key]

@@ -186,7 +186,8 @@ class Estimate:
             parts.append(f"about {self.seconds / size:.1f} {unit} on one worker")
         if self.unknown:
             parts.append(
-                f"{self.unknown} cells unlike any in the store, so their time is not known"
+                f"{self.unknown} cell{'' if self.unknown == 1 else 's'} unlike any in the store, "
+                "so their time is not known"
             )
         return ", and ".join(parts)
 

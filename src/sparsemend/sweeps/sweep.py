@@ -17,7 +17,7 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
-from sparsemend.execution.rows import as_batches
+from sparsemend.execution.rows import as_batches, loaded
 from sparsemend.layers import LayerFilter
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import says_itself
@@ -240,7 +240,7 @@ def make_networks(
             for network in models.values()
         ]
         return [
-            Network(name, network, GivenInputs(*given, test), *more)
+            Network(name, network, GivenInputs(*given, loaded(test)), *more)
             for (name, network), given in zip(models.items(), unlabelled, strict=True)
         ]
     if images.keys() != models.keys():
@@ -250,10 +250,10 @@ def make_networks(
             ", ".join(models),
             "pass one data set, or one for each network",
         )
-    for name, loaded in images.items():
-        if not isinstance(loaded, DataSet):
+    for name, data_set in images.items():
+        if not isinstance(data_set, DataSet):
             raise SparsemendError(
-                f"data of network {name!r} are no data set", loaded, "a DataSet", "use data.load"
+                f"data of network {name!r} are no data set", data_set, "a DataSet", "use data.load"
             )
     if heldout is not None or test is not None:
         raise SparsemendError(

@@ -31,7 +31,7 @@ def describe(
     failures
         Cells without a result.
     """
-    parts = [f"{len(records)} cells"]
+    parts = [_cells(len(records))]
     targeted = [record for record in records if record.cell.target]
     if len(targeted) < len(records):
         parts += ["", transition_table(transitions)]
@@ -87,7 +87,7 @@ def failure_lines(failures: Sequence[Failure]) -> list[str]:
     cells: dict[str, list[Cell]] = {}
     for failure in failures:
         cells.setdefault(failure.error, []).append(failure.cell)
-    lines = [f"{len(failures)} cells failed"]
+    lines = [f"{_cells(len(failures))} failed"]
     for error, having in cells.items():
         more = f" and {len(having) - 1} more" if len(having) > 1 else ""
         first, why = printable(str(having[0])), printable(error, keep="\n")
@@ -171,3 +171,7 @@ def spread_text(spread: Spread) -> str:
     if spread.std is None:
         return f"{spread.mean:.4f}"
     return f"{spread.mean:.4f} ± {spread.std:.4f} ({spread.count})"
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from sparsemend.allocation import CostQuota, hold_to_patterns, round_to_budget
 from sparsemend.execution.batches import Batch
+from sparsemend.execution.copies import copied
 from sparsemend.layers import LayerSet
 from sparsemend.masks import apply_masks, choose_masks
 from sparsemend.patterns import Structure
@@ -52,7 +52,7 @@ class Subject:
     def pruned(self, counts: Sequence[int]) -> nn.Module:
         """A copy with the largest weights of every layer, which stands for a repaired one."""
         named = dict(zip(self.layers.names, counts, strict=True))
-        network = copy.deepcopy(self.model)
+        network = copied(self.model)
         masks = choose_masks(self.model, named, layers=self.layers)
         apply_masks(network, masks, self.layers)
         return network

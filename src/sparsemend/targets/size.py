@@ -18,7 +18,8 @@ from sparsemend.targets.kind import Kind, Subject
 
 # Of the logarithm of a weight.
 _SCATTER = 0.2
-_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "KiB": 1024.0, "MiB": 1024.0**2}
+_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+_UNITS |= {"KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
 
 
 def quota(subject: Subject, limit: float) -> CostQuota:

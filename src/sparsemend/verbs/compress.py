@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 
@@ -15,6 +14,7 @@ from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
+from sparsemend.execution.copies import copied
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.execution.rows import as_batches
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
@@ -192,7 +192,7 @@ def compress(
     with progress_shown(progress):
         session = Session.open(
             # In place, the dense network is a copy.
-            copy.deepcopy(model) if inplace else model,
+            copied(model) if inplace else model,
             batches,
             heldout,
             calibration=calibration,

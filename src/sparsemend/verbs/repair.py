@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from contextlib import nullcontext
 
@@ -12,6 +11,7 @@ from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
+from sparsemend.execution.copies import copied
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.execution.rows import as_batches
 from sparsemend.finite import check_network
@@ -106,7 +106,7 @@ def repair(
         masks = find_masks(pruned, session.layers)
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
         check_network(pruned, "the pruned network")
-        repaired, parameters = pruned if inplace else copy.deepcopy(pruned), shapes_of(pruned)
+        repaired, parameters = pruned if inplace else copied(pruned), shapes_of(pruned)
         if not inplace:
             check_apart(repaired, pruned)
             check_apart(repaired, dense)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import time
 import warnings
@@ -16,6 +15,7 @@ from sparsemend.allocation import Allocation, Densities, Quota, kept_total
 from sparsemend.diagnosis import Diagnosis, recipe_diagnosis, with_sensitivities
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import signal_ends
+from sparsemend.execution.copies import copied
 from sparsemend.layers.refusals import check_alone, check_apart
 from sparsemend.masks import check_fit
 from sparsemend.recipe import Recipe
@@ -88,10 +88,10 @@ def run_recipe(
                 diagnosis = with_sensitivities(session, diagnosis)
         with _timed(seconds, "allocate"):
             allocation = _allocation(session, recipe, diagnosis, quota)
-    network = copy.deepcopy(session.model) if into is None else into
+    network = copied(session.model) if into is None else into
     check_apart(network, session.model)
-    copied, original = (network, session.model) if into is None else (session.model, network)
-    check_alone(copied, [original], session.seen[0])
+    twin, original = (network, session.model) if into is None else (session.model, network)
+    check_alone(twin, [original], session.seen[0])
     with _timed(seconds, "prune"):
         support = start_support(session, network, allocation, recipe.mask_rule)
     with _timed(seconds, "repair"):

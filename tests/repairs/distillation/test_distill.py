@@ -189,6 +189,20 @@ def test_a_judge_without_gradients_is_refused():
         sm.repair(prune_half(dense), dense, batches, "distill", judge=judge, distill=2)
 
 
+class InPlace(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).exp().add_(1)
+
+
+@pytest.mark.filterwarnings("ignore:reconstruction leans")
+def test_a_network_that_cannot_be_differentiated_is_refused_or_left_untrained():
+    dense, batches = CASES["vectors"]()
+    dense = InPlace(dense)
+    with pytest.raises(sm.SparsemendError, match=r"no gradient of the loss.*inplace operation"):
+        sm.repair(prune_half(dense), dense, batches, "distill", distill=2)
+    assert "distill" not in sm.compress(dense, batches, 0.5, budget="1s").repair
+
+
 @pytest.mark.filterwarnings("ignore:reconstruction leans")
 def test_best_trains_its_best_ending_where_that_is_asked_for():
     dense, batches = CASES["vectors"]()

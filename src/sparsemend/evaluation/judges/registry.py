@@ -42,5 +42,5 @@ def check_judge(judge: str | LossFunction) -> None:
         judge,
         f"{', '.join(map(repr, judge_names()))}, or a function (dense output, sparse output) → "
         "loss per sample [N]",
-        did_you_mean(str(judge).lower(), judge_names()),
+        did_you_mean(judge, judge_names()),
     )

@@ -22,7 +22,7 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, raised_by
 from sparsemend.evaluation import loss_factors
 from sparsemend.execution.batches import Batch, batch_size, call, cut, evaluation_mode, padding_of
 from sparsemend.progress import progress_bar
@@ -191,6 +191,8 @@ class _Run:
                 self._piece = max(1, min(self._piece, size) // 2)
                 torch.cuda.empty_cache()
                 continue
+            except RuntimeError as error:  # such as of what the network changes in place
+                raise _no_gradient(f": {raised_by(error, name=False)}") from error
             total += share * float(loss.detach())
             start += batch_size(piece)
         return math.isfinite(total)
@@ -216,10 +218,7 @@ class _Run:
                 if error is not None:
                     loss = loss + self._settings.feature_weight * error
         if not loss.requires_grad:
-            raise SparsemendError(
-                "no gradient of the loss reaches the weights",
-                fix="distill a network and a judge that PyTorch can differentiate",
-            )
+            raise _no_gradient()
         return loss
 
     def _run(self, network: nn.Module, batch: Batch) -> tuple[object, list[Tensor]]:
@@ -235,6 +234,13 @@ class _Run:
             with seen:
                 output = call(network, batch)
         return output, seen.found
+
+
+def _no_gradient(why: str = "") -> SparsemendError:
+    return SparsemendError(
+        f"no gradient of the loss reaches the weights{why}",
+        fix="distill a network and a judge that PyTorch can differentiate",
+    )
 
 
 def _rate(values: int) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import time
 
 import torch
 
+from sparsemend.execution.copies import copied
 from sparsemend.layers import layer_weights
 from sparsemend.progress import progress_shown
 from sparsemend.repairs.distillation.loop import distill
@@ -28,7 +28,7 @@ def step_seconds(session: Session) -> float:
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
     def train(steps: int) -> float:
-        network, start = copy.deepcopy(session.model), time.perf_counter()
+        network, start = copied(session.model), time.perf_counter()
         distill(session, network, masks, DistillSettings(steps=steps, judgements=1))
         return time.perf_counter() - start
 
