@@ -35,7 +35,7 @@ REPAIRS = (
     *(f"{name}+batchnorm" for name in OPERATORS if name != "none"),
     *("batchnorm", "batchnorm-ema", "reconstruct", "reconstruct+batchnorm", "best"),
 )
-PATTERNS = ("2:4", "1:3", "block:1x4", "block:2x2", "channel")
+PATTERNS = ("2:4", "1:3", "n:4", "block:1x4", "block:2x2", "channel")
 SPARSITIES = (0.0, 0.1, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
     nn.ReLU, nn.GELU, nn.LeakyReLU, nn.Sigmoid, nn.Identity, nn.Hardswish,

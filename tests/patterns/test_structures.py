@@ -12,7 +12,18 @@ from sparsemend.patterns import FREE, MatrixShape, parse_pattern
 from sparsemend.solvers.ranking import descending_rank
 from sparsemend.solvers.splitting import largest_entries
 
-NAMES = ("free", "2:4", "1:8", "2:3", "block:1x4", "block:2x3", "block:4x1", "channel")
+NAMES = (
+    "free",
+    "2:4",
+    "1:8",
+    "2:3",
+    "n:2",
+    "n:4",
+    "block:1x4",
+    "block:2x3",
+    "block:4x1",
+    "channel",
+)
 SHAPES = st.builds(
     MatrixShape, st.integers(1, 2), st.integers(1, 5), st.integers(1, 9), st.sampled_from((1, 4))
 )
@@ -23,7 +34,7 @@ def cases(draw):
     """A structure on a random layer that can have it, and scores with many ties."""
     pattern = parse_pattern(draw(st.sampled_from(NAMES)))
     shape = draw(SHAPES)
-    if pattern.density is not None:
+    if hasattr(pattern, "m"):
         shape = shape._replace(channels=pattern.m * draw(st.integers(1, 2)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     matrix = (shape.groups, shape.rows, shape.channels * shape.taps)
@@ -97,6 +108,15 @@ def test_n_of_m_runs_along_input_channels_at_one_tap():
     assert more == [[[1, 0, 0, 1, 1, 1, 1, 0]]]  # of the others the largest
 
 
+def test_an_n_by_layer_goes_up_in_steps_of_one_in_every_group():
+    structure = parse_pattern("n:4").on(MatrixShape(1, 2, 4, 1))
+    score = torch.tensor([[[5.0, 7.0, 6.0, 8.0], [4.0, 1.0, 3.0, 2.0]]])
+    assert reachable(structure, 8) == [0, 2, 4, 6, 8]
+    assert structure.rank(score).tolist() == [[[6, 2, 4, 0], [1, 7, 3, 5]]]
+    assert not structure.holds(score > 4)
+    assert structure.largest(score, 3).int().tolist() == [[[0, 1, 0, 1], [1, 0, 0, 0]]]
+
+
 def test_blocks_go_by_mean_square_and_are_smaller_at_edges():
     structure = parse_pattern("block:2x2").on(MatrixShape(1, 3, 3, 1))
     assert reachable(structure, 9) == [0, 4, 6, 8, 9]
@@ -136,8 +156,8 @@ def test_types(dtype):
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("free", "free"), ("2:4", "2:4"), (" 02:04", "2:4"), ("block:1x4", "block:1x4"),
-     ("channel", "channel")],
+    [("free", "free"), ("2:4", "2:4"), (" 02:04", "2:4"), ("n:4", "n:4"),
+     ("block:1x4", "block:1x4"), ("channel", "channel")],
 )  # fmt: skip
 def test_spellings(text, name):
     pattern = parse_pattern(text)
@@ -148,10 +168,11 @@ def test_spellings(text, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("2-4", "unknown pattern: got '2-4'; allowed: free, n:m as in 2:4, block:RxC"),
+        ("2-4", "unknown pattern: got '2-4'; allowed: free, n:m as in 2:4, n:4 for"),
         (None, "unknown pattern"),
         ("4:4", "pattern n:m keeps n of every m weights: got '4:4'; allowed: 0 < n < m"),
         ("0:4", "pattern n:m keeps n"),
+        ("n:1", "pattern n:m keeps n of every m weights: got 'n:1'; allowed: m of 2 or more"),
         ("block:0x4", "pattern block:RxC keeps blocks"),
         ("block4", "pattern block:RxC keeps blocks"),
     ],

@@ -111,6 +111,22 @@ def test_n_of_m(pattern, mask, repair):
 
 
 @pytest.mark.filterwarnings("ignore:reconstruction leans")
+@pytest.mark.parametrize(
+    ("rule", "mask", "repair"),
+    [("global", "activation", "variance"), ("sensitivity", "gradual", "reconstruct")],
+)
+def test_the_rule_chooses_n_of_4_for_every_layer(rule, mask, repair):
+    model, batches = network()
+    result = sm.compress(model, batches, 0.4, rule, mask, repair, pattern="n:4")
+    layers = check(result, model, "n:4")
+    assert "first" not in layers.names
+    for layer in layers:
+        assert result.allocation[layer.name] * 4 % layer.size == 0
+    least = max(layer.structure.least for layer in layers)
+    assert abs(result.allocation.kept - kept_total(0.4, layers.total)) <= least
+
+
+@pytest.mark.filterwarnings("ignore:reconstruction leans")
 def test_without_a_rule_it_is_planned_and_can_be_done_again():
     model, batches = network()
     result = sm.compress(model, batches, budget="1s", pattern="2:4")

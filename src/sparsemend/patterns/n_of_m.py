@@ -1,4 +1,7 @@
-"""n of every m consecutive input channels, as sparse matrix units of accelerators compute with."""
+"""n of every m consecutive input channels, as sparse matrix units of accelerators compute with.
+
+The same n in all layers, or one for each layer.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,55 @@ from sparsemend.solvers.ranking import descending_rank
 from sparsemend.solvers.splitting import largest_entries
 
 
-class NOfMStructure(Structure):
+class GroupStructure(Structure):
     """Groups of m weights: consecutive input channels at one position of the kernel.
+
+    Parameters
+    ----------
+    shape
+        Of the matrix.
+    m
+        Weights of a group.
+    """
+
+    def __init__(self, shape: MatrixShape, m: int) -> None:
+        self._shape, self._m = shape, m
+
+    def rank(self, score: Tensor, within: Within = "layer") -> Tensor:  # noqa: ARG002
+        """What is better in its group comes first; every row then keeps the same number anyway."""
+        place = self._classes(score)
+        return descending_rank((descending_rank(score) + place * score.numel()) * -1)
+
+    def _classes(self, score: Tensor) -> Tensor:
+        """What is to come first, by its number, whatever it scores beside other groups."""
+        return self._places(score)
+
+    def _grouped(self, matrix: Tensor) -> Tensor:
+        """[groups, rows, groups of channels, m, taps]."""
+        groups, rows, channels, taps = self._shape
+        return matrix.reshape(groups, rows, channels // self._m, self._m, taps)
+
+    def _places(self, score: Tensor) -> Tensor:
+        """How many of its group are better than each weight; of equal ones the first is."""
+        parts = self._grouped(score).movedim(3, 0).contiguous()
+        # Comparing all pairs is faster than sorting.
+        before = torch.zeros(parts.shape, dtype=torch.int16, device=parts.device)
+        for j in range(1, self._m):
+            wins = parts[:j] >= parts[j]
+            before[j] += wins.sum(dim=0, dtype=torch.int16)
+            before[:j] += ~wins
+        return before.movedim(0, 3).reshape(score.shape)
+
+    def _filled(self, size: Tensor, n: int, kept: int) -> Tensor:
+        """Mask of the n largest of every group and, up to the count, the largest others."""
+        best = self._places(size) < n
+        if kept <= self._shape.size // self._m * n:
+            return best
+        return largest_entries(size.masked_fill(best, torch.inf), kept)
+
+
+class NOfMStructure(GroupStructure):
+    """n of every group.
 
     Parameters
     ----------
@@ -29,42 +79,36 @@ class NOfMStructure(Structure):
     """
 
     def __init__(self, shape: MatrixShape, n: int, m: int) -> None:
-        self._shape, self._n, self._m = shape, n, m
-        self._count = shape.size // m * n
+        super().__init__(shape, m)
+        self._n, self._count = n, shape.size // m * n
 
     def around(self, count: int) -> tuple[int, int]:  # noqa: ARG002
         return self._count, self._count
 
-    def rank(self, score: Tensor, within: Within = "layer") -> Tensor:  # noqa: ARG002
-        """What is best in its group comes first; every row then keeps the same number anyway."""
-        best = self._best(score)
-        return descending_rank(descending_rank(score) * -1 + best * score.numel())
+    def _classes(self, score: Tensor) -> Tensor:
+        return (self._places(score) >= self._n).long()
 
     def largest(self, values: Tensor, kept: int) -> Tensor:
-        size = values.abs()
-        best = self._best(size)
-        if kept <= self._count:
-            return best
-        return largest_entries(size.masked_fill(best, torch.inf), kept)
+        return self._filled(values.abs(), self._n, kept)
 
     def holds(self, mask: Tensor) -> bool:
         return bool((self._grouped(mask).sum(dim=3) == self._n).all())
 
-    def _grouped(self, matrix: Tensor) -> Tensor:
-        """[groups, rows, groups of channels, m, taps]."""
-        groups, rows, channels, taps = self._shape
-        return matrix.reshape(groups, rows, channels // self._m, self._m, taps)
 
-    def _best(self, score: Tensor) -> Tensor:
-        """Mask of the n largest of every group; of equal ones the first."""
-        parts = self._grouped(score).movedim(3, 0).contiguous()
-        # How many of its group come before a weight; comparing all pairs is faster than sorting.
-        before = torch.zeros(parts.shape, dtype=torch.int16, device=parts.device)
-        for j in range(1, self._m):
-            wins = parts[:j] >= parts[j]
-            before[j] += wins.sum(dim=0, dtype=torch.int16)
-            before[:j] += ~wins
-        return (before < self._n).movedim(0, 3).reshape(score.shape)
+class AnyOfMStructure(GroupStructure):
+    """The same number of every group of a layer, whichever it is."""
+
+    def around(self, count: int) -> tuple[int, int]:
+        step = self._shape.size // self._m
+        count = max(0, min(count, self._shape.size))
+        return count // step * step, -(-count // step) * step
+
+    def largest(self, values: Tensor, kept: int) -> Tensor:
+        return self._filled(values.abs(), kept * self._m // self._shape.size, kept)
+
+    def holds(self, mask: Tensor) -> bool:
+        found = self._grouped(mask).sum(dim=3)
+        return bool((found == found.flatten()[0]).all())
 
 
 @dataclass(frozen=True)
@@ -96,9 +140,41 @@ class NOfM(Pattern):
         return Fraction(self.n, self.m)
 
     def refusal(self, shape: MatrixShape) -> str:
-        if shape.channels % self.m == 0:
-            return ""
-        return f"its number of input channels is no multiple of {self.m}, as pattern {self} needs"
+        return _refusal(self, self.m, shape)
 
     def on(self, shape: MatrixShape) -> NOfMStructure:
         return NOfMStructure(shape, self.n, self.m)
+
+
+@dataclass(frozen=True)
+class AnyOfM(Pattern):
+    """``n:4`` and the like: n of every m in each layer, n as the allocation says, 1 to m."""
+
+    m: int
+    spelling: ClassVar[str] = "n:4 for an n by layer"
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        found = re.fullmatch(r"n:(\d+)", text)
+        if found is None:
+            return None
+        m = int(found[1])
+        if m < 2:
+            raise SparsemendError("pattern n:m keeps n of every m weights", text, "m of 2 or more")
+        return cls(m)
+
+    @property
+    def name(self) -> str:
+        return f"n:{self.m}"
+
+    def refusal(self, shape: MatrixShape) -> str:
+        return _refusal(self, self.m, shape)
+
+    def on(self, shape: MatrixShape) -> AnyOfMStructure:
+        return AnyOfMStructure(shape, self.m)
+
+
+def _refusal(pattern: Pattern, m: int, shape: MatrixShape) -> str:
+    if shape.channels % m == 0:
+        return ""
+    return f"its number of input channels is no multiple of {m}, as pattern {pattern} needs"

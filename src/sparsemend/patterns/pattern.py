@@ -53,8 +53,8 @@ class Structure(ABC):
     def largest(self, values: Tensor, kept: int) -> Tensor:
         """Boolean mask of the largest |values|, of ``kept`` weights or the nearest count below.
 
-        Where all masks have one count: what the pattern asks for, and beyond its count the largest
-        of the others.
+        Where weights are kept n of every m: what the pattern asks for at that count, and beyond it
+        the largest of the others.
         """
 
     @abstractmethod

@@ -6,10 +6,10 @@ from sparsemend.errors import SparsemendError, printable
 from sparsemend.patterns.block import Block
 from sparsemend.patterns.channel import Channel
 from sparsemend.patterns.free import FREE, Free
-from sparsemend.patterns.n_of_m import NOfM
+from sparsemend.patterns.n_of_m import AnyOfM, NOfM
 from sparsemend.patterns.pattern import Pattern
 
-PATTERNS: list[type[Pattern]] = [Free, NOfM, Block, Channel]
+PATTERNS: list[type[Pattern]] = [Free, NOfM, AnyOfM, Block, Channel]
 
 
 def pattern_spellings() -> tuple[str, ...]:
