@@ -15,6 +15,7 @@ from sparsemend.allocation import (
     RULES,
     CostQuota,
     WeightQuota,
+    added_up,
     allocate_layers,
     force_layers,
     round_to_budget,
@@ -39,7 +40,7 @@ def quota(layers, share, prices=PRICES, **options):
     prices = tuple(Fraction(prices[i]) for i in range(len(sizes)))
     total = sum(map(operator.mul, sizes, prices))
     costs = tuple(partial(operator.mul, price) for price in prices)
-    return CostQuota(sizes, costs, prices, Fraction(str(share)) * total, **options)
+    return CostQuota(sizes, added_up(costs), prices, Fraction(str(share)) * total, **options)
 
 
 def cost(limit, allocation):

@@ -12,7 +12,7 @@ from sparsemend.allocation.densities import GIVEN, Densities, load_rule
 from sparsemend.allocation.divide import allocate_layers, check_pattern
 from sparsemend.allocation.forced import ForcedRule, force_layers, parse_forced
 from sparsemend.allocation.problem import DamageCurves, Problem
-from sparsemend.allocation.quota import CostQuota, Quota, WeightQuota
+from sparsemend.allocation.quota import CostQuota, Quota, WeightQuota, added_up
 from sparsemend.allocation.registry import (
     RULES,
     check_rule,
@@ -38,6 +38,7 @@ __all__ = [
     "Quota",
     "Rule",
     "WeightQuota",
+    "added_up",
     "allocate_layers",
     "allocate_without",
     "check_pattern",

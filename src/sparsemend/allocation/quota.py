@@ -97,8 +97,8 @@ class CostQuota:
     ----------
     sizes
         Number of weights of each layer.
-    costs
-        Of each layer: kept count → cost, which grows with it.
+    spend
+        Kept count of each layer → what all of them cost, which grows with each.
     prices
         About what one weight of each layer costs, for rules that prefer cheap ones; positive.
     limit
@@ -108,8 +108,8 @@ class CostQuota:
     name, text
         Of the argument that set it; a cost in words. For errors.
     measure
-        Kept counts → what a network that is pruned so really costs, where ``costs`` are a model of
-        it; None where they are exact.
+        Kept counts → what a network that is pruned so really costs, where ``spend`` is a model of
+        it; None where it is exact.
     factor
         By which the model was found to be off.
     structures
@@ -117,7 +117,7 @@ class CostQuota:
     """
 
     sizes: tuple[int, ...]
-    costs: tuple[Callable[[int], Number], ...]
+    spend: Callable[[Sequence[int]], Number]
     prices: tuple[Number, ...]
     limit: Number
     fixed: Number = 0
@@ -129,8 +129,7 @@ class CostQuota:
 
     def cost(self, counts: Sequence[int]) -> Number:
         """What these kept counts cost."""
-        parts = (cost(kept) for cost, kept in zip(self.costs, counts, strict=True))
-        return self.factor * (self.fixed + sum(parts))
+        return self.factor * (self.fixed + self.spend(counts))
 
     def fill(self, divide: Divide, most: int | None = None) -> tuple[int, ...]:
         """The counts of the largest number of weights that is not too expensive, or nearly so.
@@ -183,13 +182,18 @@ class CostQuota:
 
     def of_some(self, places: Sequence[int]) -> CostQuota:
         """The same for these layers, where all others keep nothing; only the whole is measured."""
-        rest = sorted(set(range(len(self.sizes))) - set(places))
+
+        def spend(counts: Sequence[int]) -> Number:
+            all_counts = [0] * len(self.sizes)
+            for place, kept in zip(places, counts, strict=True):
+                all_counts[place] = kept
+            return self.spend(all_counts)
+
         return replace(
             self,
             sizes=_of(self.sizes, places),
-            costs=_of(self.costs, places),
+            spend=spend,
             prices=_of(self.prices, places),
-            fixed=self.fixed + sum(self.costs[place](0) for place in rest),
             measure=None,
             structures=_of(self.structures, places),
         )
@@ -230,6 +234,11 @@ class CostQuota:
             f"at least {self.text(least)}",
             "ask for more, or leave fewer layers dense",
         )
+
+
+def added_up(costs: Sequence[Callable[[int], Number]]) -> Callable[[Sequence[int]], Number]:
+    """What layers cost together of which each has a cost of its own: kept count → cost."""
+    return lambda counts: sum(cost(kept) for cost, kept in zip(costs, counts, strict=True))
 
 
 Quota = WeightQuota | CostQuota

@@ -27,7 +27,7 @@ from sparsemend.recipe.options import (
 )
 from sparsemend.repairs import parse_repair
 from sparsemend.sweeps.inputs import sizes_of
-from sparsemend.targets import Subject, Target, read_target
+from sparsemend.targets import Subject, Target, kept_share, read_target
 
 
 def _diagnosed() -> tuple[str, ...]:
@@ -95,8 +95,10 @@ def allocate(given: Given) -> None:
     values = {**allocation.to_dict(), "coverage": coverage.to_dict()}
     lines = [str(allocation), str(coverage)]
     if target is not None:
-        subject, counts = Subject(network, covered, example), tuple(allocation.values())
-        reached = target.reached(subject, counts, subject.pruned(counts))
+        subject = Subject(network, covered, example)
+        pruned = subject.pruned(tuple(allocation.values()))
+        share = kept_share(subject, allocation, pruned)
+        reached = target.reached(pruned, example, share)
         values["target"] = target.to_dict(reached)
         lines.append(target.told(reached))
     if given.json:

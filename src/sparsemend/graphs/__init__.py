@@ -4,6 +4,7 @@ from sparsemend.graphs.branches import without_idle_branches
 from sparsemend.graphs.folding import fold
 from sparsemend.graphs.graph import Graph, Node
 from sparsemend.graphs.modules import to_module
+from sparsemend.graphs.multiplications import multiplications
 from sparsemend.graphs.shrinking import shrink
 from sparsemend.graphs.tracing import Traced, trace
 
@@ -12,6 +13,7 @@ __all__ = [
     "Node",
     "Traced",
     "fold",
+    "multiplications",
     "shrink",
     "to_module",
     "trace",

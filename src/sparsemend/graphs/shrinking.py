@@ -3,7 +3,9 @@
 Channels are removed only where the outputs stay what they are. A constant channel in front of a
 convolution with zero padding has another value at the border, so that it is no part of the bias
 there: if the constant is not zero, one such channel stays and stands for all of them, its weights
-being the sum of theirs in proportion to the constants.
+being the sum of theirs in proportion to the constants. Where several such convolutions read the
+channels at different places of a residual stream, each has one that is not zero there, if need be
+one of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from sparsemend.graphs.operations import (
 )
 
 Shape = tuple[int, ...]
+
+# How large the constant of a channel that stands for others has to be beside the largest of them.
+_LEAST_CARRIER = 0.01
 
 
 def shrink(graph: Graph) -> Graph:
@@ -164,13 +169,13 @@ class _Kept:
         Whether each stays, [C].
     constants
         Of each value, by channel; NaN where it is not constant.
-    carrier
-        The channel that stands for others that are constant, in front of zero padding; -1 for none.
+    carriers
+        Value in front of zero padding → the channel that stands for others that are constant there.
     """
 
     channels: Tensor
     constants: Mapping[str, Tensor]
-    carrier: int
+    carriers: Mapping[str, int]
 
 
 def _is_padded(layer: object) -> bool:
@@ -184,25 +189,35 @@ def _kept(each: _Class, nodes: Mapping[str, Node]) -> _Kept:
         unread &= ~(_columns(nodes[reader.name], channels) != 0).any(1)
     constants = _constants(each, nodes)
     known = torch.ones(channels, dtype=torch.bool)
-    # Least constant of each channel in front of zero padding, and whether any is not zero.
-    least, carried = torch.full((channels,), torch.inf), torch.zeros(channels, dtype=torch.bool)
-    for reader, value in each.readers:
+    for _, value in each.readers:
         known &= ~constants[value].isnan()
-        if _is_padded(nodes[reader.name].operation):
-            carried |= constants[value] != 0
-            least = torch.minimum(least, constants[value].abs().nan_to_num(nan=0.0))
-    carried &= known & ~unread
-    carrier = int(torch.where(carried, least, -1.0).argmax())
     keep = ~(unread | known)
-    if not bool(carried.any()):
-        carrier = -1
-    elif float(least[carrier]) > 0:
-        keep[carrier] = True
-    else:  # none can stand for all
-        carrier, keep = -1, keep | carried
+    padded = dict.fromkeys(v for r, v in each.readers if _is_padded(nodes[r.name].operation))
+    sizes = {v: torch.where(known & ~unread, constants[v].abs(), 0.0) for v in padded}
+    carriers = _carriers({value: size for value, size in sizes.items() if bool(size.any())})
+    keep[list(carriers.values())] = True
     if not bool(keep.any()):
         keep[0] = True
-    return _Kept(keep, constants, carrier)
+    return _Kept(keep, constants, carriers)
+
+
+def _carriers(sizes: Mapping[str, Tensor]) -> dict[str, int]:
+    """For every value a channel that stands for its constant ones, as few as can be seen at once.
+
+    Parameters
+    ----------
+    sizes
+        Value → how large the constant of each channel [C] is, 0 where there is none; some are not.
+    """
+    found: dict[str, int] = {}
+    while waiting := [value for value in sizes if value not in found]:
+        # What is small beside others would have to have large weights.
+        shares = torch.stack([sizes[value] / sizes[value].max() for value in waiting])
+        stands = shares >= _LEAST_CARRIER
+        least = torch.where(stands, shares, 1.0).amin(0)
+        best = int((stands.sum(0) + least / 2).argmax())
+        found |= {value: best for value, row in zip(waiting, stands, strict=True) if row[best]}
+    return found
 
 
 def _constants(each: _Class, nodes: Mapping[str, Node]) -> dict[str, Tensor]:
@@ -256,12 +271,13 @@ def _cut(
         constants = kept.constants[value].double()
         gone = torch.where(keep, 0.0, constants.nan_to_num(nan=0.0))
         bias = now["bias"].double()
-        if kept.carrier >= 0 and _is_padded(nodes[reader.name].operation):
-            share = gone / constants[kept.carrier]
-            share[kept.carrier] = 1
+        if value in kept.carriers and _is_padded(nodes[reader.name].operation):
+            carrier = kept.carriers[value]
+            share = gone / constants[carrier]
+            share[carrier] = 1
             sums = torch.einsum("ock,c->ok", by_channel.double(), share)
             by_channel = by_channel.clone()
-            by_channel[:, kept.carrier] = sums.to(by_channel.dtype)
+            by_channel[:, carrier] = sums.to(by_channel.dtype)
         else:
             bias = bias + by_channel.double().sum(2) @ gone
         left = by_channel[:, rows]

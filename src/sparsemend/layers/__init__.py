@@ -12,6 +12,7 @@ from sparsemend.layers.access import (
 )
 from sparsemend.layers.branches import Branch, residual_branches
 from sparsemend.layers.calls import LayerCalls
+from sparsemend.layers.channels import Channels, find_channels
 from sparsemend.layers.coverage import Coverage, LeftOut
 from sparsemend.layers.discovery import NORMALISATIONS, LayerSet, layer_weights
 from sparsemend.layers.graph import Graph, Node
@@ -49,6 +50,7 @@ __all__ = [
     "Axis",
     "Branch",
     "Call",
+    "Channels",
     "Coverage",
     "Graph",
     "Layer",
@@ -68,6 +70,7 @@ __all__ = [
     "count_multiplications",
     "count_positions",
     "discover",
+    "find_channels",
     "in_passing",
     "kept_multiplications",
     "kind_named",

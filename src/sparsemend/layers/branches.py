@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from sparsemend.layers.discovery import LayerSet
 from sparsemend.layers.graph import Node
-from sparsemend.layers.joins import is_sum
 
 # Layers on the way to a node by the shortest path, where no path leads there.
 _NEVER = 1 << 30
@@ -66,7 +65,7 @@ class _Finder:
         self._free = {layer.name for layer in layers if layer.calls == 1}
 
     def ending_in(self, join: Node) -> list[Branch]:
-        if not is_sum(join) or len(set(join.inputs)) != 2:
+        if not join.is_sum or len(set(join.inputs)) != 2:
             return []
         if any(self._nodes[source].shape != join.shape for source in join.inputs):
             return []

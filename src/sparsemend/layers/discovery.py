@@ -18,6 +18,7 @@ from sparsemend.execution.batches import Batch, call, cut, evaluation_mode
 from sparsemend.finite import check_network
 from sparsemend.layers.access import layer_weight
 from sparsemend.layers.calls import LayerCalls
+from sparsemend.layers.channels import coupled_layers
 from sparsemend.layers.coverage import Coverage, measure_coverage, prunable_sites
 from sparsemend.layers.graph import Graph, scan, trace
 from sparsemend.layers.kinds import Call, is_layer, kind_of, labels, plain_layers
@@ -75,8 +76,15 @@ class LayerSet(Sequence[Layer]):
         return LayerSet(layers, self.graph, coverage, self._geometries, (*self.others, *rest))
 
     def with_pattern(self, pattern: Pattern) -> LayerSet:
-        """The same layers, of which only some weights can be kept."""
-        layers = [dataclasses.replace(layer, pattern=pattern) for layer in self]
+        """The same layers, of which only some weights can be kept.
+
+        Of whole channels, layers that meet in a sum keep the same where the graph is known.
+        """
+        patterns = dict.fromkeys(self.names, pattern)
+        if pattern.takes_channels:
+            for names in coupled_layers(self.graph, self, self.others):
+                patterns |= dict.fromkeys(names, pattern.coupled_as(names))
+        layers = [dataclasses.replace(x, pattern=patterns[x.name]) for x in self]
         return LayerSet(layers, self.graph, self.coverage, self._geometries, self.others)
 
     def __len__(self) -> int:

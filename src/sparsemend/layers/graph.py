@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -33,6 +34,7 @@ _RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
 _COPIES = ("contiguous", "clone", "detach", "to", "float", "half", "bfloat16")
 _IDLE = ("dropout", "dropout1d", "dropout2d", "dropout3d", "identity")
 _TRANSPARENT = frozenset(_TURNS + _RESHAPES + _COPIES + _IDLE)
+_SUMS = frozenset({"add", "add_", "__add__", "__iadd__", "__radd__"})
 _PRODUCTS = frozenset({"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"})
 # Sizes that tell dimensions apart.
 _SIZES = (2, 3, 4, 5, 6, 7, 8)
@@ -62,6 +64,8 @@ class Node:
         Where it turns its input's dimensions: which of them each of its own is; else empty.
     in_place
         Whether its output takes the place of its first input in memory.
+    per_channel
+        Whether it is a normalisation that computes output channel k from input channel k alone.
     """
 
     index: int
@@ -72,11 +76,17 @@ class Node:
     factor: Operand | float | None = None
     order: tuple[int, ...] = ()
     in_place: bool = False
+    per_channel: bool = False
 
     @property
     def is_idle(self) -> bool:
         """Whether every value is handed on where it is, as by a dropout that is switched off."""
         return self.kind == "function" and self.name in _IDLE + _COPIES
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether its inputs are added up."""
+        return self.kind == "function" and self.name in _SUMS
 
     @property
     def is_reshape(self) -> bool:
@@ -279,7 +289,10 @@ def trace(model: nn.Module, batch: Batch, watched: Mapping[nn.Module, str], uses
         recorder.inside -= 1
         sources = entered.pop()
         if not recorder.inside:
-            node = recorder.graph.add("module", watched[module], sources, output)
+            per_channel = isinstance(module, _BatchNorm)
+            node = recorder.graph.add(
+                "module", watched[module], sources, output, per_channel=per_channel
+            )
             recorder.made(output, node)
 
     def start(module: nn.Module, args: Any) -> None:  # noqa: ARG001

@@ -15,7 +15,6 @@ from sparsemend.layers.graph import Node
 from sparsemend.layers.matrices import channel_shape
 from sparsemend.layers.operand import Operand
 
-_SUMS = frozenset({"add", "add_", "__add__", "__iadd__", "__radd__"})
 _RELU = frozenset({"relu", "relu_"})
 
 
@@ -153,7 +152,7 @@ class _Finder:
     def _one(self, name: str, ready: Mapping[str, str | None]) -> Surroundings:
         following = self._graph.sole_consumer(self._tail(name), self._consumers)
         final = following is not None and (following.kind, following.name) == ("function", "output")
-        joined = following is not None and is_sum(following)
+        joined = following is not None and following.is_sum
         shortcut, last = self._shortcut(name, ready)
         if shortcut is not None:
             following = self._graph.sole_consumer(last, self._consumers)
@@ -226,7 +225,7 @@ class _Finder:
                 index = join.index
                 continue
             others = [source for source in join.inputs if source != index]
-            if not is_sum(join) or len(join.inputs) != 2 or len(others) != 1:
+            if not join.is_sum or len(join.inputs) != 2 or len(others) != 1:
                 break
             shapes = {self._graph.nodes[operand].shape for operand in (index, others[0])}
             if shapes != {join.shape}:  # broadcast: not every output meets a value of its own
@@ -268,16 +267,12 @@ class _Finder:
         node = self._graph.nodes[operand]
         if node.is_idle and self._graph.nodes[node.inputs[0]].shape == node.shape:
             return self._addends(node.inputs[0], name, path, ready)
-        if is_sum(node) and len(set(node.inputs)) == 2:
+        if node.is_sum and len(set(node.inputs)) == 2:
             if any(self._graph.nodes[x].shape != node.shape for x in node.inputs):
                 return None
             parts = [self._addends(x, name, path, ready) for x in node.inputs]
             return None if None in parts else [x for part in parts for x in part or ()]
         return None
-
-
-def is_sum(node: Node) -> bool:
-    return node.kind == "function" and node.name in _SUMS
 
 
 def _is_per_channel(factor: Operand | float, axis: int, shape: tuple[int, ...]) -> bool:

@@ -22,6 +22,7 @@ from sparsemend.layers import (
     stored_weight,
     weight_matrix,
 )
+from sparsemend.masks.coupled import coupled_masks
 from sparsemend.masks.registry import get_lone_mask_rule
 from sparsemend.masks.rule import MaskProblem
 from sparsemend.masks.verification import verify_masks
@@ -97,14 +98,24 @@ def choose_masks(
         layers = calibration.layers if calibration is not None else discover(model)
     weights = layer_weights(model, layers)
     check_fit(allocation, layers)
-    masks: Masks = {}
-    for name, kept in allocation.items():
-        layer = layers[name]
+    counts = {name: int(kept) for name, kept in allocation.items()}
+
+    def problem(name: str) -> MaskProblem:
         moments = calibration.moments[name] if calibration is not None else None
-        matrix = weight_matrix(weights[name], layer)
-        problem = MaskProblem(matrix, moments, structure=layer.structure)
-        masks[name] = stored_weight(rule.mask(problem, int(kept)), layer)
-    return masks
+        matrix = weight_matrix(weights[name], layers[name])
+        return MaskProblem(matrix, moments, structure=layers[name].structure)
+
+    masks: Masks = {}
+    for name in counts:
+        if name in masks:
+            continue
+        coupled = [other for other in layers[name].structure.coupled if other in counts]
+        if len(coupled) > 1:
+            found = coupled_masks(rule, {other: problem(other) for other in coupled}, counts)
+        else:
+            found = {name: rule.mask(problem(name), counts[name])}
+        masks |= {other: stored_weight(mask, layers[other]) for other, mask in found.items()}
+    return {name: masks[name] for name in counts}
 
 
 def apply_masks(

@@ -138,13 +138,13 @@ class MaskRule:
                 self._check_chosen(mask, problem, count)
             return chosen
         if len(kept) == 1:
-            return [problem.structure.best(self._scored(problem), kept[0], self.within)]
+            return [problem.structure.best(self.scores(problem), kept[0], self.within)]
         ranks = self.ranks(problem)
         return [keep_mask(ranks, count) for count in kept]
 
     def ranks(self, problem: MaskProblem) -> Tensor:
         """Rank of every weight, 0 for the first to be kept, of a rule with nested masks."""
-        return problem.structure.rank(self._scored(problem), self.within)
+        return problem.structure.rank(self.scores(problem), self.within)
 
     @property
     def nested(self) -> bool:
@@ -167,10 +167,11 @@ class MaskRule:
             Numbers from 0 to K in the shape of the weight; K where no mask holds the weight.
         """
         if self.score is not None and self.within == "layer" and problem.structure is UNSTRUCTURED:
-            return entries_by_score(self._scored(problem), kept)
+            return entries_by_score(self.scores(problem), kept)
         return entry_numbers(self.ranks(problem), kept)
 
-    def _scored(self, problem: MaskProblem) -> Tensor:
+    def scores(self, problem: MaskProblem) -> Tensor:
+        """Score of every weight [groups, rows, d], of a rule with nested masks."""
         self._check(problem)
         assert self.score is not None, "only masks that are nested have scores"
         scores: object = self.score(problem)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from sparsemend.patterns.matrix_shape import MatrixShape
@@ -12,8 +12,15 @@ from sparsemend.patterns.tiles import TiledStructure
 
 @dataclass(frozen=True)
 class Channel(Pattern):
-    """``channel``: all weights of an output channel, or none."""
+    """``channel``: all weights of an output channel, or none.
 
+    Attributes
+    ----------
+    coupled
+        Layers that keep the same channels, since these meet in a sum; empty for a layer by itself.
+    """
+
+    coupled: tuple[str, ...] = ()
     spelling: ClassVar[str] = "channel"
     takes_channels: ClassVar[bool] = True
 
@@ -25,5 +32,10 @@ class Channel(Pattern):
     def name(self) -> str:
         return self.spelling
 
+    def coupled_as(self, names: tuple[str, ...]) -> Self:
+        return replace(self, coupled=names)
+
     def on(self, shape: MatrixShape) -> TiledStructure:
-        return TiledStructure(shape, 1, shape.channels, shape.taps)
+        structure = TiledStructure(shape, 1, shape.channels, shape.taps)
+        structure.coupled = self.coupled
+        return structure

@@ -21,7 +21,15 @@ class Structure(ABC):
     """A pattern on the weights of one layer: which counts and which masks there are.
 
     Tensors are weight matrices [groups, rows, d], or hold one number for each of their weights.
+
+    Attributes
+    ----------
+    coupled
+        Names of the layers that keep the same output channels, of which this is one; empty where
+        it keeps its own.
     """
+
+    coupled: tuple[str, ...] = ()
 
     @abstractmethod
     def around(self, count: int) -> tuple[int, int]:
@@ -108,6 +116,10 @@ class Pattern(ABC):
     @abstractmethod
     def on(self, shape: MatrixShape) -> Structure:
         """The pattern on a layer's matrix."""
+
+    def coupled_as(self, names: tuple[str, ...]) -> Pattern:  # noqa: ARG002
+        """The pattern for layers that keep the same output channels; as it is where it has none."""
+        return self
 
     @property
     def density(self) -> Fraction | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 
 from torch import nn
 
@@ -21,7 +20,7 @@ from sparsemend.allocation import (
 from sparsemend.diagnosis import Diagnosis
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.layers import LayerSet, discover, layer_weight
-from sparsemend.targets import Target
+from sparsemend.targets import Target, quota_of
 
 _NOT_COMPARED = "not in the allocation"
 
@@ -90,7 +89,8 @@ def other_rules(
     weights = {layer.name: layer_weight(model, layer) for layer in compared}
     budget: float | CostQuota = allocation.sparsity
     if target is not None and target.kind.multiplies and multiplications:
-        budget = _of_equal_cost(allocation, compared, multiplications)
+        whole = quota_of(compared, multiplications, Fraction(1))
+        budget = replace(whole, limit=whole.cost(tuple(allocation.values())))
     others = []
     for name in rules:
         fits = RULES[name].even or compared[0].pattern.density is None
@@ -102,21 +102,6 @@ def other_rules(
             if not (isinstance(error, SparsemendError) and RULES[name].may_refuse):
                 _warn(f"rule {name!r} is not compared", error)
     return tuple(others)
-
-
-def _of_equal_cost(
-    allocation: Allocation, layers: LayerSet, multiplications: Mapping[str, int]
-) -> CostQuota:
-    """What multiplies as often as an allocation does."""
-    prices = tuple(Fraction(multiplications[layer.name], layer.size) for layer in layers)
-    kept = zip(prices, (allocation[layer.name] for layer in layers), strict=True)
-    return CostQuota(
-        sizes=tuple(layer.size for layer in layers),
-        costs=tuple(partial(operator.mul, price) for price in prices),
-        prices=prices,
-        limit=sum((price * count for price, count in kept), Fraction()),
-        structures=tuple(layer.structure for layer in layers),
-    )
 
 
 def _is_served(rule: Rule, diagnosis: Diagnosis | None) -> bool:

@@ -17,7 +17,7 @@ from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, arguments
 from sparsemend.execution.stopwatch import best_time
-from sparsemend.graphs import Graph, Traced, trace, without_idle_branches
+from sparsemend.graphs import Graph, Traced, shrink, trace
 from sparsemend.runtime.fusion import Task, fuse
 from sparsemend.runtime.lowering import LAYOUTS, Native
 from sparsemend.runtime.planning import Choice, Plan, plan
@@ -174,7 +174,7 @@ def prepare_traced(
     threads = check_int("threads", threads)
     leaves, _ = tree_flatten(arguments(example))
     inputs = [leaf.detach().cpu().contiguous() for leaf in leaves]
-    traced = dataclasses.replace(traced, graph=without_idle_branches(traced.graph))
+    traced = dataclasses.replace(traced, graph=shrink(traced.graph))
     shapes = traced.graph.shapes(inputs)
     kernels = library(instructions)
     if kernels is None:

@@ -19,7 +19,6 @@ from sparsemend.errors import RAISED, SparsemendError, SparsemendWarning
 from sparsemend.evaluation import evaluate, logits
 from sparsemend.execution.batches import Batch, call, evaluation_mode
 from sparsemend.execution.copies import copied
-from sparsemend.layers import count_multiplications, kept_multiplications
 from sparsemend.masks import apply_masks
 from sparsemend.progress import progress_shown
 from sparsemend.sweeps.fingerprint import inputs_fingerprint, mask_fingerprint
@@ -27,7 +26,7 @@ from sparsemend.sweeps.inputs import Network
 from sparsemend.sweeps.records import Failure, Record, Settings, Task
 from sparsemend.verbs.compression import CompressionResult
 from sparsemend.verbs.running import run_recipe
-from sparsemend.verbs.settling import settled
+from sparsemend.verbs.settling import costed, settled
 
 Outcomes = Generator[Record | Failure, None, None]
 # Computes tasks somewhere and in any order; yields what each gave as soon as it is there.
@@ -78,15 +77,16 @@ class Bench:
         shared, judge = self._shared, self._judge
         given = network.diagnosis if task.recipe.needs_diagnosis else None
         result = run_recipe(shared.session, task.recipe, diagnosis=given)
-        if (target := cell.parsed_target) is not None:
+        target = cell.parsed_target
+        if target is None:
+            result = costed(result, shared.session, None)
+        else:
             result = settled(result, shared.session, task.recipe, target)
         if result.search is not None and result.search.interrupted:
             raise KeyboardInterrupt  # half a search is no record of this budget
         if not math.isfinite(result.agreement.loss):
             raise SparsemendError("the repaired network's outputs are not finite")
         overall = shared.session.layers.coverage.sparsity(result.allocation.kept)
-        sizes = result.allocation.sizes
-        kept = kept_multiplications(shared.multiplications, result.allocation, sizes)
         return Record(
             cell=cell,
             achieved_sparsity=result.sparsity,
@@ -104,7 +104,7 @@ class Bench:
             recovered=result.agreement.recovery,
             matrix_sparsity=overall["matrix"],
             parameter_sparsity=overall["parameters"],
-            kept_multiplications=kept / sum(shared.multiplications.values()),
+            kept_multiplications=result.kept_multiplications,
             reached=result.reached,
             settings=task.settings,
         )
@@ -138,12 +138,6 @@ class _Shared:
         session = self.session
         classes = count_classes(session.model, session.seen[0], session.criterion.output)
         return None if classes is None else 1 / classes
-
-    @cached_property
-    def multiplications(self) -> dict[str, int]:
-        """Of the dense network, by layer."""
-        model, layers = self.session.model, self.session.layers
-        return count_multiplications(model, (*layers, *layers.others), self.session.seen[0])
 
 
 class _Judge:

@@ -6,7 +6,17 @@ finished network is measured.
 """
 
 from sparsemend.targets.kind import Kind, Subject
+from sparsemend.targets.multiplications import kept_share, quota_of
 from sparsemend.targets.registry import KINDS
 from sparsemend.targets.target import Target, read_target, read_targets
 
-__all__ = ["KINDS", "Kind", "Subject", "Target", "read_target", "read_targets"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Subject",
+    "Target",
+    "kept_share",
+    "quota_of",
+    "read_target",
+    "read_targets",
+]

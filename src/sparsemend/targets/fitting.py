@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from sparsemend.allocation import CostQuota
+from sparsemend.allocation import CostQuota, added_up
 from sparsemend.errors import SparsemendError
 from sparsemend.targets.kind import Subject
 
@@ -80,7 +80,7 @@ def fitted(
 
     return CostQuota(
         sizes=subject.sizes,
-        costs=tuple(map(scaled, shapes)),
+        spend=added_up(tuple(map(scaled, shapes))),
         prices=_prices(shapes, few, many),
         limit=limit,
         fixed=cheap - scale * amounts[0],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
 from sparsemend.allocation import CostQuota, hold_to_patterns, round_to_budget
 from sparsemend.execution.batches import Batch
 from sparsemend.execution.copies import copied
-from sparsemend.layers import LayerSet
+from sparsemend.layers import LayerSet, count_multiplications
 from sparsemend.masks import apply_masks, choose_masks
 from sparsemend.patterns import Structure
 
@@ -32,6 +33,11 @@ class Subject:
     model: nn.Module
     layers: LayerSet
     batch: Batch
+
+    @cached_property
+    def multiplications(self) -> dict[str, int]:
+        """Layer → multiplications for one input, also of layers that are not pruned."""
+        return count_multiplications(self.model, (*self.layers, *self.layers.others), self.batch)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -78,7 +84,8 @@ class Kind:
     quota
         (network, limit) → what its layers may keep. The costs are in the same unit.
     measure
-        (finished network, inputs) → what it costs; None where the kept counts say that exactly.
+        (finished network, inputs) → what it costs; None where that is the share of the
+        multiplications, which is counted for every network.
     multiplies
         Whether multiplications decide it, so that rules are compared at the same number of them;
         else the number of weights does.

@@ -44,15 +44,17 @@ class Target:
         quota.check()
         return quota
 
-    def reached(self, subject: Subject, counts: tuple[int, ...], network: nn.Module) -> float:
-        """What a finished network costs that keeps so many weights of each layer."""
+    def reached(self, network: nn.Module, batch: Batch, kept_multiplications: float) -> float:
+        """What a finished network costs, which does this share of the multiplications."""
         if self.kind.measure is None:
-            return float(self.kind.quota(subject, self.limit).cost(counts))
-        return self.kind.measure(network, subject.batch)
+            return kept_multiplications
+        return self.kind.measure(network, batch)
 
     def missed(self, reached: float) -> bool:
         """Whether a network is to be made once more."""
         settles = self.kind.settles
+        if self.kind.measure is None:  # more channels stay for their constants than was foreseen
+            return reached > self.limit
         return settles is not None and abs(reached / self.limit - 1) > settles
 
     def to_dict(self, reached: float | None) -> dict[str, Any]:

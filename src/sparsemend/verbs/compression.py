@@ -19,7 +19,7 @@ from sparsemend.errors import SparsemendError, printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
 from sparsemend.files import filled_folder
-from sparsemend.layers import Coverage, LayerSet, kept_multiplications
+from sparsemend.layers import Coverage, LayerSet
 from sparsemend.patterns import patterned
 from sparsemend.recipe.defaults import PATTERN
 from sparsemend.search import AllocationSearch
@@ -79,6 +79,9 @@ class CompressionResult:
     multiplications
         Layer → multiplications of its weights for one input of the dense network, also of layers
         that were not chosen; empty where they were not counted.
+    kept_multiplications
+        Share of these that the sparse network does where zeros are skipped, without those of
+        channels and branches that do not reach its output.
     target, reached
         What the network was to cost at most in the place of a sparsity, and what it does cost: a
         share, seconds or bytes; else None.
@@ -107,6 +110,7 @@ class CompressionResult:
     tried: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     multiplications: Mapping[str, int] = field(default_factory=dict)
+    kept_multiplications: float | None = None
     target: Target | None = None
     reached: float | None = None
     plan: Plan | None = None
@@ -116,14 +120,6 @@ class CompressionResult:
     def sparsity(self) -> float:
         """Achieved sparsity, exact."""
         return self.allocation.sparsity
-
-    @property
-    def kept_multiplications(self) -> float | None:
-        """Share of the dense network's multiplications that is left where zeros are skipped."""
-        if not self.multiplications:
-            return None
-        kept = kept_multiplications(self.multiplications, self.allocation, self.allocation.sizes)
-        return kept / sum(self.multiplications.values())
 
     @property
     def coverage(self) -> Coverage | None:

@@ -7,7 +7,6 @@ from html import escape
 from typing import Any
 
 from sparsemend.errors import printable
-from sparsemend.layers import kept_multiplications
 from sparsemend.patterns import FREE, patterned
 from sparsemend.timing.engines import SPARSE
 
@@ -104,13 +103,12 @@ def _agreement(values: Mapping[str, Any]) -> str:
 
 
 def _multiplications(values: Mapping[str, Any]) -> str | None:
-    dense = values.get("multiplications")
-    if not dense:
+    dense, share = values.get("multiplications"), values.get("kept_multiplications")
+    if not dense or share is None:
         return None
-    sparse = kept_multiplications(dense, values["counts"], values["sizes"])
     total = sum(dense.values())
-    share = _percent(sparse / total)
-    return f"{_short(total)} → {_short(sparse)} an input ({share}), where zeros are skipped"
+    sparse = f"{_short(share * total)} an input ({_percent(share)})"
+    return f"{_short(total)} → {sparse}, where zeros are skipped"
 
 
 def _runtime(values: Mapping[str, Any]) -> str | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from sparsemend.layers import count_multiplications
 from sparsemend.recipe import Recipe
 from sparsemend.session import Session
-from sparsemend.targets import Subject, Target
+from sparsemend.targets import Subject, Target, kept_share
 from sparsemend.verbs.compression import CompressionResult
 from sparsemend.verbs.division import refilled
 from sparsemend.verbs.planning import rerun
@@ -16,13 +15,17 @@ from sparsemend.verbs.running import run_recipe
 
 def costed(result: CompressionResult, session: Session, target: Target | None) -> CompressionResult:
     """The result with what the network costs."""
-    model, layers, batch = session.model, session.layers, session.seen[0]
-    counted = count_multiplications(model, (*layers, *layers.others), batch)
+    subject = session.once(
+        "subject", lambda: Subject(session.model, session.layers, session.seen[0])
+    )
+    share = kept_share(subject, result.allocation, result.model)
+    result = dataclasses.replace(
+        result, multiplications=subject.multiplications, kept_multiplications=share
+    )
     if target is None:
-        return dataclasses.replace(result, multiplications=counted)
-    subject = Subject(model, layers, batch)
-    reached = target.reached(subject, tuple(result.allocation.values()), result.model)
-    return dataclasses.replace(result, multiplications=counted, target=target, reached=reached)
+        return result
+    reached = target.reached(result.model, subject.batch, share)
+    return dataclasses.replace(result, target=target, reached=reached)
 
 
 def settled(
