@@ -26,8 +26,8 @@ def test_the_smaller_network_multiplies_no_more_often_than_asked():
     smaller = channels.shrunk(result.model, example)
     share = channels.multiplications(smaller, example) / channels.multiplications(model, example)
     assert 0.3 < share <= 0.5
-    # Channels that nobody makes are read by nobody: more is saved than the kept weights say.
-    assert share < result.kept_multiplications
+    # The dense network also multiplies with the zeros that make a constant channel.
+    assert share - 0.05 < result.kept_multiplications <= share
     torch.testing.assert_close(smaller(example), result.model(example), rtol=1e-4, atol=1e-4)
 
 

@@ -44,13 +44,14 @@ def test_a_sparsity_is_no_target():
 @pytest.mark.parametrize("share", [0.15, 0.6])
 def test_every_rule_keeps_its_share_of_the_multiplications(rule, share):
     result = sm.compress(MODEL, [BATCH], None, rule, repair="none", target_flops=share)
-    assert share - 0.01 < result.reached <= share
-    assert result.kept_multiplications == pytest.approx(result.reached)
+    assert result.reached == result.kept_multiplications
     nonzero = {x.name: int(result.masks[x.name].sum()) for x in result.layers}
     sizes = result.allocation.sizes
     dense = count_multiplications(MODEL, result.layers, BATCH)
     kept = kept_multiplications(dense, nonzero, sizes) / sum(dense.values())
-    assert kept == pytest.approx(result.reached)
+    assert share - 0.01 < kept <= share
+    # Weights that read channels of which none is left do not multiply.
+    assert result.reached < kept or result.reached == pytest.approx(kept)
 
 
 def test_layers_that_are_left_out_count_as_dense():
@@ -174,7 +175,10 @@ def test_a_plan_keeps_the_target_and_is_done_again():
     batches = list(images(48).split(12))
     before = copy.deepcopy(MODEL.state_dict())
     result = sm.compress(MODEL, batches, target_flops=0.4, budget="3s")
-    assert 0.38 < result.reached <= 0.4
+    sizes = result.allocation.sizes
+    kept = kept_multiplications(result.multiplications, result.allocation, sizes)
+    assert 0.38 < kept / sum(result.multiplications.values()) <= 0.4
+    assert result.reached <= 0.4
     again = sm.compress(MODEL, batches, target_flops=0.4, plan=result.plan)
     assert again.allocation == result.allocation
     assert again.reached == result.reached

@@ -9,9 +9,11 @@ from tests.repairs.networks import randomise
 from torch import nn
 
 import sparsemend as sm
+from sparsemend import SparsemendError
 from sparsemend.allocation import kept_total
 from sparsemend.graphs import multiplications, shrink, to_module, trace
 from sparsemend.layers import count_multiplications
+from sparsemend.masks.verification import verify_masks
 
 TOGETHER = ("stem", "down", "outer")
 # Rule, mask and repair: each mask and each way of pricing somewhere.
@@ -73,6 +75,14 @@ def test_densities_of_ones_own_are_kept_and_share_one_ranking():
     result = sm.compress(model, batches, rule=given, repair="variance", pattern="channel")
     assert [int(channels(result, name).sum()) for name in TOGETHER] == [4, 2, 1]
     assert bool((channels(result, "down") | ~channels(result, "outer")).all())
+
+
+def test_a_mask_rule_that_forgets_the_others_is_found_out():
+    model, batches = network()
+    result = sm.compress(model, batches, 0.5, "uniform", repair="none", pattern="channel")
+    masks = {**result.masks, "down": result.masks["down"].roll(1, 0)}
+    with pytest.raises(SparsemendError, match="layer 'down' keeps other channels than it has to"):
+        verify_masks(result.model, masks, result.allocation, result.layers)
 
 
 def test_weights_that_reach_nothing_do_not_multiply():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from sparsemend.errors import SparsemendError
@@ -33,8 +34,10 @@ def verify_masks(
     ------
     SparsemendError
         Naming the layer: if it has no mask of its weight's shape, the mask does not keep that
-        many weights, does not have the layer's pattern, or a weight outside it is anything but +0.
+        many weights, does not have the layer's pattern or the channels of the layers it is coupled
+        with, or a weight outside it is anything but +0.
     """
+    together: dict[tuple[tuple[str, ...], int], Tensor] = {}
     for name, count in counts.items():
         layer = layers[name]
         weight, mask = layer_weight(model, layer), masks.get(name)
@@ -46,6 +49,11 @@ def verify_masks(
             raise _wrong(name, "has a mask of another number of weights", kept, count)
         if not layer.structure.holds(weight_matrix(mask, layer)):
             raise _wrong(name, "has a mask without its pattern", None, layer.pattern.name)
+        if coupled := layer.structure.coupled:
+            channels = weight_matrix(mask, layer).any(dim=2).flatten().cpu()
+            same = together.setdefault((coupled, int(channels.sum())), channels)
+            if not torch.equal(channels, same):
+                raise _wrong(name, "keeps other channels than it has to", None, ", ".join(coupled))
         pruned = weight[~mask]
         if left := int(pruned.count_nonzero()):
             raise _wrong(name, "has weights outside its mask that are not zero", left, 0)

@@ -16,7 +16,7 @@ from sparsemend.execution.batches import count_inputs, split_inputs
 from sparsemend.execution.copies import copied
 from sparsemend.finite import NotFiniteError
 from sparsemend.masks import MaskRule, apply_masks, choose_masks
-from sparsemend.masks.activation import ACTIVATION as COUPLED
+from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Recipe
 from sparsemend.repairs import (
@@ -63,11 +63,10 @@ def start_support(
     rule
         Mask rule.
     """
-    coupled = any(layer.structure.coupled for layer in session.layers)
-    if rule.joint and not coupled:
-        return Support(counts, None, rule)
-    if rule.joint:  # the layers have to agree before the first of them is repaired
-        rule = COUPLED
+    if rule.joint:
+        if not any(layer.structure.coupled for layer in session.layers):
+            return Support(counts, None, rule)
+        rule = MAGNITUDE  # coupled layers have to agree before the first of them is repaired
     calibration = session.moments_for(rule.needs)
     masks = choose_masks(
         session.model, counts, rule.name, layers=session.layers, calibration=calibration
