@@ -56,7 +56,8 @@ def prune(
         Of the dense network.
     pattern
         Which weights can be kept, as in :func:`sparsemend.compress`; the allocation has to be one
-        for it, as :func:`sparsemend.allocate` makes it.
+        for it, as :func:`sparsemend.allocate` makes it. Which layers keep the same channels is
+        known with a ``calibration``.
     inplace
         Change the model that was passed; interrupted, it is as it was, for which a copy of its
         parameters and buffers is held.

@@ -134,7 +134,8 @@ def compress(
         every layer, and so all, the sparsity 1 − n/m (rule ``uniform``). Layers whose input
         channels are no multiple of m stay dense; ``coverage`` of the result names them.
         ``"block:1x4"`` or any RxC: blocks of R output by C input channels at one position of the
-        kernel, smaller at the edges. ``"channel"``: whole output channels. Blocks and channels go
+        kernel, smaller at the edges. ``"channel"``: whole output channels, the same in all layers
+        whose outputs meet in a sum, as far as the traced graph shows it. Blocks and channels go
         with any sparsity and rule; a layer keeps the whole blocks or channels next to what the rule
         gives it, and all together as near to the sparsity as that can be.
     inplace
