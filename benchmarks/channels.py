@@ -25,7 +25,7 @@ from sparsemend.graphs import shrink, to_module, trace
 from sparsemend.layers import count_multiplications
 
 BATCH_SIZE = 128
-# Which layers lose channels: all that can, or those whose channels meet in no residual sum.
+# Which layers lose channels: all that can, coupled ones together, or those that meet no others.
 CHOICES = {"all": (), "inner": ("*.conv1",)}
 # A share of the channels to remove → a smaller network.
 Prune = Callable[[float], nn.Module]
@@ -61,11 +61,10 @@ def main() -> None:
         show(name, pruned, pruned)
     for name, include in CHOICES.items():
         for rule in options.rule:
-            sparsity = sparsity_for(model, batches, rule, include, options.share)
             for repair in options.repair:
                 result = sm.compress(
-                    model, batches, sparsity, rule,
-                    mask="magnitude", repair=repair, pattern="channel", include=include,
+                    model, batches, rule=rule, mask="magnitude", repair=repair,
+                    target_flops=options.share, pattern="channel", include=include,
                 )  # fmt: skip
                 show(f"{name}, {rule}, {repair}", result.model, shrunk(result.model, example))
 
@@ -112,23 +111,6 @@ def cheapest(prune: Prune, model: nn.Module, example: Tensor, share: float) -> n
     """The largest network of no more than this share of the multiplications."""
     most = share * multiplications(model, example)
     return prune(bisect(lambda ratio: multiplications(prune(ratio), example) <= most))
-
-
-def sparsity_for(
-    model: nn.Module, batches: Sequence[Tensor], rule: str, include: Sequence[str], share: float
-) -> float:
-    """The lowest sparsity at which what is left multiplies no more often than this."""
-    example = batches[0][:1]
-    most = share * multiplications(model, example)
-
-    def cheap(sparsity: float) -> bool:
-        result = sm.compress(
-            model, [batches[0][:8]], sparsity, rule,
-            mask="magnitude", repair="none", pattern="channel", include=include,
-        )  # fmt: skip
-        return multiplications(shrunk(result.model, example), example) <= most
-
-    return bisect(cheap)
 
 
 def bisect(enough: Callable[[float], bool], steps: int = 9) -> float:

@@ -19,10 +19,10 @@ def test_the_smallest_share_that_is_enough(least):
 def test_the_smaller_network_multiplies_no_more_often_than_asked():
     model, batch = conv_bn(width=12), images(8)
     example = batch[:1]
-    sparsity = channels.sparsity_for(model, [batch], "uniform", (), 0.5)
     result = sm.compress(
-        model, [batch], sparsity, "uniform", mask="magnitude", repair="batchnorm", pattern="channel"
-    )
+        model, [batch], rule="uniform", mask="magnitude", repair="batchnorm",
+        target_flops=0.5, pattern="channel",
+    )  # fmt: skip
     smaller = channels.shrunk(result.model, example)
     share = channels.multiplications(smaller, example) / channels.multiplications(model, example)
     assert 0.3 < share <= 0.5
