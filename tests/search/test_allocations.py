@@ -137,12 +137,13 @@ def test_recalibrated_norms(name):
     check(result, model)
     assert downhill(result)
     # With one repair what was found is what comes out.
-    assert result.agreement.kl == result.search.kl
+    found = sm.agreement(result.model, model, batches[-1:], judge="direction")
+    assert result.search.kl == found.loss
 
 
 def test_the_budget_of_the_plain_rules_gives_the_best_of_them():
     model, batches = data("conv-bn-linear")
-    result = sm.compress(model, batches, 0.6, repair="variance", budget=len(RULES))
+    result = sm.compress(model, batches, 0.6, repair="variance", budget=len(RULES), judge="kl")
     calibration = sm.calibrate(model, batches[:-1])
     diagnosis = sm.diagnose(model, calibration, "variance")
     alone = {
@@ -259,6 +260,48 @@ def test_sensitivities_that_are_given_are_not_measured_again():
 # Interrupts
 
 
+def test_a_light_repair_is_judged_by_direction_unless_kl_is_asked_for():
+    model, batches = data("conv-bn-linear")
+
+    def label(repair, **options):
+        return sm.compress(model, batches, 0.6, repair=repair, budget=1, **options).search.label
+
+    assert label("variance") == "1 - cosine of scores"
+    assert label("variance", judge="kl") == label("reconstruct") == "KL"
+
+
+class Blocks(nn.Module):
+    """Two residual blocks, the second of which is noise at any density but the full one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(4, 8, 3, padding=1)
+        self.good, self.bad = (
+            nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+            for _ in range(2)
+        )
+        with torch.no_grad():
+            self.good[2].weight *= 3
+            self.bad[2].weight *= 0.02
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.relu(x + self.good(x))
+        x = torch.relu(x + self.bad(x))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def test_residual_branches_are_tried_where_the_repair_is_light():
+    model = Blocks().eval()
+    batches = [images(24, seed) for seed in range(5)]
+    result = sm.compress(model, batches, 0.9, repair="variance", budget=30)
+    assert "branches" in {trial.name for trial in result.search.trials}
+    refitted = sm.compress(model, batches, 0.9, repair="reconstruct", budget=15)
+    assert "branches" not in {trial.name for trial in refitted.search.trials}
+
+
 @pytest.mark.parametrize("at", [1, 4, 7])
 def test_an_interrupt_ends_the_search_and_the_work_goes_on(monkeypatch, at):
     asked = []
@@ -272,7 +315,7 @@ def test_an_interrupt_ends_the_search_and_the_work_goes_on(monkeypatch, at):
 
     monkeypatch.setattr(allocations.Objective, "exact", interrupted)
     model, batches = data("conv-bn-linear")
-    result = sm.compress(model, batches, 0.6, repair="variance", budget=20)
+    result = sm.compress(model, batches, 0.6, repair="variance", budget=20, judge="kl")
     assert result.search.finished == "interrupted"
     assert len({trial.counts for trial in result.search.trials}) == at
     assert dict(result.allocation) in asked

@@ -23,7 +23,7 @@ from tests.search.fakes import (
 from sparsemend.allocation import WeightQuota
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import Budget
-from sparsemend.search.auto import search_allocation
+from sparsemend.search.auto import Further, search_allocation
 from sparsemend.search.directions import counts_of, log_densities
 
 LAYERS = layer_set()
@@ -43,7 +43,7 @@ def search(objective, repairs=math.inf, seconds=math.inf, layers=LAYERS, plain=P
 @pytest.mark.parametrize("seed", range(5))
 def test_the_budget_of_the_plain_rules_gives_the_best_of_them(seed):
     objective = Fake(rough(seed))
-    found = search(objective, len(PLAIN), further=pytest.fail, further_cost=1)
+    found = search(objective, len(PLAIN), further=[Further(pytest.fail, 1)])
     assert objective.asked == [("exact", counts) for counts in COUNTS.values()]
     by_rule = {name: rough(seed)(counts) for name, counts in COUNTS.items()}
     assert found.winner == min(by_rule, key=by_rule.__getitem__)
@@ -89,7 +89,7 @@ def test_a_larger_budget_goes_on_where_a_smaller_one_stops(which, budgets):
     found = []
     for repairs in sorted(budgets):
         objective = make(*which)
-        result = search(objective, repairs, further=further, further_cost=1)
+        result = search(objective, repairs, further=[Further(further, 1)])
         check_budget(result, LAYERS)
         measured = result.repairs - objective.cost
         assert measured in (pytest.approx(0), pytest.approx(1))  # the further ones
@@ -106,7 +106,7 @@ def test_a_larger_budget_goes_on_where_a_smaller_one_stops(which, budgets):
 @settings(max_examples=10)
 @given(objectives)
 def test_the_same_search_twice(which):
-    one, other = (search(make(*which), 25, further=further) for _ in range(2))
+    one, other = (search(make(*which), 25, further=[Further(further)]) for _ in range(2))
     assert outline(one) == outline(other)
     assert one.allocation == other.allocation
     assert (one.winner, one.proxies, one.repairs) == (other.winner, other.proxies, other.repairs)
@@ -155,7 +155,9 @@ def test_a_search_that_starts_at_the_optimum_ends():
     def function(counts):
         return float(abs(counts[0] - goal[0]))
 
-    found = search(Fake(function), layers=layers, plain=plain, further=lambda: {"goal": goal})
+    found = search(
+        Fake(function), layers=layers, plain=plain, further=[Further(lambda: {"goal": goal})]
+    )
     assert found.finished == "no move helps any more"
     assert (found.winner, found.kl) == ("goal", 0)
 
@@ -199,7 +201,9 @@ def test_rules_that_break_the_network_are_not_mixed():
 def test_further_allocations_are_tried_after_the_rules_and_may_win():
     function, best = bowl(LAYERS, KEEP)
     budget = len(RULES) + MIXTURES + 2
-    found = search(Fake(function), budget, further=lambda: {"far": COUNTS["erk"], "good": best})
+    found = search(
+        Fake(function), budget, further=[Further(lambda: {"far": COUNTS["erk"], "good": best})]
+    )
     names = [trial.name for trial in found.trials]
     assert (names[: len(RULES)], names[-2:]) == ([*RULES], ["far", "good"])
     assert (found.winner, found.kl) == ("good", 0)
@@ -210,7 +214,7 @@ def test_further_allocations_are_tried_after_the_rules_and_may_win():
 def test_what_cannot_be_confirmed_is_not_tried():
     # Room to measure further ones, but for no trial of them; then for cheap trials only.
     tried = len(RULES) + MIXTURES
-    found = search(Fake(rough(0)), tried + 1.5, further=pytest.fail, further_cost=1)
+    found = search(Fake(rough(0)), tried + 1.5, further=[Further(pytest.fail, 1)])
     assert (found.repairs, found.proxies) == (tried, 0)
     objective = Fake(rough(0))
     search(objective, tried + 0.9)
@@ -261,7 +265,7 @@ def test_an_interrupt_while_further_ones_are_measured():
     def measure():
         raise KeyboardInterrupt
 
-    found = search(Fake(rough(0)), further=measure)
+    found = search(Fake(rough(0)), further=[Further(measure)])
     assert found.finished == "interrupted"
     assert found.plain == RULES
 

@@ -9,8 +9,10 @@ from sparsemend.allocation import RULES, Allocation, Quota, Rule, allocate_layer
 from sparsemend.diagnosis import Diagnosis, recipe_diagnosis, with_sensitivities
 from sparsemend.errors import SparsemendError
 from sparsemend.layers import layer_weights
-from sparsemend.recipe import Recipe
-from sparsemend.search.auto import search_allocation
+from sparsemend.recipe import BRANCHES, Recipe
+from sparsemend.recipe.defaults import JUDGE
+from sparsemend.search.auto import Further, search_allocation
+from sparsemend.search.branches import branch_allocation, branching_cost
 from sparsemend.search.objective import Objective
 from sparsemend.search.result import AllocationSearch
 from sparsemend.session import Session
@@ -41,20 +43,39 @@ def find_allocation(
     quota = quota or recipe.quota(session)
     curves = recipe_diagnosis(session, recipe) if diagnosis is None else diagnosis
 
-    def further() -> dict[str, tuple[int, ...]]:
+    def sensitive() -> dict[str, tuple[int, ...]]:
         found = sensitive_allocations(session, recipe, quota, curves)
         return {name: tuple(allocation.values()) for name, allocation in found.items()}
 
+    def branched() -> dict[str, tuple[int, ...]]:
+        counts = tuple(branch_allocation(session, recipe, quota).values())
+        return {BRANCHES: counts} if 0 in counts else {}
+
+    further = [Further(sensitive, _SENSITIVITY_COST)]
+    if cost := branching_cost(session, recipe):
+        further.append(Further(branched, cost))
+    judged = _judged(session, recipe)
     return search_allocation(
         session.layers,
         plain_allocations(session, quota, curves),
-        Objective(session, recipe),
+        Objective(judged, recipe),
         recipe.limit,
         further=further,
-        further_cost=_SENSITIVITY_COST,
-        label=session.jury.label,
+        label=judged.jury.label,
         quota=quota,
     )
+
+
+def _judged(session: Session, recipe: Recipe) -> Session:
+    """As closeness is judged while the search lasts.
+
+    A light repair at a high sparsity leaves a network that is less sure of its class scores than
+    the dense one, the closer by KL the less it says: unless KL is asked for, direction decides.
+    """
+    if recipe.formula.refits or recipe.judge != JUDGE:
+        return session
+    jury = session.jury.by_direction()
+    return session if jury == session.jury else session.judged_by(jury)
 
 
 def plain_allocations(

@@ -1,11 +1,10 @@
 """Rule ``auto``: search for the allocation that leaves the repaired network closest to the dense.
 
-Every plain rule gets the real repair, then mixtures of the best ones, then rules of measured
-sensitivities. From the best of all these, steps change all layers together down the
-slope of the loss; then a local search moves budget between groups of layers and single layers.
-Moves are tried with a cheap repair; what they reach is confirmed with the real one, and only that
-counts. The sequence of trials does not depend on the budget, so a larger budget never ends with a
-larger loss. For class scores the loss is KL(dense ‖ repaired).
+Every plain rule gets the real repair, then mixtures of the best ones, then rules that have to
+measure first. From the best of all these, steps change all layers together down the slope of the
+loss; then a local search moves budget between groups of layers and single layers. Moves are tried
+with a cheap repair; what they reach is confirmed with the real one, and only that counts. The
+sequence of trials does not depend on the budget, so a larger budget never ends with a larger loss.
 
 Where the repair trains, trials do not, and two of them are trained in the end, the closer of which
 is kept: what is closest right after a reconstruction need not be closest then.
@@ -15,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sparsemend.allocation import Allocation, Quota, WeightQuota
 from sparsemend.layers import LayerSet
@@ -38,7 +38,21 @@ _FINALISTS, _FINAL_SHARE = 2, 2 / 3
 # did not help or did, and the smallest that is worth a repair.
 _RADIUS, _SHRINK, _GROW, _SMALLEST_RADIUS = 0.4, 0.5, 1.2, 0.05
 
-Further = Callable[[], Mapping[str, Sequence[int]]]
+
+@dataclass(frozen=True)
+class Further:
+    """Allocations that are worth trying, but have to be measured.
+
+    Attributes
+    ----------
+    found
+        Name → counts; called after rules and mixtures.
+    cost
+        What calling it costs, in repairs.
+    """
+
+    found: Callable[[], Mapping[str, Sequence[int]]]
+    cost: float = 0.0
 
 
 def search_allocation(
@@ -47,8 +61,7 @@ def search_allocation(
     objective: Objective,
     budget: Budget,
     *,
-    further: Further = dict,
-    further_cost: float = 0.0,
+    further: Sequence[Further] = (),
     label: str = "KL",
     quota: Quota | None = None,
 ) -> AllocationSearch:
@@ -65,9 +78,7 @@ def search_allocation(
     budget
         When to stop. The first rule is tried whatever it is.
     further
-        Further allocations, name → counts, worth trying after rules and mixtures; called then.
-    further_cost
-        What calling it costs, in repairs.
+        What is worth trying after rules and mixtures, one after the other.
     label
         What the loss is called in texts.
     quota
@@ -87,7 +98,7 @@ def search_allocation(
     if 1 + len(plain) + kept[0] > budget.repairs or kept[1] > _FINAL_SHARE * budget.seconds:
         kept = 0.0, 0.0  # nothing would be left to choose from
     search = _Search(layers, plain, objective, Meter(budget, *kept), label, quota, each)
-    return search.run(further, further_cost)
+    return search.run(further)
 
 
 def _final_cost(objective: Objective, budget: Budget) -> tuple[float, float]:
@@ -120,13 +131,14 @@ class _Search:
         self._directions: dict[tuple[int, ...], float] = {}
         self._proxies: dict[tuple[int, ...], float] = {}
 
-    def run(self, further: Further, further_cost: float) -> AllocationSearch:
+    def run(self, further: Sequence[Further]) -> AllocationSearch:
         finished = "budget spent"
         with progress_bar("search", self._meter.total) as advance:
             self._advance: Advance = advance
             try:
-                started = self._rules() and self._mix() and self._further(further, further_cost)
-                if started and self._descend() and self._climb():
+                started = self._rules() and self._mix() and all(map(self._further, further))
+                # Beside an allocation without whole layers there are none without these.
+                if started and (0 in self._best.counts or (self._descend() and self._climb())):
                     finished = "no move helps any more"
                 self._finish()
             except KeyboardInterrupt:
@@ -183,12 +195,12 @@ class _Search:
         best = [mixtures[trial.name] for trial in self._ranked[:2] if trial.name in mixtures]
         return len(best) < 2 or attempt(halfway(*best))
 
-    def _further(self, further: Further, cost: float) -> bool:
+    def _further(self, further: Further) -> bool:
         """Try what is measured now; False when the budget is spent."""
-        if not self._meter.affords(cost + 1):  # without a trial they are of no use
+        if not self._meter.affords(further.cost + 1):  # without a trial they are of no use
             return False
-        self._meter.charge(cost)
-        return all(self._exact(name, tuple(counts)) for name, counts in further().items())
+        self._meter.charge(further.cost)
+        return all(self._exact(name, tuple(counts)) for name, counts in further.found().items())
 
     def _descend(self) -> bool:
         """Follow the slopes of the loss from the best; False when the budget is spent."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from sparsemend.allocation import Allocation, Quota, allocate_without
 from sparsemend.allocation.lamp import LAMP
-from sparsemend.execution.batches import first_inputs
+from sparsemend.execution.batches import count_inputs, first_inputs
 from sparsemend.layers import Branch, layer_weights, residual_branches
 from sparsemend.progress import progress_bar
 from sparsemend.recipe import BRANCHES, Recipe
@@ -28,6 +28,8 @@ _OTHERS = LAMP.name
 _INPUTS = 256
 # Share of the loss that giving up a branch has to save: less is within the error of these inputs.
 _WORTHWHILE = 0.03
+# How often each branch is tried, on average.
+_ROUNDS = 1.5
 
 
 def branch_allocation(session: Session, recipe: Recipe, quota: Quota) -> Allocation:
@@ -61,6 +63,15 @@ def branch_allocation(session: Session, recipe: Recipe, quota: Quota) -> Allocat
     seen, judged = (first_inputs(batches, _INPUTS) for batches in (session.seen, session.unseen))
     trials = Objective(session.on(seen, judged, session.jury.by_direction()), recipe)
     return without(give_up(branches, lambda given_up: trials.exact(without(given_up))))
+
+
+def branching_cost(session: Session, recipe: Recipe) -> float:
+    """About what :func:`branch_allocation` costs, in repairs; 0 where it gives up nothing."""
+    branches = residual_branches(session.layers)
+    if recipe.formula.refits or not branches:
+        return 0.0
+    share = min(1.0, _INPUTS / count_inputs(session.seen))
+    return share * (1 + _ROUNDS * len(branches))
 
 
 def give_up(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import TypeVar
@@ -208,6 +209,13 @@ class Session:
             self._found[key] = make()
         found: Found = self._found[key]  # type: ignore[assignment]
         return found
+
+    def judged_by(self, jury: Jury) -> Session:
+        """The same, what is known of the network included, with another jury."""
+        other = copy.copy(self)
+        other.__dict__["jury"] = jury
+        other.__dict__.pop("reference", None)
+        return other
 
     def on(
         self, seen: list[Batch], unseen: list[Batch] | None = None, jury: Jury | None = None
