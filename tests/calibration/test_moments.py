@@ -187,3 +187,8 @@ def test_merging_leaves_the_other_alone():
     assert (other.count, one.count) == (5, 14)
     assert torch.equal(other.mean, mean)
     assert torch.equal(other.scatter, scatter)
+
+
+def test_a_mean_square_is_never_below_zero():
+    found = InputMoments(4, torch.zeros(1, 2), torch.tensor([[[-1e-7, 0.0], [0.0, 1.0]]]))
+    assert found.column_square.tolist() == [[0.0, 0.25]]

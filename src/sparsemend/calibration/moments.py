@@ -191,7 +191,8 @@ class InputMoments:
         if self.held is not None:
             return self.held.mean_power(2)
         diagonal = self.scatter.diagonal(dim1=1, dim2=2).to(self.mean.dtype)
-        return diagonal / self.count + self.mean.square()
+        # Of columns that are nearly zero, a scatter in float32 may be a little below it.
+        return (diagonal / self.count + self.mean.square()).clamp_min(0)
 
 
 @dataclass
