@@ -9,6 +9,7 @@ from torch import nn
 from sparsemend.layers import discover, unfold, weight_matrix
 from sparsemend.masks.gradual import GRADUAL
 from sparsemend.repairs import FitSettings
+from sparsemend.repairs import fit as fit_module
 from sparsemend.repairs.fit import Choice, InputCovariance, LayerInputs, _row_units, fit_layer
 from sparsemend.repairs.targets import Targets
 
@@ -57,7 +58,8 @@ def test_moments_are_those_of_unfolded_inputs(kind):
     with torch.no_grad():
         targets = [torch.randn_like(module(x)) + 1 for x in inputs]
     covariance = InputCovariance(LayerInputs(nn.Sequential(module), layer, module, inputs), 0.0)
-    cross, mean, deviation = covariance.cross(targets.__getitem__)
+    cross, mean = covariance.cross(targets)
+    deviation = covariance.deviation(targets, mean)
     x, z = columns_and_targets(module, layer, inputs, targets)
     mu = x.mean(dim=1, keepdim=True)
     scale = (x - mu).square().mean(dim=1).sqrt()
@@ -79,7 +81,7 @@ def test_the_pooled_term_is_that_of_means_over_positions(kind):
         targets = [torch.randn_like(module(x)) + 1 for x in inputs]
     weight = 0.7
     covariance = InputCovariance(LayerInputs(nn.Sequential(module), layer, module, inputs), weight)
-    cross, _, _ = covariance.cross(targets.__getitem__)
+    cross, _ = covariance.cross(targets)
     x, z = columns_and_targets(module, layer, inputs, targets)
     x, z = x - x.mean(dim=1, keepdim=True), z - z.mean(dim=1, keepdim=True)
     count = sum(len(one) for one in inputs)
@@ -92,6 +94,36 @@ def test_the_pooled_term_is_that_of_means_over_positions(kind):
     torch.testing.assert_close(covariance.matrix, full / (scale.unsqueeze(2) * scale.unsqueeze(1)))
     both = z.mT @ x / x.shape[1] + weight * positions * (averages.mT @ means) / count
     torch.testing.assert_close(cross, both / scale.unsqueeze(1))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("shifted", [True, False])
+def test_changes_of_targets_are_told_from_some_of_many_inputs(shifted, batch, monkeypatch):
+    monkeypatch.setattr(fit_module, "_ENOUGH_POSITIONS", 1)
+    monkeypatch.setattr(fit_module, "_ENOUGH_INPUTS", 4)
+    module, layer, inputs = case("convolution", batches=4)
+    inputs = list(torch.cat(inputs).split(batch))
+    given = LayerInputs(nn.Sequential(module), layer, module, inputs, shifted)
+    covariance = InputCovariance(given, 0.0)
+    seen = []
+    for turn in range(4):
+        parts = covariance.sample(turn, 4)
+        chosen = [x[part] for x, part in zip(inputs, parts, strict=True)]
+        seen.append(torch.cat(chosen))
+        targets = [torch.randn_like(module(x)) for x in chosen]
+        cross, mean = covariance.cross(targets, parts)
+        x, z = columns_and_targets(module, layer, [torch.cat(chosen)], [torch.cat(targets)])
+        z = z - z.mean(dim=1, keepdim=True) if shifted else z
+        x = (x - covariance.mean.unsqueeze(1)) / covariance.scale.unsqueeze(1)
+        torch.testing.assert_close(cross, z.mT @ x / x.shape[1])
+        assert bool(mean.any()) == shifted
+    # Every turn has a quarter, and all together everything, as the last has alone.
+    assert [len(x) for x in seen] == [4] * 4
+    assert torch.equal(torch.cat(seen).sort(dim=0).values, torch.cat(inputs).sort(dim=0).values)
+    everything = [slice(0, None, 1)] * len(inputs)
+    assert covariance.sample(4, 4) == everything
+    # Where the mean over the positions of every input counts, all are needed.
+    assert InputCovariance(given, 0.1).sample(2, 4) == everything
 
 
 @pytest.mark.parametrize("pooled", [False, True])

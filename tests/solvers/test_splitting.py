@@ -127,19 +127,6 @@ def test_a_further_choice_goes_on_from_the_one_before():
     assert not torch.equal(alone, again)
 
 
-def test_what_a_choice_goes_on_from_follows_the_units_of_the_rows():
-    _, _, covariance, cross = problem(1, 4, 12, positions=60, seed=2)
-    inverses, factor = ShiftedInverses(covariance), torch.tensor([1, 2, 4, 0.5]).reshape(1, 4, 1)
-    masks = []
-    for before in (torch.ones(1, 4, 1), factor):
-        ended = Splitting()
-        choose_support(inverses, cross, cross, 9, 1e-3, ROUGH, splitting=ended)
-        ended.sparse, ended.dual = ended.sparse * before, ended.dual * before
-        ended.rescale(1 / before)
-        masks.append(choose_support(inverses, cross, cross, 9, 1e-3, FURTHER, splitting=ended))
-    assert torch.equal(*masks)
-
-
 @pytest.mark.parametrize("schedule", [THOROUGH, Schedule(iterations=1), Schedule(shrink=1)])
 def test_singular_moments_and_repeatability(schedule):
     x, z, _, _ = problem(1, 4, 8, positions=40, seed=1)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -49,6 +50,8 @@ from sparsemend.solvers.units import unit_of
 _DEAD = 1e-12
 # Below this trust in a column its weights stay as they are but for a millionth.
 _LEAST_TRUST = 1e-6
+# Positions for every column of a layer, and inputs, that are enough to tell what a refit changes.
+_ENOUGH_POSITIONS, _ENOUGH_INPUTS = 50, 64
 
 
 @dataclass(frozen=True)
@@ -297,45 +300,79 @@ class InputCovariance:
         target = (cross - kept @ self.matrix) / self._grown
         return kept + solve_on_support(self._filled, target, support, ridge, near) / self._grown
 
-    def cross(self, targets: Callable[[int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised covariance with the targets [groups, rows, d], their mean and std [C].
+    def sample(self, turn: int, turns: int) -> list[slice]:
+        """Which inputs of every batch a refit looks at, others in every turn, in the last all.
+
+        Every second or fourth, where their positions are many beside the columns and nothing
+        counts input by input.
+        """
+        every = 1
+        if turn < turns and not self._emphasis:
+            positions = self.count / (_ENOUGH_POSITIONS * self._layer.fan_in)
+            enough = min(positions, sum(map(len, self._inputs)) / _ENOUGH_INPUTS)
+            every = max(n for n in (1, 2, 4) if n <= max(1, enough))
+        starts = accumulate(map(len, self._inputs[:-1]), initial=0)
+        return [slice((turn - start) % every, None, every) for start in starts]
+
+    def cross(
+        self, targets: Sequence[Tensor], changed: Sequence[slice] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised covariance with the targets [groups, rows, d], and their mean [C].
 
         Where the layer cannot be shifted, targets are taken about the fixed shift instead of
         their mean.
+
+        Parameters
+        ----------
+        targets
+            Of every batch.
+        changed
+            Where these are changes of targets, about zero if the layer cannot be shifted: which
+            inputs of every batch they are of.
         """
         layer, shape = self._layer, channel_shape(self._layer)
         wide = self.mean.dtype
-        held = [targets(index) for index in range(len(self._inputs))]
-        unit = unit_of(*held)
-        if unit != 1:
-            held = [t / unit for t in held]
+        parts = changed or [slice(None)] * len(self._inputs)
+        unit = unit_of(*targets)
+        pairs = [
+            (x[part], t if unit == 1 else t / unit)
+            for x, part, t in zip(self._inputs, parts, targets, strict=True)
+            if len(t)
+        ]
+        count = self.count * sum(len(x) for x, _ in pairs) / sum(map(len, self._inputs))
         if self.fixed is None:
-            sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for t in held]
-            mean = torch.stack(sums).sum(dim=0) / self.count
+            sums = [per_input(layer, t).sum(dim=2).sum(dim=0, dtype=wide) for _, t in pairs]
+            mean = torch.stack(sums).sum(dim=0) / count
         else:
-            mean = self.fixed / unit
-        square = torch.zeros_like(mean)
+            mean = self.fixed / unit if changed is None else torch.zeros_like(self.fixed)
         total = torch.zeros(layer.groups, layer.rows // layer.groups, layer.fan_in, dtype=wide)
         total = total.to(mean.device)
         pooled = []
-        for x, t in zip(self._inputs, held, strict=True):
+        for x, t in pairs:
             centred = t - mean.to(t.dtype).reshape(shape)
-            parts = per_input(layer, centred)
-            norms = torch.linalg.vector_norm(parts, dim=2).to(wide)
-            square += norms.square().sum(dim=0)
             total += cross_sum(self._module, layer, x, centred)
             if self._emphasis:
-                pooled.append(parts.mean(dim=2))
-        covariance = total / self.count
+                pooled.append(per_input(layer, centred).mean(dim=2))
+        covariance = total / count
         if self._emphasis:
             averages = torch.cat(pooled).to(self._means.dtype)  # [N, C]
             averages = averages.reshape(len(averages), layer.groups, -1).permute(1, 2, 0)
             product = averages @ self._means / self._means.shape[1]
             covariance += self._emphasis * product
         covariance = (covariance / self._scale.unsqueeze(1)).to(self.matrix.dtype)
-        check_overflow(f"moments of the outputs wanted of layer {layer.name!r}", square)
         check_finite(f"moments of the inputs and outputs of layer {layer.name!r}", covariance)
-        return covariance * unit, mean * unit, (square / self.count).sqrt() * unit
+        return covariance * unit, mean * unit
+
+    def deviation(self, targets: Sequence[Tensor], mean: Tensor) -> Tensor:
+        """Standard deviation of the targets about a mean, [C]."""
+        layer, shape = self._layer, channel_shape(self._layer)
+        square, unit = torch.zeros_like(mean), unit_of(*targets)
+        for t in targets:
+            centred = (t if unit == 1 else t / unit) - (mean / unit).to(t.dtype).reshape(shape)
+            norms = torch.linalg.vector_norm(per_input(layer, centred), dim=2)
+            square += norms.to(square.dtype).square().sum(dim=0)
+        check_overflow(f"moments of the outputs wanted of layer {layer.name!r}", square)
+        return (square / self.count).sqrt() * unit
 
 
 def fit_layer(
@@ -375,15 +412,10 @@ def fit_layer(
     ridge = settings.ridge
     dense = weight_matrix(layer_weight(network, layer), layer).to(covariance.matrix.dtype)
     start = dense * covariance.scale.unsqueeze(1).to(dense.dtype)
-    splitting, units = Splitting(), torch.ones(())
+    splitting = Splitting()
 
-    def select(schedule: Schedule, cross: Tensor, deviation: Tensor) -> Tensor:
-        nonlocal units
-        rows = _row_units(deviation, targets.slope, choice.importance)
-        rows = rows.reshape(layer.groups, -1, 1).to(cross.dtype)
-        target, begin = (cross / rows).float(), (start / rows).float()
-        splitting.rescale((units.to(rows) / rows).float())
-        units = rows
+    def select(schedule: Schedule, cross: Tensor) -> Tensor:
+        target, begin = (cross / units).float(), (start / units).float()
         fit = LayerFit(covariance.inverses, target, begin, ridge, schedule, splitting)
         problem = MaskProblem(dense, fit=fit, structure=layer.structure)
         return choice.rule.mask(problem, choice.kept)
@@ -397,22 +429,28 @@ def fit_layer(
         return Fit(weight, shift, support)
 
     first = targets.first()
-    cross, mean, deviation = covariance.cross(first.__getitem__)
+    cross, mean = covariance.cross(first)
+    units = _row_units(covariance.deviation(first, mean), targets.slope, choice.importance)
+    units = units.reshape(layer.groups, -1, 1).to(cross.dtype)
     del first
     refits = settings.refits if relu else 0
     schedules = settings.schedules[: 1 + refits] if refits else (settings.schedule,)
-    chosen = select(schedules[0], cross, deviation) if mask is None else mask
+    chosen = select(schedules[0], cross) if mask is None else mask
     # A splitting has values already, which are nearly those of least squares.
     near = None if splitting.sparse is None else splitting.sparse.to(units.dtype) * units
     fit = solve(cross, mean, chosen, near)
     for refit in range(1, 1 + refits):
-        current = _install(given, fit)
-        rectified = partial(_rectified, targets, current, given.inputs)
-        cross, mean, deviation = covariance.cross(rectified)
+        run, parts = _install(given, fit), covariance.sample(refit, refits)
+        changes = [
+            targets.change(index, part, run(given.inputs[index][part]))
+            for index, part in enumerate(parts)
+        ]
+        change, change_of_mean = covariance.cross(changes, parts)
+        del changes
         if mask is None and refit < len(schedules):
-            chosen = select(schedules[refit], cross, deviation)
+            chosen = select(schedules[refit], cross + change)
         near = (fit.weight * covariance.scale.unsqueeze(1)).to(cross.dtype)
-        fit = solve(cross, mean, chosen, near)
+        fit = solve(cross + change, mean + change_of_mean, chosen, near)
     return fit, covariance
 
 
@@ -437,12 +475,6 @@ def _row_units(deviation: Tensor, slope: Tensor, importance: Tensor | None) -> T
     steep = slope.flatten().to(units).abs().expand_as(units)
     steep = steep.clamp(min=float(steep.max()) * 1e-4).clamp(min=tiny)
     return (units * steep).sqrt() * weight.clamp(min=1e-3).pow(-0.25) / steep
-
-
-def _rectified(
-    targets: Targets, run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], index: int
-) -> Tensor:
-    return targets.rectified(index, run(inputs[index]))
 
 
 def _install(given: LayerInputs, fit: Fit) -> Callable[[Tensor], Tensor]:

@@ -58,25 +58,29 @@ class Targets:
             )
         ]
 
-    def rectified(self, index: int, output: Tensor) -> Tensor:
-        """Targets of one batch that only a ReLU behind the layer will see.
+    def change(self, index: int, part: slice, output: Tensor) -> Tensor:
+        """From the first targets of some of a batch to those that only a ReLU will see.
 
         Where the dense unit is off, anything below zero is as good: the target is the present
         value if that is negative, else zero. Least squares on these targets never increases the
         mean of (u − u_dense)² where the dense unit is on and relu(u)² where it is off, which
         bounds E(relu(u) − relu(u_dense))² from above: they majorise it at the present outputs.
 
-        The output is overwritten: with as many refits, passes over memory count.
+        Parameters
+        ----------
+        index, part
+            Number of the batch, and which of its inputs.
+        output
+            The layer's present output for these; overwritten: with as many refits, passes over
+            memory count.
         """
-        joined, z = self.dense_joined[index], self.dense[index]
+        joined = self.dense_joined[index][part]
         present = output.mul_(self.slope).add_(self.offset)
-        shortcut = None if self.shortcut is None else self.shortcut[index]
-        if shortcut is not None:
-            present += shortcut
-        wanted = torch.where(joined > 0, joined, present.clamp_(max=0))
-        if shortcut is not None:
-            wanted -= shortcut
-        return self._back(wanted, z)
+        if self.shortcut is not None:
+            present += self.shortcut[index][part]
+        change = present.clamp_(max=0).sub_(joined).masked_fill_(joined > 0, 0)
+        change.div_(self._divisor)
+        return change if self._all_usable else change.mul_(self.usable)
 
     def _back(self, normalised: Tensor, fallback: Tensor) -> Tensor:
         """Pre-activations of normalised outputs, which are overwritten."""

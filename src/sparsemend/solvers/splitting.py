@@ -75,11 +75,6 @@ class Splitting:
     sparse: Tensor | None = None
     dual: Tensor | None = None
 
-    def rescale(self, factor: Tensor) -> None:
-        """Change to the units of other targets, rows times a factor [groups, rows, 1]."""
-        if self.sparse is not None and self.dual is not None:
-            self.sparse, self.dual = self.sparse * factor, self.dual * factor
-
 
 class ShiftedInverses:
     """Products with (Sigma + shift I)⁻¹ of one layer's inputs, for all supports chosen on them.
