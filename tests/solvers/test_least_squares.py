@@ -99,6 +99,14 @@ def test_the_cheaper_way_is_taken_and_the_ways_agree(monkeypatch):
     assert [arguments[0].dtype for arguments in calls[1:]] == [torch.float32]
     assert again.dtype == torch.float64
     torch.testing.assert_close(again, near, rtol=0, atol=1e-3)
+    # Rows that it does not solve in time are factorised, the others stay.
+    monkeypatch.setattr(least_squares, "_CG_PATIENCE", 0)
+    far = near.clone()
+    far[0, 1] = 0
+    mended = solve_on_support(covariance, cross, half, 1e-3, far)
+    assert len(calls) == 3
+    assert torch.equal(mended[0, 1], least_squares._factorise(covariance, cross, half, 1e-3)[0, 1])
+    torch.testing.assert_close(mended, near, rtol=1e-4, atol=1e-4)
     exact = least_squares._factorise(covariance, cross, full, 1e-3)
     torch.testing.assert_close(iterated, exact, rtol=0, atol=1e-3)
     systems = [w @ covariance + 1e-3 * w - cross for w in (iterated, exact)]

@@ -22,6 +22,8 @@ _GATHER_ELEMENTS = 1 << 24
 _CG_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 _CG_ITERATIONS = 200
 _CG_EXPECTED, _CG_COARSE, _CG_NEAR = 100, 10, 30 / 2
+# After so many steps from a start, rows whose residual is still above this are factorised.
+_CG_PATIENCE, _CG_ENOUGH = 40, 1e-3
 # What the calls of one step cost beside its products, in multiply-adds.
 _CG_CALLS = 2_000_000
 # What a multiply-add of many small float64 factorisations, and an element gathered for them, cost
@@ -42,7 +44,8 @@ def solve_on_support(
 
     Rows with small supports are solved exactly by Cholesky factorisation, in batches of
     similar size. Where the factorisations would cost more than iterating on the shared
-    covariance, conjugate gradients solve all rows together; from a start, in float32.
+    covariance, conjugate gradients solve all rows together; from a start, in float32, and what
+    40 steps do not solve is factorised.
 
     Parameters
     ----------
@@ -71,10 +74,20 @@ def solve_on_support(
         return _factorise(covariance, target, mask, ridge)
     unit = unit_of(target)
     scaled = target / unit
-    if start is not None:
-        covariance, scaled, start = covariance.float(), scaled.float(), (start / unit).float()
-    found = conjugate_gradient(covariance, scaled, mask, ridge, start, tolerance)
-    return found.to(target.dtype) * unit
+    if start is None:
+        return conjugate_gradient(covariance, scaled, mask, ridge, None, tolerance) * unit
+    single, scaled = covariance.float(), scaled.float()
+    near = (start / unit).float()
+    most = _CG_PATIENCE if tolerance is None else _CG_ITERATIONS
+    found = conjugate_gradient(single, scaled, mask, ridge, near, tolerance, most)
+    solution = found.to(target.dtype) * unit
+    if tolerance is not None:
+        return solution
+    left = (scaled - found @ single - ridge * found) * mask
+    slow = left.norm(dim=2, keepdim=True) > _CG_ENOUGH * (scaled * mask).norm(dim=2, keepdim=True)
+    if not slow.any():
+        return solution
+    return torch.where(slow, _factorise(covariance, target, mask & slow, ridge), solution)
 
 
 def _factorising_cost(mask: Tensor) -> float:
@@ -222,11 +235,12 @@ def conjugate_gradient(
     ridge: float,
     start: Tensor | None = None,
     tolerance: float | None = None,
+    most: int = _CG_ITERATIONS,
 ) -> Tensor:
     """The same minimiser by conjugate gradients on all rows at once, products with Sigma shared.
 
     Stops when every row's residual is below the tolerance times its right-hand side, or after
-    200 steps.
+    ``most`` steps.
     """
     tolerance = _CG_TOLERANCE[covariance.dtype] if tolerance is None else tolerance
     kept = mask.to(covariance.dtype)
@@ -243,7 +257,7 @@ def conjugate_gradient(
         residual = right - product_of(solution)
     direction = residual.clone()
     square = residual.square().sum(dim=2, keepdim=True)
-    for _ in range(_CG_ITERATIONS):
+    for _ in range(most):
         product = product_of(direction)
         curvature = (direction * product).sum(dim=2, keepdim=True)
         step = torch.where(curvature > 0, square / curvature, 0.0)
