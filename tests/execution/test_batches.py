@@ -281,6 +281,30 @@ def test_evaluation_mode_restores_every_flag():
     assert torch.is_grad_enabled()
 
 
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x):
+        self.count += 1
+        self.mean = self.mean + x.mean(dim=0)
+        return x
+
+
+def test_evaluation_mode_restores_buffers_but_those_of_batchnorms():
+    model = nn.Sequential(Counting(), nn.BatchNorm1d(3))
+    buffers = dict(model.named_buffers())
+    with evaluation_mode(model):
+        model(torch.ones(2, 3))
+        model(torch.ones(2, 3))
+        assert (model[0].count, model[0].mean.sum()) == (2, 6)
+        model[1].running_mean.fill_(4)
+    assert all(buffer is buffers[name] for name, buffer in model.named_buffers())
+    assert (model[0].count, model[0].mean.sum(), model[1].running_mean.sum()) == (0, 0, 12)
+
+
 def test_evaluation_mode_restores_after_an_error():
     model = nn.Sequential(nn.Dropout())
     with pytest.raises(KeyError), evaluation_mode(model):

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from sparsemend.errors import RAISED, SparsemendError, raised_by
 from sparsemend.execution.exact import exact_products
+from sparsemend.execution.restoring import buffers_kept
 from sparsemend.finite import is_finite
 
 Batch = Any
@@ -325,7 +326,7 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 @contextmanager
 def evaluation_mode(*models: nn.Module) -> Iterator[None]:
-    """Switch models to evaluation mode without gradients; restore every module's flag after.
+    """Switch models to evaluation mode without gradients; restore flags and buffers after.
 
     On a GPU, products are exact to float32 and the same in every run (``exact.py``).
 
@@ -337,7 +338,7 @@ def evaluation_mode(*models: nn.Module) -> Iterator[None]:
         for model in models:
             with suppress(NotImplementedError):
                 model.eval()
-        with torch.no_grad(), _uncompiled(), exact_products(*models):
+        with torch.no_grad(), buffers_kept(*models), _uncompiled(), exact_products(*models):
             yield
     finally:
         for module, training in flags:

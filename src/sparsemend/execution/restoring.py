@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 
@@ -31,6 +32,37 @@ def restored_on_error(model: nn.Module) -> Iterator[None]:
     except BaseException:
         state.restore()
         raise
+
+
+@contextmanager
+def buffers_kept(*models: nn.Module) -> Iterator[None]:
+    """Undo what forward passes within do to buffers, such as counters and running means.
+
+    Buffers of BatchNorms are left out: in evaluation mode only the library changes them.
+
+    Held in memory within: one copy of the other buffers.
+    """
+    kept = [
+        (module, name, buffer, buffer.detach().clone(), _version(buffer))
+        for model in models
+        for module in model.modules()
+        if not isinstance(module, _BatchNorm)
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not is_lazy(buffer)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, before, version in kept:
+            if _version(buffer) != version:
+                with torch.no_grad():
+                    buffer.copy_(before)
+            module._buffers[name] = buffer
+
+
+def _version(tensor: Tensor) -> int | None:
+    """A number that grows where a tensor changes; None of inference tensors, which cannot."""
+    return None if tensor.is_inference() else tensor._version
 
 
 class _State:
