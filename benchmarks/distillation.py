@@ -12,7 +12,7 @@ A row is one network, sparsity, rule, number of images, seed and number of steps
 ``reconstruct`` at 0 steps, ``reconstruct+distill`` at others, one at a time, as a user makes them.
 Calibration images are drawn by the seed; KL on 512 further training images, by which the training
 keeps its best; top-1 on the full test set, or on the first ``--limit`` images. Rows that the store
-has are not computed again. The figure (images.svg, images.csv) shows what more images and more
+has are not computed again. The figure (inputs.svg, inputs.csv) shows what more images and more
 time bring, wherever a setting has several numbers of images. Seconds are those of the compression
 alone, of one CPU thread what the process has used, on a GPU by the wall.
 """
@@ -51,10 +51,13 @@ from sparsemend.reports.drawing.images import write_images
 from sparsemend.reports.drawing.palette import series_style
 from sparsemend.reports.drawing.scale import Linear, Logarithmic, nice_end
 
+HELDOUT = 512
+# All of the folder's 8,192 training images but those that judge.
+MOST = 8192 - HELDOUT
 # Network, sparsity and number of images.
 ROWS = (
     ("cifar100_resnet20", 0.90, 1024),
-    ("cifar100_resnet20", 0.90, 8192),
+    ("cifar100_resnet20", 0.90, MOST),
     ("cifar100_resnet20", 0.95, 1024),
     ("cifar100_resnet20", 0.98, 1024),
     ("cifar10_resnet20", 0.95, 1024),
@@ -63,11 +66,10 @@ ROWS = (
     ("cifar10_resnet56", 0.95, 1024),
     ("cifar100_resnet18", 0.95, 1024),
     ("cifar100_resnet18", 0.98, 1024),
-    ("cifar100_resnet34", 0.98, 8192),
-    ("cifar100_resnet34", 0.99, 8192),
-    ("cifar100_vgg16_bn", 0.98, 8192),
+    ("cifar100_resnet34", 0.98, MOST),
+    ("cifar100_resnet34", 0.99, MOST),
+    ("cifar100_vgg16_bn", 0.98, MOST),
 )
-HELDOUT = 512
 BATCH = 128
 # Settings that rows of a table share, and what seeds are averaged over.
 PLACE = ("network", "sparsity", "images", "rule", "budget", "steps", "tested")
@@ -141,7 +143,8 @@ def table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         "| network | sparsity | images | rule | steps | seeds | KL | top-1 % | seconds | commit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for place in sorted(places, key=str):
+    ordered = sorted(places, key=lambda place: [f"{part:>12}" for part in map(str, place)])
+    for place in ordered:
         network, sparsity, images, rule, budget, steps, tested = place
         found = sorted(places[place], key=lambda row: row["cell"]["seed"])
         kl, top1, seconds = (
@@ -176,7 +179,7 @@ def figure(rows: Rows) -> Figure | None:
     if not shown:
         return None
     return Figure(
-        "images",
+        "inputs",
         "What more unlabelled images bring",
         "Top-1 after repair against the number of unlabelled images, and against the time that the "
         "compression takes: reconstruct alone, and trained behind it.",

@@ -323,7 +323,7 @@ def test_best_is_the_default_and_chooses_masks_too(digits):
 def test_auto_is_the_default(digits):
     model, heldout = digits.model, digits.heldout
     before = state_of(model)
-    result = compress(model, digits.calibration, 0.9, heldout=heldout, budget=10)
+    result = compress(model, digits.calibration, 0.9, heldout=heldout, budget=10, judge="kl")
     same(state_of(model), before)
     check_masks(result, model)
     assert result.allocation.kept == kept_total(0.9, result.allocation.total)
