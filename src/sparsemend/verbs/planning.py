@@ -51,9 +51,6 @@ from sparsemend.verbs.steps import (
     steps,
 )
 
-# Steps that show how long one takes.
-_PROBE = 10
-
 
 def run_planned(
     session: Session, recipe: Recipe, *, into: nn.Module | None = None
@@ -170,21 +167,13 @@ def _distilled(
     fewer = session.on(first_inputs(session.seen, best.plan.inputs))
     repair = get_repair("distill")
     support = Support(dict(best.allocation), dict(best.masks))
-
-    def trained(count: int) -> nn.Module:
-        network = copy.deepcopy(best.model)
-        terms = Terms(support, best.scope, distill=DistillSettings(steps=count))
-        repair.run(fewer, network, terms)
-        return network
-
+    each = _measured(fewer)
+    count = each.steps(deadline - time.perf_counter())
+    if not count:
+        return best
+    network = copy.deepcopy(best.model)
     try:
-        begun = time.perf_counter()
-        trained(_PROBE)
-        now = time.perf_counter()
-        count = Training((now - begun) / _PROBE).steps(deadline - now)
-        if not count:
-            return best
-        network = trained(count)
+        repair.run(fewer, network, Terms(support, best.scope, distill=DistillSettings(steps=count)))
         check_network(network, "the network after repair 'distill'")
     except SparsemendError:  # no gradient reaches the weights, or numbers overflow
         return best
