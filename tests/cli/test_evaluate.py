@@ -68,6 +68,8 @@ def test_a_model_of_ones_own(run_json, tmp_path):
         (("--mean", "a,b"), "--mean is no list of numbers: got 'a,b'; allowed: 0.49,0.48,0.45"),
         (("--mean", "0.1,0.2", "--std", "1,1"), "do not fit the mean and std"),
         (("--device", "abacus"), "--device cannot be used: got 'abacus'"),
+        (("--offload", "abacus"), "offload is no device of this machine"),
+        (("--offload", "cpu"), "offload is where the network lies already"),
         (("--width", "8"), "model 'digits' is trained in one size"),
     ],
 )

@@ -8,7 +8,7 @@ from sparsemend.execution.batches import evaluation_mode
 
 class OnGpu(torch.nn.Module):
     def parameters(self, recurse=True):  # noqa: ARG002
-        return iter([SimpleNamespace(is_cuda=True)])
+        return iter([SimpleNamespace(device=torch.device("cuda"))])
 
 
 def settings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.distributed
 from torch import Tensor
 
@@ -31,6 +32,10 @@ class WideLayerMoments:
     columns: ColumnMoments
     outputs: PairedMoments
     densities: tuple[float, ...]
+
+    def to(self, device: torch.device, /) -> WideLayerMoments:
+        """The same on a device."""
+        return WideLayerMoments(self.columns.to(device), self.outputs.to(device), self.densities)
 
     def check_grid(self, other: WideLayerMoments) -> None:
         if self.densities != other.densities:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from sparsemend.calibration.moments import ColumnMoments, PairedMoments
 from sparsemend.calibration.precision import widened
 from sparsemend.checks import check_int
 from sparsemend.execution.batches import (
+    Batch,
     Batches,
     batch_count,
     batch_size,
@@ -26,10 +28,14 @@ from sparsemend.execution.batches import (
     check_unlabelled,
     evaluation_mode,
     iterate,
+    materialise,
     no_batches,
     padding_of,
 )
 from sparsemend.execution.layout import fastest_layout
+from sparsemend.execution.lockstep import lockstep, pause
+from sparsemend.execution.offload import device_for, is_offloaded, lent, offloading, returned
+from sparsemend.execution.replica import run_replica
 from sparsemend.execution.rows import as_batches
 from sparsemend.execution.threads import threaded_map
 from sparsemend.finite import NotFiniteError, check_overflow, is_finite, traced
@@ -63,6 +69,7 @@ def calibrate(
     distributed: bool = False,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    offload: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> Calibration:
     """Accumulate the second moments of every layer's inputs in one pass (method, section 1).
@@ -91,6 +98,9 @@ def calibrate(
         moments of all: see :meth:`Calibration.all_reduce`, also for the memory.
     include, exclude
         Which layers, by name, pattern or class, as in :func:`sparsemend.discover`.
+    offload
+        Compute on this device, as in :func:`sparsemend.compress`: then one layer after the other on
+        all batches, which are held in memory. Moments are kept in main memory.
     progress
         Show a progress bar; default on a terminal.
 
@@ -105,7 +115,7 @@ def calibrate(
         check_int("positions_per_batch", positions_per_batch)
 
     def own() -> Calibration:
-        with progress_shown(progress):
+        with progress_shown(progress), offloading(offload, model):
             limits = Limits(check_densities(densities), max_fan_in, positions_per_batch)
             find = partial(discover, include=include, exclude=exclude)
             return gather_moments(model, as_batches(model, batches), find, limits)
@@ -139,6 +149,8 @@ def gather_moments(
         What is kept of each layer.
     """
     limits = limits or Limits()
+    if is_offloaded():
+        return _gather_in_turn(model, materialise(batches), layers, limits)
     iterator = iterate(batches)
     first = next(iterator, None)
     if first is None:
@@ -176,6 +188,46 @@ def gather_moments(
     return Calibration(layers, dict(zip(layers.names, results, strict=True)), inputs)
 
 
+def _gather_in_turn(
+    model: nn.Module,
+    batches: list[Batch],
+    layers: LayerSet | Callable[..., LayerSet],
+    limits: Limits,
+) -> Calibration:
+    """The same one layer after the other, for a device that cannot hold the moments of all."""
+    found: dict[str, LayerMoments] = {}
+    chosen = layers if isinstance(layers, LayerSet) else layers(model, batches[0], batches[1:])
+    layout = fastest_layout(model, batches[0])
+
+    def stop(layer: Layer, called: Call) -> None:
+        pause(layer.name, called.geometry, called.x)
+
+    def run(batch: Batch) -> None:
+        calls = LayerCalls(model, chosen, before=stop, padding=padding_of(batch))
+        run_replica(model, layout(batch), within=calls)
+
+    def moments(layer: Layer, calls: Iterable[tuple[Any, Tensor]]) -> LayerMoments:
+        collector = _Collector(layer, layer_weight(model, layer), limits)
+        for geometry, x in calls:
+            collector.add(geometry, x)
+        return returned(collector.result())
+
+    with (
+        evaluation_mode(model),
+        progress_bar("calibrate", sum(layer.calls for layer in chosen)) as advance,
+        closing(lockstep([partial(run, batch) for batch in batches], chosen.names)) as pauses,
+    ):
+        for at in pauses:
+            new = moments(chosen[at.name], at.calls.values())
+            if at.name in found:  # it runs several times
+                found[at.name].merge(new)  # type: ignore[arg-type]
+            else:
+                found[at.name] = new
+            advance()
+    in_order = {x.name: found.get(x.name) or moments(x, ()) for x in chosen}
+    return Calibration(chosen, in_order, sum(map(batch_size, batches)))
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a calibration keeps of each layer.
@@ -201,12 +253,12 @@ class _Collector:
     def __init__(self, layer: Layer, weight: Tensor, limits: Limits) -> None:
         self._layer = layer
         self._positions = limits.positions_per_batch
-        device = weight.device
+        device = device_for(weight)
         self._narrow: MomentsCollector | None = None
         if layer.fan_in <= limits.max_fan_in:
             self._narrow = MomentsCollector(layer, device, keep_few=True)
             return
-        self._weight = weight_matrix(weight, layer)
+        self._weight = lent(weight_matrix(weight, layer))
         if limits.densities:
             kept = [kept_count(density, layer) for density in limits.densities]
             ranks = layer.structure.rank(self._weight.float().abs())

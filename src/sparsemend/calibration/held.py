@@ -42,6 +42,10 @@ class HeldInputs:
             return None
         return HeldInputs(self._layer, [*self._parts, *other._parts])
 
+    def to(self, device: torch.device) -> HeldInputs:
+        """These inputs on a device."""
+        return HeldInputs(self._layer, [(module, x.to(device)) for module, x in self._parts])
+
     def summed(self) -> InputMoments:
         """Moments with their d × d sums."""
         accumulator = MomentsAccumulator(self._layer, self._device)

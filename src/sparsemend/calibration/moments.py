@@ -54,6 +54,9 @@ class Held(Protocol):
     def as_convolutions(self, group: int) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
         """One group's inputs [N, C, *spatial], all of one size together, and their dimensions."""
 
+    def to(self, device: torch.device) -> Self:
+        """These inputs on a device."""
+
 
 class InputMoments:
     """First and second moments of a layer's unfolded inputs.
@@ -87,6 +90,12 @@ class InputMoments:
     def holding(cls, held: Held) -> InputMoments:
         """Moments of these inputs, which are kept."""
         return cls(held.count, held.mean_power(1), None, held)
+
+    def to(self, device: torch.device, /) -> InputMoments:
+        """The same on a device."""
+        scatter = None if self._scatter is None else self._scatter.to(device)
+        held = None if self.held is None else self.held.to(device)
+        return InputMoments(self.count, self.mean.to(device), scatter, held)
 
     def summed(self) -> InputMoments:
         """The same with d × d sums: itself, or new moments where inputs are held."""
@@ -208,6 +217,10 @@ class ColumnMoments:
         zeros = torch.zeros(shape, dtype=mean_dtype(device), device=device)
         return cls(0, zeros, zeros.clone())
 
+    def to(self, device: torch.device, /) -> ColumnMoments:
+        """The same on a device."""
+        return ColumnMoments(self.count, self.mean.to(device), self.scatter.to(device))
+
     def update(self, x: Tensor, dim: int) -> None:
         """Add values; ``dim`` is the dimension of positions, which is reduced."""
         count = x.shape[dim]
@@ -256,6 +269,11 @@ class PairedMoments:
             ColumnMoments.empty(several, device),
             ColumnMoments.empty(several, device),
         )
+
+    def to(self, device: torch.device, /) -> PairedMoments:
+        """The same on a device."""
+        parts = (self.dense, self.pruned, self.error)
+        return PairedMoments(*(part.to(device) for part in parts))
 
     def update(self, dense: Tensor, pruned: Tensor) -> None:
         """Add paired outputs: dense [positions, C], pruned [K, positions, C]."""

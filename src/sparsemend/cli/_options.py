@@ -98,6 +98,11 @@ PREPROCESSING = (MEAN, STD, RESIZE, CROP, COLUMN, TOKENIZER)
 NETWORK = (NAME, MODEL, MODEL_ARG, WEIGHTS, DATA, NUM_CLASSES, WIDTH, *PREPROCESSING)
 
 DEVICE = Option("device", str, "cpu, cuda, …; default cuda where there is one.")
+OFFLOAD = Option(
+    "offload",
+    str,
+    "Compute on this device, as in cuda, a network that is too large for it and stays on the CPU.",
+)
 STORE = Option("store", Path, "SQLite file that keeps finished cells.")
 WORKERS = Option(
     "workers", int, "Processes, of one thread each; default {default}, this process.", 1

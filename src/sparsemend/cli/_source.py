@@ -14,17 +14,19 @@ import sparsemend as sm
 from sparsemend.cli._command import Given
 from sparsemend.data import DataSet, Preprocessing
 from sparsemend.data.registry import takes
+from sparsemend.execution.offload import check_device
 from sparsemend.models import LoadedModel
 from sparsemend.models.sources.huggingface import find_tokenizer
 
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded network and its data."""
+    """A loaded network and its data; ``offload``: where it computes, if not where it lies."""
 
     loaded: LoadedModel
     data: DataSet
     batch_size: int
+    offload: str | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -72,6 +74,9 @@ def describe_sizes(data: DataSet, calibration_size: int, heldout_size: int | Non
 
 def load_model(given: Given) -> LoadedModel:
     """The network on its device."""
+    offload = given.values.get("offload")
+    if offload is not None:
+        check_device(offload)
     loaded = sm.models.load(
         given.model,
         given.weights,
@@ -79,7 +84,8 @@ def load_model(given: Given) -> LoadedModel:
         num_classes=given.num_classes,
         width=given.width,
     )
-    chosen = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    best = "cuda" if offload is None and torch.cuda.is_available() else "cpu"
+    chosen = given.device or best
     try:
         if torch.device(chosen).type == "meta":
             raise RuntimeError("it holds no values")
@@ -117,7 +123,7 @@ def load_source(given: Given) -> Source:
         tokenizer=_tokenizer(given.tokenizer) or loaded.tokenizer,
         columns=given.column or (),
     )
-    return Source(loaded, data, given.batch_size)
+    return Source(loaded, data, given.batch_size, given.values.get("offload"))
 
 
 def _tokenizer(name: str | None) -> Any:

@@ -9,9 +9,10 @@ import sparsemend as sm
 from sparsemend.allocation import RULES, needs_columns, needs_diagnosis, needs_sensitivities
 from sparsemend.checks import check_int
 from sparsemend.cli._command import Given, command
-from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._options import DATA, LOADING, MODEL, OFFLOAD, WEIGHTS
 from sparsemend.cli._output import print_json
 from sparsemend.cli._source import load_model, load_source
+from sparsemend.execution.offload import offloading
 from sparsemend.layers import LayerFilter
 from sparsemend.recipe import defaults, says_itself
 from sparsemend.recipe.options import (
@@ -50,6 +51,7 @@ def _diagnosed() -> tuple[str, ...]:
     CALIBRATION_SIZE,
     SEED,
     *LOADING,
+    OFFLOAD,
 )
 def allocate(given: Given) -> None:
     """Divide a global budget of kept weights over the layers.
@@ -63,44 +65,45 @@ def allocate(given: Given) -> None:
     calibrating, calibration = diagnosing or needs_columns(given.rule), None
     source = None if given.data is None else load_source(given)
     network = load_model(given).model if source is None else source.model
-    if source is not None and (calibrating or any(chosen.values()) or target is not None):
-        size, _ = sizes_of(source.data, given.calibration_size, 0)
-        seen = source.calibration(size, given.seed)
-        example = seen[0]
-        if calibrating:
-            calibration = sm.calibrate(network, seen, **chosen)
-            layers = calibration.layers
-        else:
-            layers = sm.discover(network, seen[0], seen[1:], **chosen)
-        if calibration is not None and diagnosing:
-            measured = seen if needs_sensitivities(given.rule) else None
-            found = sm.diagnose(
-                network, calibration, given.repair, pattern=given.pattern, batches=measured
-            )
-    options: dict[str, Any] = chosen if layers is None else {"layers": layers}
-    if target is not None:
-        options |= {"example": example, **given.only(TARGETS)}
-    allocation = sm.allocate(
-        network,
-        given.sparsity,
-        given.rule,
-        diagnosis=found,
-        calibration=calibration,
-        pattern=given.pattern,
-        **options,
-    )
-    covered = layers or sm.discover(network, **chosen)
-    covered = LayerFilter.of(pattern=given.pattern).apply(covered)
-    coverage = covered.only(list(allocation), "not in the diagnosis").coverage
-    values = {**allocation.to_dict(), "coverage": coverage.to_dict()}
-    lines = [str(allocation), str(coverage)]
-    if target is not None:
-        subject = Subject(network, covered, example)
-        pruned = subject.pruned(tuple(allocation.values()))
-        share = kept_share(subject, allocation, pruned)
-        reached = target.reached(pruned, example, share)
-        values["target"] = target.to_dict(reached)
-        lines.append(target.told(reached))
+    with offloading(given.offload, network):
+        if source is not None and (calibrating or any(chosen.values()) or target is not None):
+            size, _ = sizes_of(source.data, given.calibration_size, 0)
+            seen = source.calibration(size, given.seed)
+            example = seen[0]
+            if calibrating:
+                calibration = sm.calibrate(network, seen, **chosen)
+                layers = calibration.layers
+            else:
+                layers = sm.discover(network, seen[0], seen[1:], **chosen)
+            if calibration is not None and diagnosing:
+                measured = seen if needs_sensitivities(given.rule) else None
+                found = sm.diagnose(
+                    network, calibration, given.repair, pattern=given.pattern, batches=measured
+                )
+        options: dict[str, Any] = chosen if layers is None else {"layers": layers}
+        if target is not None:
+            options |= {"example": example, **given.only(TARGETS)}
+        allocation = sm.allocate(
+            network,
+            given.sparsity,
+            given.rule,
+            diagnosis=found,
+            calibration=calibration,
+            pattern=given.pattern,
+            **options,
+        )
+        covered = layers or sm.discover(network, **chosen)
+        covered = LayerFilter.of(pattern=given.pattern).apply(covered)
+        coverage = covered.only(list(allocation), "not in the diagnosis").coverage
+        values = {**allocation.to_dict(), "coverage": coverage.to_dict()}
+        lines = [str(allocation), str(coverage)]
+        if target is not None:
+            subject = Subject(network, covered, example)
+            pruned = subject.pruned(tuple(allocation.values()))
+            share = kept_share(subject, allocation, pruned)
+            reached = target.reached(pruned, example, share)
+            values["target"] = target.to_dict(reached)
+            lines.append(target.told(reached))
     if given.json:
         print_json(values)
     else:

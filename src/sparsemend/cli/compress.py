@@ -21,6 +21,7 @@ from sparsemend.cli._options import (
     LOADING,
     MODEL,
     NO_REPORT,
+    OFFLOAD,
     REPORT,
     WEIGHTS,
 )
@@ -100,6 +101,7 @@ _TESTING, _EVALUATIONS = 0.15, 3
     NO_REPORT,
     LIMIT,
     *LOADING,
+    OFFLOAD,
 )
 def compress(given: Given) -> None:
     """Prune, repair, compare, evaluate and save.
@@ -134,7 +136,15 @@ def compress(given: Given) -> None:
     seen = source.calibration(size, seed, flip=given.flip)
     if timed:
         recipe["budget"] = f"{max(1, clock.left_for_work()):.0f}s"
-    result = sm.compress(source.model, seen, heldout=unseen, plan=plan, **targets, **recipe)
+    result = sm.compress(
+        source.model,
+        seen,
+        heldout=unseen,
+        plan=plan,
+        offload=source.offload,
+        **targets,
+        **recipe,
+    )
     pruned = copy.deepcopy(source.model)
     apply_masks(pruned, result.masks, result.layers)
     top1 = {
@@ -224,7 +234,7 @@ def _top1(source: Source, network: nn.Module, limit: int | None) -> float | None
     """Accuracy on the test split; None where there are no labels."""
     if not source.is_labelled:
         return None
-    return sm.evaluate(network, source.test(limit)).top1
+    return sm.evaluate(network, source.test(limit), offload=source.offload).top1
 
 
 def _dense_top1(source: Source, limit: int | None, clock: Clock) -> tuple[float | None, int | None]:
@@ -275,7 +285,8 @@ def _next(given: Given, source: Source, in_folder: bool) -> str:
     else:
         said[WEIGHTS.name] = given.out
     words = ["sparsemend", "evaluate" if source.is_labelled else "bench"]
-    for option in (MODEL, WEIGHTS, DATA, *LOADING):
+    offload = (OFFLOAD,) if source.is_labelled else ()
+    for option in (MODEL, WEIGHTS, DATA, *LOADING, *offload):
         value = said[option.name]
         if value == option.default:
             continue

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sparsemend as sm
 from sparsemend.cli._command import Given, command
-from sparsemend.cli._options import DATA, LOADING, MODEL, WEIGHTS
+from sparsemend.cli._options import DATA, LOADING, MODEL, OFFLOAD, WEIGHTS
 from sparsemend.cli._output import check_out, print_json
 from sparsemend.cli._source import describe_sizes, load_source
 from sparsemend.diagnosis import WEIGHTINGS
@@ -40,6 +40,7 @@ _ONE = "One of {choices}."
     SEED,
     Option("out", Path, "Write here, as .json or .npz."),
     *LOADING,
+    OFFLOAD,
 )
 def diagnose(given: Given) -> None:
     """Show, layer by layer, what pruning damages and how much of it a repair undoes.
@@ -50,7 +51,7 @@ def diagnose(given: Given) -> None:
     source = load_source(given)
     size, _ = sizes_of(source.data, given.calibration_size, 0)
     seen = source.calibration(size, given.seed)
-    calibration = sm.calibrate(source.model, seen, **given.only(LAYERS))
+    calibration = sm.calibrate(source.model, seen, **given.only(LAYERS), offload=source.offload)
     diagnosis = sm.diagnose(
         source.model,
         calibration,
@@ -59,6 +60,7 @@ def diagnose(given: Given) -> None:
         pattern=given.pattern,
         weighting=given.weighting,
         batches=seen if given.sensitivities else None,
+        offload=source.offload,
     )
     if given.out is not None:
         diagnosis.save(given.out)

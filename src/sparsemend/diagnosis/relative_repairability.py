@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sparsemend.boundary import public
@@ -27,6 +28,7 @@ from sparsemend.diagnosis.sensitivity import with_sensitivities
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
+from sparsemend.execution.offload import device_for, lent, offloading
 from sparsemend.execution.rows import as_batches
 from sparsemend.execution.threads import threaded_map
 from sparsemend.layers import Layer, LayerFilter, LayerSet, layer_weights, weight_matrix
@@ -56,6 +58,7 @@ def diagnose(
     batches: Batches | None = None,
     judge: str | LossFunction = JUDGE,
     output: str | int | None = None,
+    offload: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> Diagnosis:
     """Compare each layer's damage before and after repair (arXiv 2605.25508).
@@ -90,6 +93,8 @@ def diagnose(
         error in each layer, as rule ``sensitivity`` needs: one forward pass of 64 of them a layer.
     judge, output
         How that is judged, and on which part of the output, as in :func:`sparsemend.agreement`.
+    offload
+        Compute on this device, as in :func:`sparsemend.compress`.
     progress
         Show a progress bar; default on a terminal.
 
@@ -99,36 +104,35 @@ def diagnose(
         For an unknown repair, mask, pattern or weighting, or a calibration of another network; for
         batches whose outputs cannot be judged, and judges without batches.
     """
-    session = None
-    if batches is not None:
-        chosen, criterion = LayerFilter.of(pattern=pattern), Criterion(judge, output)
-        session = Session.open(
+    with progress_shown(progress), offloading(offload, model):
+        session = None
+        if batches is not None:
+            chosen, criterion = LayerFilter.of(pattern=pattern), Criterion(judge, output)
+            session = Session.open(
+                model,
+                as_batches(model, batches),
+                calibration=calibration,
+                criterion=criterion,
+                chosen=chosen,
+            )
+            session.check_outputs()
+        elif (judge, output) != (JUDGE, None):
+            raise SparsemendError(
+                "without batches there is nothing to judge",
+                judge if output is None else output,
+                fix="pass batches=, to measure sensitivities on",
+            )
+        found = diagnose_repairs(
             model,
-            as_batches(model, batches),
-            calibration=calibration,
-            criterion=criterion,
-            chosen=chosen,
+            calibration,
+            [repair],
+            densities=densities,
+            mask=mask,
+            pattern=pattern,
+            weighting=weighting,
         )
-        session.check_outputs()
-    elif (judge, output) != (JUDGE, None):
-        raise SparsemendError(
-            "without batches there is nothing to judge",
-            judge if output is None else output,
-            fix="pass batches=, to measure sensitivities on",
-        )
-    found = diagnose_repairs(
-        model,
-        calibration,
-        [repair],
-        densities=densities,
-        mask=mask,
-        pattern=pattern,
-        weighting=weighting,
-        progress=progress,
-    )
-    if session is None:
-        return found[0]
-    with progress_shown(progress):
+        if session is None:
+            return found[0]
         return with_sensitivities(session, found[0])
 
 
@@ -160,10 +164,10 @@ def diagnose_repairs(
     ):
 
         def curves(layer: Layer) -> list[tuple[Curve, Curve, int]]:
-            moments = calibration.moments[layer.name]
+            moments = lent(calibration.moments[layer.name])
             if calibration.layers[layer.name].pattern != layer.pattern:
                 refuse_wide(layer, moments)
-            dense = weight_matrix(weights[layer.name].detach(), layer)
+            dense = lent(weight_matrix(weights[layer.name].detach(), layer))
             statistics = layer_statistics(layer, dense, moments, grid, rule)
 
             def masks() -> Iterator[Tensor]:
@@ -214,7 +218,7 @@ def _each(
 
     A single accelerator gains nothing from that.
     """
-    if any(weight.device.type != "cpu" for weight in weights.values()):
+    if any(device_for(weight).type != "cpu" for weight in weights.values()):
         return [work(layer) for layer in layers]
     return threaded_map(work, layers, cost=lambda layer: float(layer.size * layer.fan_in))
 

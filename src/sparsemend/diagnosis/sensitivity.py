@@ -13,7 +13,8 @@ from sparsemend.calibration import DEFAULT_DENSITIES, InputMoments, LayerMoments
 from sparsemend.diagnosis.diagnosis import Diagnosis
 from sparsemend.diagnosis.layer_damage import layer_statistics, mean_damage
 from sparsemend.evaluation import Reference
-from sparsemend.execution.batches import spread_inputs
+from sparsemend.execution.batches import evaluation_mode, spread_inputs
+from sparsemend.execution.offload import lent
 from sparsemend.layers import (
     Call,
     Layer,
@@ -82,10 +83,10 @@ def sensitivities(session: Session) -> dict[str, float]:
     model, layers = session.model, session.layers
     reference = Reference(model, spread_inputs(session.seen, INPUTS), session.jury)
     found: dict[str, float] = {}
-    with progress_bar("sensitivities", len(layers)) as advance:
+    with progress_bar("sensitivities", len(layers)) as advance, evaluation_mode(model):
         for layer in layers:
-            dense = weight_matrix(layer_weight(model, layer), layer)
-            broken, error = _broken(layer, dense, session.calibration.moments[layer.name])
+            dense = lent(weight_matrix(layer_weight(model, layer), layer))
+            broken, error = _broken(layer, dense, lent(session.calibration.moments[layer.name]))
             found[layer.name] = 0.0
             if broken is not None:
                 with LayerCalls(model, [layer], after=broken):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from sparsemend.boundary import public
@@ -19,6 +20,7 @@ from sparsemend.execution.batches import (
     split_labels,
 )
 from sparsemend.execution.layout import Layout, fastest_layout
+from sparsemend.execution.offload import offloading
 from sparsemend.execution.rows import loaded
 from sparsemend.finite import check_outputs
 from sparsemend.progress import progress_bar, progress_shown
@@ -55,6 +57,7 @@ def evaluate(
     labelled_batches: Batches,
     *,
     output: str | int | None = None,
+    offload: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
     """Measure top-1 accuracy.
@@ -70,6 +73,8 @@ def evaluate(
     output
         Which part of the output the class scores are, as a key, an attribute, a place or a
         dotted path of these; by default what is called logits, else the first.
+    offload
+        Compute on this device, as in :func:`sparsemend.compress`.
     progress
         Show a progress bar; default on a terminal.
 
@@ -86,6 +91,7 @@ def evaluate(
     layout: Layout | None = None
     with (
         progress_shown(progress),
+        offloading(offload, model),
         evaluation_mode(model),
         progress_bar("evaluate", total) as advance,
     ):

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from sparsemend.boundary import public
 from sparsemend.evaluation.judges import AUTO, LossFunction, Score
@@ -24,6 +26,7 @@ from sparsemend.execution.batches import (
     no_batches,
 )
 from sparsemend.execution.layout import Layout, fastest_layout
+from sparsemend.execution.offload import offloading, returned
 from sparsemend.execution.rows import as_batches
 from sparsemend.finite import NotFiniteError, check_finite, check_outputs
 
@@ -113,6 +116,7 @@ def agreement(
     *,
     judge: str | LossFunction = AUTO,
     output: str | int | None = None,
+    offload: str | torch.device | None = None,
 ) -> Agreement:
     """Compare a network with its dense parent on unlabelled inputs (method, section 9).
 
@@ -134,6 +138,8 @@ def agreement(
     output
         Judge this part of the output alone: a key, an attribute, a place or a dotted path of
         these, such as ``"logits"`` or ``0``.
+    offload
+        Compute on this device, as in :func:`sparsemend.compress`.
 
     Raises
     ------
@@ -144,7 +150,7 @@ def agreement(
     criterion = Criterion(judge, output)
     tally: Tally | None = None
     layout: Layout | None = None
-    with evaluation_mode(model, reference):
+    with offloading(offload, model, reference), evaluation_mode(model, reference):
         for index, batch in enumerate(iterate(as_batches(model, batches))):
             check_unlabelled(batch, f"batches[{index}]")
             layout = layout or fastest_layout(reference, batch)
@@ -184,7 +190,8 @@ class Reference:
                 self._layout = self._layout or fastest_layout(dense, batch)
                 output = call(dense, self._layout(batch))
                 jury = Criterion().jury(output, batch) if jury is None else jury
-                self._expected.append(read_finite(jury, dense, output, batch))
+                parts = read_finite(jury, dense, output, batch)
+                self._expected.append(tree_map(_returned, parts))
         self._jury = jury
 
     def agreement(self, model: nn.Module) -> Agreement:
@@ -216,6 +223,10 @@ class Reference:
             return self.agreement(made()).loss
         except NotFiniteError:
             return math.inf
+
+
+def _returned(leaf: Any) -> Any:
+    return returned(leaf) if isinstance(leaf, Tensor) else leaf
 
 
 def read_finite(jury: Jury, model: nn.Module, output: Any, batch: Batch) -> Parts:

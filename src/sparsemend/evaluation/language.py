@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +27,7 @@ from sparsemend.execution.batches import (
     padding_of,
     plain,
 )
+from sparsemend.execution.offload import offloading
 from sparsemend.execution.rows import as_batches
 from sparsemend.finite import check_outputs
 from sparsemend.progress import progress_bar, progress_shown
@@ -61,6 +63,7 @@ def perplexity(
     batches: Batches,
     *,
     output: str | int | None = None,
+    offload: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> Perplexity:
     """Measure how well a causal language model predicts texts.
@@ -80,6 +83,8 @@ def perplexity(
     output
         Which part of the output the logits are, as a key, an attribute, a place or a dotted path
         of these; by default what is called logits, else the first.
+    offload
+        Compute on this device, as in :func:`sparsemend.compress`.
     progress
         Show a progress bar; default on a terminal.
 
@@ -107,6 +112,7 @@ def perplexity(
     total, count, index = 0.0, 0, -1
     with (
         progress_shown(progress),
+        offloading(offload, model),
         evaluation_mode(model),
         progress_bar("perplexity", batch_count(batches)) as advance,
     ):

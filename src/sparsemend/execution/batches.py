@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from sparsemend.errors import RAISED, SparsemendError, raised_by
 from sparsemend.execution.exact import exact_products
+from sparsemend.execution.offload import device_for, is_offloaded, streamed
 from sparsemend.execution.restoring import buffers_kept
 from sparsemend.finite import is_finite
 
@@ -142,7 +143,7 @@ def split_labels(batch: Batch, where: str) -> tuple[Batch, Tensor]:
 
 
 def call(model: nn.Module, batch: Batch, *, copies: bool = True) -> Any:
-    """Run the model on one batch, moved to the model's device and floating dtype.
+    """Run the model on one batch, moved to where the model computes and to its floating dtype.
 
     Parameters
     ----------
@@ -171,7 +172,8 @@ def call(model: nn.Module, batch: Batch, *, copies: bool = True) -> Any:
             f"the network cannot run on this batch ({describe(batch)}): "
             f"{raised_by(error, name=not plain_type)}",
             allowed="batches that model(batch), model(*batch) or model(**batch) accepts",
-            fix="check the shape and type of the inputs",
+            fix="check the shape and type of the inputs"
+            + (", and whether it runs without offload" if is_offloaded() else ""),
         ) from error
 
 
@@ -304,13 +306,13 @@ def _to_model(batch: Batch, model: nn.Module, copies: bool) -> Batch:
     parameter = next(model.parameters(), None)
     if parameter is None:
         return plain(batch)
-    floating = parameter.is_floating_point()
+    floating, device = parameter.is_floating_point(), device_for(parameter)
 
     def move(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
         dtype = parameter.dtype if floating and leaf.is_floating_point() else leaf.dtype
-        return leaf.to(device=parameter.device, dtype=dtype, copy=copies)
+        return leaf.to(device=device, dtype=dtype, copy=copies)
 
     return tree_map(move, plain(batch))
 
@@ -328,7 +330,8 @@ def _uncompiled() -> AbstractContextManager[object]:
 def evaluation_mode(*models: nn.Module) -> Iterator[None]:
     """Switch models to evaluation mode without gradients; restore flags and buffers after.
 
-    On a GPU, products are exact to float32 and the same in every run (``exact.py``).
+    On a GPU, products are exact to float32 and the same in every run (``exact.py``). Networks that
+    are offloaded compute on their device (``offload.py``).
 
     Exported programs stay in the mode in which they were exported. Functions that a network has
     compiled run as they are written, so that what they do can be seen.
@@ -338,7 +341,13 @@ def evaluation_mode(*models: nn.Module) -> Iterator[None]:
         for model in models:
             with suppress(NotImplementedError):
                 model.eval()
-        with torch.no_grad(), buffers_kept(*models), _uncompiled(), exact_products(*models):
+        with (
+            torch.no_grad(),
+            buffers_kept(*models),
+            _uncompiled(),
+            exact_products(*models),
+            streamed(),
+        ):
             yield
     finally:
         for module, training in flags:

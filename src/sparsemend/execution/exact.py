@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsemend.execution.offload import device_for
+
 
 @contextmanager
 def exact_products(*models: nn.Module) -> Iterator[None]:
@@ -23,7 +25,7 @@ def exact_products(*models: nn.Module) -> Iterator[None]:
         The networks; elsewhere than on a GPU nothing is changed.
     """
     parameters = (next(model.parameters(), None) for model in models)
-    if not any(parameter is not None and parameter.is_cuda for parameter in parameters):
+    if not any(p is not None and device_for(p).type == "cuda" for p in parameters):
         yield
         return
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in _settings()]

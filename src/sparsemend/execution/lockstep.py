@@ -13,6 +13,7 @@ module's input, open shortcuts), never the activations of all layers.
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsemend.errors import SparsemendError
+from sparsemend.execution.offload import streamed
 from sparsemend.finite import NotFiniteError, is_finite
 
 Run = Callable[[], object]
@@ -61,14 +63,15 @@ class _Worker:
         self.at: tuple[str, Any, Tensor] | None = None
         self.error: BaseException | None = None
         self.passing = False  # stops no more
-        self.thread = threading.Thread(target=self._main, daemon=True)
+        context = contextvars.copy_context()
+        self.thread = threading.Thread(target=context.run, args=(self._main,), daemon=True)
 
     def _main(self) -> None:
         _current.worker = self
         self._go.acquire()
         try:
             if not self._abort:
-                with torch.no_grad():  # gradient mode belongs to the thread
+                with torch.no_grad(), streamed():  # both belong to the thread
                     self._run()
         except _Aborted:
             pass

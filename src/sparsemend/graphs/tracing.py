@@ -20,6 +20,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, arguments, call, evaluation_mode
 from sparsemend.execution.copies import copied
+from sparsemend.execution.offload import at_home
 from sparsemend.graphs.folding import fold
 from sparsemend.graphs.graph import Graph, Node, detached
 from sparsemend.graphs.operations import Item, Linear, Reshape, Slot, Torch
@@ -74,7 +75,7 @@ def trace(model: nn.Module, example: Batch) -> Traced:
     if wrong or not leaves:
         raise SparsemendError("the example has inputs that are no tensors", wrong, "tensors")
     recorder = _Recorder(model, leaves)
-    with evaluation_mode(model), _without_fused_attention(), recorder:
+    with at_home(), evaluation_mode(model), _without_fused_attention(), recorder:
         output = call(model, example, copies=False)
     outputs, out_spec = tree_flatten(output)
     graph = recorder.graph(leaves, outputs)

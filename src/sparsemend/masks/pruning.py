@@ -13,6 +13,7 @@ from sparsemend.boundary import public
 from sparsemend.calibration import Calibration
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.copies import copied
+from sparsemend.execution.offload import lent, returned
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.layers import (
     LayerSet,
@@ -102,8 +103,8 @@ def choose_masks(
     counts = {name: int(kept) for name, kept in allocation.items()}
 
     def problem(name: str) -> MaskProblem:
-        moments = calibration.moments[name] if calibration is not None else None
-        matrix = weight_matrix(weights[name], layers[name])
+        moments = lent(calibration.moments[name]) if calibration is not None else None
+        matrix = lent(weight_matrix(weights[name], layers[name]))
         return MaskProblem(matrix, moments, structure=layers[name].structure)
 
     masks: Masks = {}
@@ -115,7 +116,7 @@ def choose_masks(
             found = coupled_masks(rule, {other: problem(other) for other in coupled}, counts)
         else:
             found = {name: rule.mask(problem(name), counts[name])}
-        masks |= {other: stored_weight(mask, layers[other]) for other, mask in found.items()}
+        masks |= {o: returned(stored_weight(mask, layers[o])) for o, mask in found.items()}
     return {name: masks[name] for name in counts}
 
 

@@ -87,7 +87,7 @@ def fold(model: nn.Module, layer: Layer, scale: Tensor | None, shift: Tensor | N
                 norm.running_mean.copy_(norm.running_mean.double() - shift)
             return added
         for path, module in missing:
-            new = nn.Parameter(shift.to(weight.dtype), requires_grad=_learns(module))
+            new = nn.Parameter(shift.to(weight), requires_grad=_learns(module))
             module.register_parameter("bias", new)
             added.append(path)
     return added

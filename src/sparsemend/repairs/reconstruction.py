@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from sparsemend.errors import SparsemendWarning
 from sparsemend.execution.batches import evaluation_mode, padding_of
 from sparsemend.execution.lockstep import lockstep, module_stops
+from sparsemend.execution.offload import lent, returned
 from sparsemend.finite import FIX_ACTIVATIONS, check_finite
 from sparsemend.layers import (
     Addend,
@@ -241,7 +242,7 @@ class _Pass:
         fixed = self._support.masks
         choice = Choice(
             self._support.counts[name],
-            None if fixed is None else weight_matrix(fixed[name], layer),
+            None if fixed is None else lent(weight_matrix(fixed[name], layer)),
             self._support.rule or GRADUAL,
             self._importance.get(name),
         )
@@ -383,7 +384,7 @@ class _Pass:
         what = f"the weights and biases fitted to layer {layer.name!r}"
         fitted = (layer_weight(self._network, layer), *layer_biases(self._network, layer))
         check_finite(what, *fitted, fix=FIX_ACTIVATIONS)
-        self.masks[layer.name] = stored_weight(fit.mask, layer)
+        self.masks[layer.name] = returned(stored_weight(fit.mask, layer))
         held = (covariance.held_back.unsqueeze(1) & fit.mask).any(dim=2).flatten()
         if held.any():
             self.held_back[layer.name] = tuple(held.nonzero().flatten().tolist())

@@ -15,6 +15,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, Jury, Reference, read_finite
 from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
 from sparsemend.execution.layout import Layout, fastest_layout
+from sparsemend.execution.offload import HOME, device_for
 from sparsemend.finite import check_network
 from sparsemend.layers import LayerFilter, LayerSet, discover
 from sparsemend.masks import Needs
@@ -113,9 +114,9 @@ class Session:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Where the network computes."""
         parameter = next(self.model.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
+        return HOME if parameter is None else device_for(parameter)
 
     @property
     def pattern(self) -> Pattern:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 
+import torch
 from torch import nn
 
 from sparsemend.allocation import Allocation
@@ -15,6 +16,7 @@ from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import LossFunction
 from sparsemend.execution.batches import Batches, materialise
 from sparsemend.execution.copies import copied
+from sparsemend.execution.offload import offloading
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.execution.rows import as_batches
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
@@ -56,6 +58,7 @@ def compress(
     exclude: str | Iterable[str] = (),
     pattern: str = PATTERN,
     inplace: bool = False,
+    offload: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> CompressionResult:
     """Prune a trained network to a budget and repair it, without labels.
@@ -141,6 +144,13 @@ def compress(
     inplace
         Change the model that was passed; on an error it is as it was, for which a copy of its
         parameters and buffers is held besides the one that serves as the dense network.
+    offload
+        A device such as ``"cuda"``, for networks that are larger than it: the network stays on the
+        CPU, and an operation's weights are on the device while it computes there. Held on the
+        device are the weights of one operation at a time, the moments of the layer at work, and of
+        every batch what the network needs at that layer; where gradients are taken (``distill``,
+        searches), all weights and the activations of one batch. Every batch moves every weight, so
+        that large batches are best. The result is on the CPU.
     progress
         Show progress bars; default on a terminal.
 
@@ -185,12 +195,12 @@ def compress(
     )
     refuse_unsupported(model)
     recipe.check(model)
-    batches = as_batches(model, batches)
-    heldout = None if heldout is None else as_batches(model, heldout)
-    if inplace:  # the session sees a copy, which cannot show what is wrong with copies
-        batches = materialise(batches)
-        check_copy(model, batches[0])
-    with progress_shown(progress):
+    with progress_shown(progress), offloading(offload, model):
+        batches = as_batches(model, batches)
+        heldout = None if heldout is None else as_batches(model, heldout)
+        if inplace:  # the session sees a copy, which cannot show what is wrong with copies
+            batches = materialise(batches)
+            check_copy(model, batches[0])
         session = Session.open(
             # In place, the dense network is a copy.
             copied(model) if inplace else model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 
+import torch
 from torch import nn
 
 from sparsemend.boundary import public
@@ -12,6 +13,7 @@ from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.execution.copies import copied
+from sparsemend.execution.offload import offloading
 from sparsemend.execution.restoring import restored_on_error
 from sparsemend.execution.rows import as_batches
 from sparsemend.finite import check_network
@@ -38,6 +40,7 @@ def repair(
     new_biases: bool = NEW_BIASES,
     distill: float | str | None = None,
     inplace: bool = False,
+    offload: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> nn.Module:
     """Repair a pruned network from unlabelled inputs (method, section 4).
@@ -76,6 +79,8 @@ def repair(
     inplace
         Change the pruned network that was passed; on an error it is as it was, for which a copy
         of its parameters and buffers is held.
+    offload
+        Compute on this device, as in :func:`sparsemend.compress`.
     progress
         Show a progress bar; default on a terminal.
 
@@ -95,7 +100,7 @@ def repair(
     refuse_unsupported(pruned)
     formula.check(pruned, scope)
     criterion = Criterion(judge, output)
-    with progress_shown(progress):
+    with progress_shown(progress), offloading(offload, pruned, dense):
         session = Session.open(
             dense, as_batches(dense, batches), criterion=criterion, judging=formula.judges
         )
