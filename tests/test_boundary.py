@@ -18,12 +18,15 @@ from torch import Tensor, nn
 import sparsemend as sm
 from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError
+from sparsemend.execution.batches import call
 from sparsemend.reports import Compression
 
 FUNCTIONS = {name: getattr(sm, name) for name in sm.__all__} | {
     "data.load": sm.data.load,
     "models.load": sm.models.load,
     "models.create": sm.models.create,
+    "runtime.prepare": sm.runtime.prepare,
+    "runtime.load": sm.runtime.load,
     "Allocation": sm.Allocation.__init__,
     "Allocation.from_dict": sm.Allocation.from_dict,
     "Allocation.load": sm.Allocation.load,
@@ -227,6 +230,33 @@ def test_modes_of_the_caller_do_not_reach_in():
         assert torch.is_inference_mode_enabled()
         assert torch.is_autocast_enabled("cpu")
     assert modes() == [False, True, False]
+
+
+@public
+def fresh(model: nn.Module) -> list[str]:
+    return [torch.zeros(1).device.type, call(model, torch.ones(1)).device.type]
+
+
+class Makes(nn.Module):
+    def forward(self, _: Tensor) -> Tensor:
+        return torch.zeros(1)
+
+
+def test_a_default_device_of_the_caller_is_for_the_callers_network():
+    assert fresh(Makes()) == ["cpu", "cpu"]
+    with torch.device("meta"):
+        assert fresh(Makes()) == ["cpu", "meta"]
+    torch.set_default_device("meta")
+    try:
+        assert fresh(Makes()) == ["cpu", "meta"]
+    finally:
+        torch.set_default_device(None)
+    assert torch.zeros(1).device.type == "cpu"
+
+
+def test_what_holds_a_network_is_told_apart():
+    with pytest.raises(SparsemendError, match=r"model is of the wrong kind.*; pass its \.model$"):
+        sm.discover(types.SimpleNamespace(model=nn.Linear(2, 2)))
 
 
 def test_values_are_shown_in_short():

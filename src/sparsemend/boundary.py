@@ -6,9 +6,20 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from types import NoneType, UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 import torch
@@ -47,6 +58,18 @@ _ABSTRACT = ("collections.abc", "typing", "os")
 _LISTS = (list, tuple, set, frozenset, dict, range, str)
 
 
+class HasModel(Protocol):
+    """What carries a network, such as a result of ``compress``."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+
+def network_of(network: nn.Module | HasModel) -> nn.Module:
+    """The network itself."""
+    return network if isinstance(network, nn.Module) else network.model
+
+
 def public(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function one that users call.
 
@@ -70,10 +93,29 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
+_device: ContextVar[torch.device | None] = ContextVar("device", default=None)
+
+
+@contextmanager
+def callers_device() -> Iterator[None]:
+    """For what is the caller's own, such as a network: the default device that the caller set."""
+    device = _device.get()
+    with nullcontext() if device is None else device:
+        yield
+
+
 @contextmanager
 def _own_modes() -> Iterator[None]:
-    """Leave modes of the caller's that round what is computed, or forbid to train on it."""
+    """Leave modes of the caller's that round what is computed, or forbid to train on it.
+
+    New tensors are on the CPU unless they say another device, whatever ``torch.set_default_device``
+    or ``with torch.device(...)`` say.
+    """
     with ExitStack() as modes:
+        default = torch.get_default_device()
+        if default.type != "cpu":
+            modes.callback(_device.reset, _device.set(default))
+            modes.enter_context(torch.device("cpu"))
         if torch.is_inference_mode_enabled():
             modes.enter_context(torch.inference_mode(mode=False))
             modes.enter_context(torch.no_grad())
@@ -123,7 +165,13 @@ class _Kinds:
             values = given[name] if variadic is inspect.Parameter.VAR_POSITIONAL else [given[name]]
             for value in values:
                 if not _fits(value, hint):
-                    raise SparsemendError(f"{name} is of the wrong kind", value, _describe(hint))
+                    held = hint is nn.Module and isinstance(getattr(value, "model", 0), nn.Module)
+                    raise SparsemendError(
+                        f"{name} is of the wrong kind",
+                        value,
+                        _describe(hint),
+                        "pass its .model" if held else "",
+                    )
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -38,6 +38,11 @@ def test_every_command_explains_itself_with_an_example(run, command):
     assert "--json" in text
 
 
+def test_help_has_a_short_name(run):
+    assert run("-h").stdout == run("--help").stdout
+    assert run("evaluate", "-h").stdout == run("evaluate", "--help").stdout
+
+
 def test_without_a_command_there_is_help(run):
     result = run()
     assert "Prune a trained network very hard without labels" in result.output

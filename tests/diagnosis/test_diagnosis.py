@@ -85,6 +85,12 @@ def test_json_is_strict(tmp_path):
     assert_equal(Diagnosis.from_dict(values), make_diagnosis())
 
 
+def test_diagnoses_are_compared_by_their_numbers():
+    assert make_diagnosis() == make_diagnosis()
+    assert make_diagnosis() != make_diagnosis(repair="affine")
+    assert make_diagnosis() != 3
+
+
 def test_saving_replaces(tmp_path):
     path = tmp_path / "x.json"
     make_diagnosis().save(path)

@@ -45,6 +45,17 @@ def test_inputs_may_be_a_mapping():
     assert evaluate(OneHot(), [({"x": torch.tensor([0, 1])}, torch.tensor([0, 0]))]).top1 == 0.5
 
 
+def test_labels_may_be_arrays_or_called_so():
+    x, labels = torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 0, 3])
+    for data in (
+        (x.numpy(), labels.numpy()),
+        [(x.numpy(), labels.numpy())],
+        [{"x": x, "labels": labels}],
+        [{"x": x, "label": labels}],
+    ):
+        assert evaluate(OneHot(), data) == Evaluation(3 / 4, 4)
+
+
 def test_reads_as_a_number_and_as_text():
     result = Evaluation(0.98765, 1234)
     assert float(result) == 0.98765

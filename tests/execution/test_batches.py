@@ -9,8 +9,10 @@ from torch import nn
 
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import (
+    all_alike,
     batch_size,
     call,
+    check_batched,
     check_unlabelled,
     count_inputs,
     cut,
@@ -214,6 +216,46 @@ def test_other_errors_pass(error):
     with pytest.raises(type(error)) as caught:
         call(Fails(), X)
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("model", "single"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(4)),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), torch.ones(3, 5, 5)),
+        (nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(4, 2)), torch.ones(3, 5, 5)),
+        (nn.Sequential(nn.Linear(4, 3)), {"input": torch.ones(4)}),
+    ],
+)
+def test_a_single_input_is_no_batch(model, single):
+    with pytest.raises(SparsemendError, match=r"no batch dimension: got .*torch.stack\(inputs\)"):
+        check_batched(model, single)
+    batch = {k: v[None] for k, v in single.items()} if isinstance(single, dict) else single[None]
+    check_batched(model, batch)
+
+
+def test_networks_of_one_batch_size_are_given_batches():
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return x.view(5, 4) + 1
+
+    check_batched(Fixed(), torch.ones(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("batches", "alike"),
+    [
+        ([torch.ones(3, 2)], True),
+        ([torch.ones(1, 2), torch.ones(2, 2)], True),
+        ([{"x": torch.ones(2, 2), "scale": 2.0}], True),
+        ([torch.ones(1, 2)], False),
+        ([torch.ones(1, 2), torch.zeros(2, 2)], False),
+        ([torch.ones(2, 2), torch.ones(2, 3)], False),
+        ([torch.eye(2)], False),
+    ],
+)
+def test_inputs_that_are_all_the_same(batches, alike):
+    assert all_alike(batches) == alike
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,29 @@ def test_integers_that_the_network_needs_are_no_labels() -> None:
     model = WithLengths()
     (batch,) = as_batches(model, TensorDataset(X, LENGTHS))
     assert torch.equal(call(model, batch), model(X, LENGTHS))
+
+
+def test_nor_are_they_in_a_list_of_pairs() -> None:
+    for data in ([(X, LENGTHS)], ([X, LENGTHS],), (X, LENGTHS)):
+        (batch,) = as_batches(WithLengths(), data)
+        assert torch.equal(call(WithLengths(), batch), WithLengths()(X, LENGTHS))
+    pairs = [(X, LENGTHS)]
+    assert list(as_batches(nn.Linear(4, 3), pairs)) == pairs  # which are then refused
+
+
+def test_columns_of_a_loader_that_the_network_does_not_take_are_left_out() -> None:
+    rows = [{"input_ids": torch.arange(3), "index": n, "text": "a", "label": 1} for n in range(4)]
+    loader: DataLoader[Any] = DataLoader(rows, 2)  # type: ignore[arg-type]
+    assert [sorted(batch) for batch in as_batches(Tagger(), loader)] == [["input_ids"]] * 2
+    other: DataLoader[Any] = DataLoader([{"index": 1}], 1)  # type: ignore[arg-type]
+    with pytest.raises(sm.SparsemendError, match=r"no column .*got \['index'\].*input_ids"):
+        list(as_batches(Tagger(), other))
+
+
+@pytest.mark.parametrize("text", ["photos", Path("photos")])
+def test_a_path_is_no_batches(text: str | Path) -> None:
+    with pytest.raises(sm.SparsemendError, match=r"batches are a text.*sparsemend\.data\.load"):
+        as_batches(Tagger(), text)
 
 
 def test_arrays_and_a_mapping_of_tensors() -> None:

@@ -49,6 +49,14 @@ def test_plain_network_takes_the_keys_strictly(result, path):
     same_values(again.model, result.model)
 
 
+def test_an_ending_of_another_format_is_told(result, tmp_path):
+    with pytest.warns(sm.SparsemendWarning, match=r"a\.pt' is written as safetensors.*torch\.save"):
+        result.save(tmp_path / "a.pt")
+    plain = sm.models.create("digits")
+    load_checkpoint(plain, tmp_path / "a.pt")
+    same_values(plain, result.model)
+
+
 # What somebody does who has the file alone: nothing here knows of the compression.
 SCRIPT = """
 import sys, safetensors.torch, torch

@@ -9,7 +9,7 @@ from tests.graphs.networks import random_network, sparse_
 from torch import nn
 
 import sparsemend as sm
-from sparsemend.graphs import trace
+from sparsemend.graphs import multiplications, trace
 from sparsemend.graphs.operations import Activation, Affine, Convolution, Linear, Torch
 
 
@@ -194,3 +194,23 @@ def test_inputs_of_another_shape_are_refused():
     graph = trace(nn.Linear(3, 2), torch.ones(1, 3)).graph
     with pytest.raises(sm.SparsemendError, match=r"inputs of this shape.*got '\(1, 4\)'"):
         graph.shapes([torch.ones(1, 4)])
+
+
+class Picks(nn.Module):
+    """Looks its input up, and takes some of the scores by index."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.linear = nn.Embedding(9, 4), nn.Linear(4, 5)
+
+    def forward(self, tokens, classes):
+        scores = self.linear(self.embedding(tokens))
+        return scores, scores.gather(1, classes)
+
+
+def test_whole_numbers_stay_whole_where_only_shapes_are_asked_for(capfd):
+    tokens, classes = torch.tensor([1, 2, 3]), torch.tensor([[0, 1], [2, 3], [4, 0]])
+    graph = trace(Picks().eval(), (tokens, classes)).graph
+    assert multiplications(graph) == {"linear": 3 * 4 * 5}
+    assert graph.traced_shapes()[graph.outputs[1]] == (3, 2)
+    assert capfd.readouterr().err == ""  # PyTorch writes a traceback before it raises

@@ -50,6 +50,17 @@ def traced_inside():
     return nn.Sequential(torch.jit.trace(nn.Linear(20, 16), X[:2]), nn.Linear(16, 5))
 
 
+@pytest.mark.filterwarnings("ignore")
+def lazy():
+    return nn.Sequential(nn.Linear(20, 16), nn.LazyBatchNorm1d(), nn.Linear(16, 5))
+
+
+def sharing_memory():
+    model = nn.Sequential(nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 20))
+    model[2].weight.data = model[0].weight.data
+    return model
+
+
 class Packed(nn.Module):
     """As quantised layers of PyTorch keep their weight."""
 
@@ -75,11 +86,16 @@ class Quantised(nn.Linear):
 
 REFUSED = {
     compiled: r"the network was compiled by torch.compile \(OptimizedModule\).*model._orig_mod",
-    compiled_inside: r"module '0' was compiled by torch.compile \(OptimizedModule\)",
+    compiled_inside: r"module '0' was compiled .*put its _orig_mod back into the place of '0'",
     compiled_in_place: r"the network was compiled in place by Sequential.compile\(\).*compress the",
     compiled_layer_in_place: r"module '2' was compiled in place by Linear.compile\(\)",
     scripted: r"the network is a scripted or traced module.*pass the eager network",
     traced_inside: r"module '0' is a scripted or traced module",
+    lambda: plain().to(torch.float8_e4m3fn): (
+        r"'0' has a weight that is quantised, packed or not real: got 'Parameter of torch.float8"
+    ),
+    lazy: r"layer '1' is lazy and has no values yet; run the model once first",
+    sharing_memory: r"'0.weight' and '2.weight' share memory, but are not one.*model.b.weight = ",
     lambda: nn.Sequential(nn.Linear(20, 16), Packed()): r"module '1' is quantised \(.*Packed\)",
     lambda: nn.Sequential(nn.Linear(20, 16), Quantised(16, 5)): (
         r"'1' has a weight that is quantised, packed or not real: got 'Parameter of torch.int8'"

@@ -52,6 +52,21 @@ def test_a_projection_is_one_by_one():
         select_layers(layers, "projection")
 
 
+def test_a_layer_of_just_this_name_counts_before_its_class():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.projection = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.projection(self.last(x))
+
+    layers = discover(Net(), torch.ones(2, 4))
+    assert select_layers(layers, "last") == ("last",)
+    assert select_layers(layers, "projection") == ("projection",)
+    assert select_layers(layers, "first") == ("last",)
+
+
 def test_without_inputs_projections_are_not_known():
     layers = discover(models.create("cifar_resnet20", width=2))
     with pytest.raises(SparsemendError, match=r"pass layers=discover\(model, batch\)"):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsemend.calibration import calibrate
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.layers import discover
-from sparsemend.masks import apply_masks, choose_masks, find_masks, prune
+from sparsemend.masks import apply_masks, choose_masks, find_masks, parameter_masks, prune
 
 SIZES = {"0": 108, "2": 72, "4": 32, "6": 80}
 
@@ -203,3 +203,32 @@ def test_activation_needs_a_calibration(network):
 def test_a_calibration_of_another_network_is_refused(calibration, other):
     with pytest.raises(SparsemendError, match="the calibration is of another network: layer '0'"):
         prune(other, {"0": 3}, "activation", calibration=calibration)
+
+
+class Turned(nn.Module):
+    """Weights that are parts of parameters, or turned, beside plain ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.square = nn.Parameter(torch.randn(6, 6))
+        self.packed = nn.Parameter(torch.randn(8, 6))
+        self.plain = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = (x @ self.square).relu()
+        return self.plain(nn.functional.linear(x, self.packed[:4]))
+
+
+def test_masks_of_parameters_have_their_shapes():
+    torch.manual_seed(0)
+    dense, x = Turned(), torch.randn(9, 6)
+    with pytest.warns(SparsemendWarning, match="packed"):  # whose other half is not used
+        layers = discover(dense, x)
+    sparse = prune(dense, {layer.name: layer.size // 3 for layer in layers}, layers=layers)
+    masks = parameter_masks(sparse, find_masks(sparse, layers), layers)
+    assert set(masks) == {"square", "packed", "plain.weight"}
+    for name, mask in masks.items():
+        parameter = sparse.get_parameter(name)
+        assert torch.equal(mask, parameter != 0)
+        assert torch.equal(parameter, dense.get_parameter(name) * mask)
+    assert masks["packed"][4:].all()

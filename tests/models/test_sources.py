@@ -77,6 +77,8 @@ class Net(nn.Sequential):
 
 class Maker:
     tiny = staticmethod(lambda: Net(1))
+
+net = Net(3)
 """
 
 
@@ -93,6 +95,14 @@ def test_a_file_with_arguments(file: Path) -> None:
     assert found.model[0].weight.shape == (2, 3)  # type: ignore[index]
     assert found.model[0].bias is None  # type: ignore[index]
     assert type(load(f"{file}:Maker.tiny").model) is type(found.model)
+
+
+def test_a_network_that_there_is(file: Path) -> None:
+    with torch.no_grad():
+        load(f"{file}:net").model[0].weight.zero_()  # type: ignore[index, operator]
+    assert load(f"{file}:net").model[0].weight.any()  # type: ignore[index, operator]
+    with pytest.raises(SparsemendError, match=r"is a network, which takes no arguments: got"):
+        load(f"{file}:net", arguments={"features": 3})
 
 
 def test_a_file_that_does_not_do(file: Path) -> None:

@@ -93,6 +93,22 @@ def test_the_runtime_loads_it_for_any_batch(tmp_path):
         torch.testing.assert_close(output, model(given_).detach(), rtol=0.05, atol=0.05)
 
 
+def test_a_network_of_tokens_loads_without_an_example(tmp_path):
+    class Picks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.linear = nn.Embedding(9, 4), nn.Linear(4, 5)
+
+        def forward(self, tokens):
+            return self.linear(self.embedding(tokens)).gather(1, tokens[:, None] % 5)
+
+    model, tokens = Picks().eval(), torch.tensor([1, 2, 3])
+    sm.export(model, tmp_path / "a.packed", example=tokens, dtype="float32")
+    with pytest.warns(sm.SparsemendWarning, match=r"PyTorch runs aten\.embedding"):
+        loaded = sm.runtime.load(tmp_path / "a.packed")
+    torch.testing.assert_close(loaded(tokens), model(tokens))
+
+
 def packed_parts(tmp_path):
     """A good file's tensors and index, to be spoiled."""
     path = tmp_path / "a.packed"

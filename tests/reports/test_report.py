@@ -79,6 +79,13 @@ def test_saving(tmp_path):
         report.save(tmp_path / "no" / "r.html")
 
 
+@pytest.mark.parametrize("ending", [".pdf", ".PNG", ".csv"])
+def test_a_page_is_no_figure_and_no_table(tmp_path, ending):
+    with pytest.raises(sm.SparsemendError, match=r"page of HTML.*\.html; save_figures writes"):
+        sm.report(make_diagnosis()).save(tmp_path / f"report{ending}")
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_same_twice():
     assert sm.report(make_diagnosis()).html() == sm.report(make_diagnosis()).html()
 

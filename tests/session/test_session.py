@@ -1,5 +1,6 @@
 import weakref
 
+import pytest
 import torch
 from torch import nn
 
@@ -53,3 +54,17 @@ def test_a_calibration_of_a_stream_lets_its_inputs_go():
             del batch
 
     assert sm.calibrate(model, stream()).inputs == 48
+
+
+def test_networks_without_values_are_refused():
+    model, batches = model_and_batches()
+    with pytest.raises(sm.SparsemendError, match=r"parameter '0.weight' has no values"):
+        sm.compress(model.to("meta"), batches, 0.5, "erk", repair="none")
+
+
+def test_inputs_that_say_nothing_are_told():
+    model, _ = model_and_batches()
+    with pytest.warns(sm.SparsemendWarning, match="all calibration inputs are the same"):
+        sm.compress(model, torch.ones(8, 6), 0.5, "erk", repair="none")
+    with pytest.raises(sm.SparsemendError, match=r"no batch dimension: got 'float32 \[6\]'"):
+        sm.compress(model, list(torch.randn(8, 6)), 0.5, "erk", repair="none")

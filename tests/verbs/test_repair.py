@@ -167,6 +167,12 @@ def test_networks_that_do_not_belong_together():
             repair(pruned, dense, x)
 
 
+def test_networks_in_the_other_order():
+    dense = perceptron()
+    with pytest.raises(SparsemendError, match=r"has no zeros, but the dense.*pruned network first"):
+        repair(dense, prune_half(dense), torch.randn(9, 6), "variance")
+
+
 def test_recalibration_without_batchnorm_is_refused_before_any_work():
     dense = perceptron()
     pruned = prune_half(dense)

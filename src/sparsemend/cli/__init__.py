@@ -42,6 +42,7 @@ def make_app() -> typer.Typer:
         name="sparsemend",
         help="Prune a trained network very hard without labels, and repair it.",
         no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_show_locals=False,
     )
     made.callback()(_program)

@@ -29,7 +29,7 @@ _ARRAYS = ("densities", "raw", "residual", "rr")
 _SHOWN_DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnosis:
     """Normalised damage before and after repair, and their ratio, per layer and density.
 
@@ -98,6 +98,12 @@ class Diagnosis:
         if self.coverage is not None:
             lines.append(str(self.coverage))
         return "\n".join(lines)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all numbers are the same."""
+        return self.to_dict() == other.to_dict() if isinstance(other, Diagnosis) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, NaN as None: ready for JSON."""

@@ -67,8 +67,9 @@ def evaluate(
     model
         The network; unchanged, run in evaluation mode.
     labelled_batches
-        Iterable of (inputs, labels) with integer labels [N], or one for every token or pixel; one
-        such pair; or a data set of PyTorch.
+        Iterable of (inputs, labels) with integer labels [N], or one for every token or pixel, as
+        tensors or arrays, or of mappings whose ``labels`` or ``label`` they are; one such pair; or
+        a data set of PyTorch.
         Labels of -100 do not count.
     output
         Which part of the output the class scores are, as a key, an attribute, a place or a

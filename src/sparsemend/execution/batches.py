@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from sparsemend.boundary import callers_device
 from sparsemend.errors import RAISED, SparsemendError, raised_by
 from sparsemend.execution.exact import exact_products
 from sparsemend.execution.offload import device_for, is_offloaded, streamed
@@ -25,6 +27,8 @@ Batch = Any
 Batches = Iterable[Any]
 
 _TENSOR_BATCH_SIZE = 128
+LABELS = ("label", "labels", "label_ids")
+"""Columns that hold them."""
 
 
 def iterate(batches: Batches) -> Iterator[Batch]:
@@ -126,7 +130,16 @@ def is_labelled(batch: Batch) -> bool:
 
 
 def split_labels(batch: Batch, where: str) -> tuple[Batch, Tensor]:
-    """Take a labelled batch apart into inputs and integer labels [N]."""
+    """Take a labelled batch apart into inputs and integer labels [N].
+
+    Arrays become tensors. Of a mapping the labels are what is called so.
+    """
+    kind = type(batch).__name__
+    named = [name for name in LABELS if isinstance(batch, Mapping) and name in batch]
+    if named:
+        batch = ({key: batch[key] for key in batch if key not in LABELS}, batch[named[0]])
+    if isinstance(batch, tuple | list):
+        batch = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in batch]
     if isinstance(batch, Sequence) and len(batch) == 2 and isinstance(batch[1], Tensor):
         inputs, labels = batch
         _check_plain(labels, where)
@@ -136,8 +149,8 @@ def split_labels(batch: Batch, where: str) -> tuple[Batch, Tensor]:
             )
         return inputs, labels
     raise SparsemendError(
-        f"{where} has no labels: {type(batch).__name__}",
-        allowed="pairs (inputs, labels) with integer labels of shape [N]",
+        f"{where} has no labels: {kind}",
+        allowed="pairs (inputs, labels) with integer labels of shape [N], or mappings with labels",
         fix="use sparsemend.agreement where there are no labels",
     )
 
@@ -162,7 +175,8 @@ def call(model: nn.Module, batch: Batch, *, copies: bool = True) -> Any:
     """
     try:
         args, kwargs = arguments(_to_model(batch, model, copies))
-        return model(*args, **kwargs)
+        with callers_device():
+            return model(*args, **kwargs)
     except RAISED as error:
         # The network's own error about shapes is precise but says nothing about the batch.
         if isinstance(error, SparsemendError | MemoryError) or "out of memory" in str(error):
@@ -172,7 +186,12 @@ def call(model: nn.Module, batch: Batch, *, copies: bool = True) -> Any:
             f"the network cannot run on this batch ({describe(batch)}): "
             f"{raised_by(error, name=not plain_type)}",
             allowed="batches that model(batch), model(*batch) or model(**batch) accepts",
-            fix="check the shape and type of the inputs"
+            fix="check the shape and type of the inputs, whose first dimension is that of the batch"
+            + (
+                "; where the network takes the mapping itself, pass [(batch,) for batch in batches]"
+                if isinstance(batch, Mapping)
+                else ""
+            )
             + (", and whether it runs without offload" if is_offloaded() else ""),
         ) from error
 
@@ -256,6 +275,56 @@ def spread_inputs(batches: Sequence[Batch], count: int) -> list[Batch]:
 def count_inputs(batches: Sequence[Batch]) -> int:
     """Number of inputs in some batches."""
     return sum(map(batch_size, batches))
+
+
+def check_batched(model: nn.Module, batch: Batch) -> None:
+    """Refuse a single input in the place of a batch.
+
+    The network runs on it, but not on a part of it, and gives the same of it in a further first
+    dimension. A network of one batch size gives something else then.
+
+    Raises
+    ------
+    SparsemendError
+        If that is so.
+    """
+
+    def shapes(batch: Batch) -> list[tuple[int, ...]] | None:
+        try:
+            with evaluation_mode(model):
+                output = call(model, batch)
+        except SparsemendError:
+            return None
+        return [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+    if shapes(cut(batch, 0, 1)) is not None:
+        return
+    further = tree_map(lambda x: x.unsqueeze(0) if isinstance(x, Tensor) else x, plain(batch))
+    bare, wrapped = shapes(batch), shapes(further)
+    if wrapped and (bare is None or wrapped == [(1, *shape) for shape in bare]):
+        raise SparsemendError(
+            "the inputs have no batch dimension",
+            describe(batch),
+            "batches [N, ...] of inputs",
+            "stack single inputs, as in torch.stack(inputs), or pass x.unsqueeze(0)",
+        )
+
+
+def all_alike(batches: Sequence[Batch]) -> bool:
+    """Whether there are several inputs, and all are the same; ends at the first that differs."""
+    if count_inputs(batches) < 2:
+        return False
+    first = tree_leaves(plain(cut(batches[0], 0, 1)))
+    for batch in batches:
+        leaves, size = tree_leaves(plain(batch)), batch_size(batch)
+        if len(leaves) != len(first):
+            return False
+        for leaf, other in zip(leaves, first, strict=True):
+            if not isinstance(leaf, Tensor) or not leaf.dim() or len(leaf) != size:
+                continue
+            if leaf.shape[1:] != other.shape[1:] or bool((leaf != other).any()):
+                return False
+    return True
 
 
 def split_inputs(

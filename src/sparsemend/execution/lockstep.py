@@ -63,6 +63,7 @@ class _Worker:
         self.at: tuple[str, Any, Tensor] | None = None
         self.error: BaseException | None = None
         self.passing = False  # stops no more
+        # With the caller's context variables, which threads do not inherit.
         context = contextvars.copy_context()
         self.thread = threading.Thread(target=context.run, args=(self._main,), daemon=True)
 

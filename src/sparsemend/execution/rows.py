@@ -8,6 +8,7 @@ bear their names.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,10 +20,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sparsemend.checks import takes_keyword
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import Batch, Batches, is_labelled
+from sparsemend.execution.batches import LABELS, Batch, Batches, is_labelled
 
 _ROWS = 32
-_LABELS = ("label", "labels", "label_ids")
 _MASK = "attention_mask"
 
 
@@ -38,13 +38,21 @@ def as_batches(model: nn.Module, data: Any) -> Batches:
         tensors; a ``DataLoader`` or a data set of PyTorch, whose labels are left out, integers
         [N] beside the inputs or whatever the network takes no argument for; a
         ``datasets.Dataset`` or a list of dictionaries of lists, arrays and numbers, one an input:
-        shorter sequences are padded with 0 and masked.
+        shorter sequences are padded with 0 and masked. Pairs with integers [N] are arguments of a
+        network that cannot do without the second.
 
     Raises
     ------
     SparsemendError
-        If no column has the name of an argument of the network.
+        If no column has the name of an argument of the network, or a text is given.
     """
+    if isinstance(data, str | os.PathLike):
+        raise SparsemendError(
+            "the batches are a text",
+            data,
+            "an iterable of batches of inputs, or one tensor [N, ...]",
+            "read files with sparsemend.data.load, and pass its calibration_batches",
+        )
     data = loaded(data)
     if isinstance(data, DataLoader):
         return _Unlabelled(model, data)
@@ -58,8 +66,16 @@ def as_batches(model: nn.Module, data: Any) -> Batches:
         return list(_collated(model, data))
     if isinstance(data, Sequence) and data and all(isinstance(part, np.ndarray) for part in data):
         return [torch.as_tensor(part) for part in data]
+    if isinstance(data, list | tuple) and any(map(is_labelled, data)):
+        required, _ = _positions(model)
+        return [_arguments(part, required) for part in data]
     found: Batches = data
     return found
+
+
+def _arguments(batch: Batch, required: int) -> Batch:
+    """A batch; integers that the network cannot do without are no labels, such as lengths."""
+    return (tuple(batch), {}) if is_labelled(batch) and required == len(batch) else batch
 
 
 def loaded(data: Any) -> Any:
@@ -71,6 +87,8 @@ def loaded(data: Any) -> Any:
         A data set of PyTorch, which is read in batches; a tuple of inputs and labels, which is one
         batch; all else is returned as it is.
     """
+    if isinstance(data, tuple) and all(isinstance(part, np.ndarray) for part in data):
+        data = tuple(map(torch.as_tensor, data))
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return DataLoader(data, _ROWS)
     return [data] if isinstance(data, tuple) and is_labelled(data) else data
@@ -80,7 +98,7 @@ class _Unlabelled:
     """The batches of a data loader, read anew in every pass, without labels."""
 
     def __init__(self, model: nn.Module, loader: DataLoader[Any]) -> None:
-        self._loader = loader
+        self._loader, self._model = loader, model
         self._required, self._most = _positions(model)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -91,12 +109,12 @@ class _Unlabelled:
 
     def _inputs(self, batch: Batch) -> Batch:
         if isinstance(batch, Mapping):
-            return {name: value for name, value in batch.items() if name not in _LABELS}
+            return {name: batch[name] for name in _columns(self._model, batch)}
         if not isinstance(batch, Sequence) or isinstance(batch, str):
             return batch
         if is_labelled(batch):
-            # Integers that the network cannot do without are no labels, such as lengths.
-            return (tuple(batch), {}) if self._required == len(batch) else batch[0]
+            given = _arguments(batch, self._required)
+            return batch[0] if given is batch else given
         if len(batch) > self._most:
             return batch[: self._most] if self._most > 1 else batch[0]
         return batch
@@ -125,17 +143,7 @@ def _is_row(part: Any) -> bool:
 
 
 def _collated(model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:
-    columns = [
-        name for name in rows[0] if name not in _LABELS and takes_keyword(model.forward, name)
-    ]
-    columns = [name for name in columns if not isinstance(rows[0][name], str)]
-    if not columns:
-        raise SparsemendError(
-            "no column of the data has the name of an argument of the network",
-            list(rows[0]),
-            ", ".join(_parameters(model)),
-            "rename the columns, or turn texts into tensors with the network's tokenizer",
-        )
+    columns = _columns(model, rows[0])
     for start in range(0, len(rows), _ROWS):
         chosen = rows[start : start + _ROWS]
         batch = {name: _stacked([row[name] for row in chosen]) for name in columns}
@@ -143,6 +151,28 @@ def _collated(model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> Iterator[B
         if len(lengths) > 1 and _MASK not in batch and takes_keyword(model.forward, _MASK):
             batch[_MASK] = _stacked([[1] * len(row[columns[0]]) for row in chosen])
         yield batch
+
+
+def _columns(model: nn.Module, row: Mapping[str, Any]) -> list[str]:
+    """What of a row, or of a batch of rows, the network takes."""
+    columns = [
+        name
+        for name, value in row.items()
+        if name not in LABELS and takes_keyword(model.forward, name) and not _is_text(value)
+    ]
+    if not columns:
+        raise SparsemendError(
+            "no column of the data has the name of an argument of the network",
+            list(row),
+            ", ".join(_parameters(model)),
+            "rename the columns, or turn texts into tensors with the network's tokenizer",
+        )
+    return columns
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text, or a list of them, as a loader collates texts."""
+    return isinstance(value[0] if isinstance(value, list) and value else value, str)
 
 
 def _stacked(values: Sequence[Any]) -> Tensor:

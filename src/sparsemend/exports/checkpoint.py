@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from torch import nn
 
 from sparsemend.allocation import Allocation
 from sparsemend.boundary import public
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.models.weights import load_weights, read_weights, save_weights
 
 FORMAT = "sparsemend-checkpoint"
+# Of files of other formats, whose readers cannot read this one.
+_MISLEADING = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".onnx")
 
 
 @public
@@ -44,7 +47,20 @@ def save_checkpoint(
         Further facts (repair, mean, std …); values that are no strings become JSON.
     added_biases
         Module paths that got a bias parameter; the loader adds them to a plain network.
+
+    Warns
+    -----
+    SparsemendWarning
+        If the ending of the path is that of another format.
     """
+    if Path(path).suffix in _MISLEADING:
+        warnings.warn(
+            f"{str(path)!r} is written as safetensors whatever its ending says: "
+            "sparsemend.load_checkpoint reads it, torch.load does not; for that use "
+            "torch.save(model.state_dict(), path)",
+            SparsemendWarning,
+            stacklevel=3,
+        )
     facts: dict[str, object] = {
         **(metadata or {}),
         "format": FORMAT,

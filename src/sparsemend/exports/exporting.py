@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from sparsemend.boundary import public
+from sparsemend.boundary import HasModel, network_of, public
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, arguments, call, evaluation_mode
 from sparsemend.exports.formats.format import Request
@@ -24,13 +24,6 @@ from sparsemend.finite import check_network
 _FOLDER = "the folder of the export"
 _TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 """How far outputs may be from the network's, relative to the largest, by the type of weights."""
-
-
-class HasModel(Protocol):
-    """What carries a network, such as a result of ``compress``."""
-
-    @property
-    def model(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,7 @@ def export(
         outputs that are not the network's.
     """
     chosen = format_named(format)
-    model = network if isinstance(network, nn.Module) else network.model
+    model = network_of(network)
     if chosen.needs_example and example is None:
         raise SparsemendError(
             f"format {format!r} needs an example", fix="pass example=, a batch of inputs"

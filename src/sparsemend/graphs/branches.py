@@ -28,7 +28,7 @@ def without_idle_branches(graph: Graph) -> Graph:
     """
     if not any(_is_idle(node) for node in graph):
         return graph
-    shapes = graph.shapes([torch.zeros(shape) for shape in graph.inputs.values()])
+    shapes = graph.traced_shapes()
     known: dict[str, Tensor] = {}
     nodes: list[Node] = []
     for node in graph:

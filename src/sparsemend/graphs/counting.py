@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from sparsemend.graphs.graph import Graph
 from sparsemend.graphs.operations import Convolution, Linear
 
@@ -22,7 +20,7 @@ def multiplications(graph: Graph, *, nonzero: bool = False) -> dict[str, int]:
     nonzero
         Whether zeros are skipped.
     """
-    shapes = graph.shapes([torch.zeros(shape) for shape in graph.inputs.values()])
+    shapes = graph.traced_shapes()
     found: dict[str, int] = {}
     for node in graph:
         operation = node.operation

@@ -55,12 +55,15 @@ class Graph:
         Names of the values that are returned.
     constants
         Tensors that nodes take as inputs, by name.
+    types
+        Name → type of the inputs that are no floating-point numbers.
     """
 
     inputs: Mapping[str, tuple[int, ...]]
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    types: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -86,6 +89,17 @@ class Graph:
             for node in self.nodes:
                 values[node.name] = node.operation.run(*(values[name] for name in node.inputs))
         return values
+
+    def blank_inputs(self) -> list[Tensor]:
+        """Zeros of the shapes and types of the inputs that were traced."""
+        return [
+            torch.zeros(shape, dtype=self.types.get(name, torch.float32))
+            for name, shape in self.inputs.items()
+        ]
+
+    def traced_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every value for inputs like those that were traced."""
+        return self.shapes(self.blank_inputs())
 
     def shapes(self, inputs: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
         """Shape of every value for inputs like these; nothing is computed.

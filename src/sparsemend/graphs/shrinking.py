@@ -65,7 +65,7 @@ class _Class:
 
 def _round(graph: Graph) -> Graph:
     """Remove what can be seen at once; what it fed may be dead in the next round."""
-    shapes = graph.shapes([torch.zeros(shape) for shape in graph.inputs.values()])
+    shapes = graph.traced_shapes()
     changed: dict[str, Node] = {}
     for each in _classes(graph, shapes):
         if each.fixed or not each.makers:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map
 
@@ -62,6 +63,11 @@ def trace(model: nn.Module, example: Batch) -> Traced:
         inputs, or it is not float32.
     """
     for name, parameter in model.named_parameters():
+        if is_lazy(parameter) or parameter.is_meta:
+            raise SparsemendError(
+                f"parameter {name!r} has no values",
+                fix="build the network on the CPU, and run it once if it has lazy layers",
+            )
         if parameter.dtype != torch.float32:
             raise SparsemendError(
                 f"parameter {name!r} is not float32",
@@ -139,7 +145,12 @@ class _Recorder(TorchDispatchMode):
                 raise SparsemendError(f"an output of the network {what}", fix="return tensors")
             names.append(self._value[id(each)])
         shapes = {n: tuple(x.shape) for n, x in zip(self._inputs, inputs, strict=True)}
-        graph = Graph(shapes, tuple(self.nodes), tuple(names), self.constants)
+        types = {
+            n: x.dtype
+            for n, x in zip(self._inputs, inputs, strict=True)
+            if not x.is_floating_point()
+        }
+        graph = Graph(shapes, tuple(self.nodes), tuple(names), self.constants, types)
         return graph.with_nodes(self.nodes)
 
     def __torch_dispatch__(

@@ -160,12 +160,12 @@ def measure_coverage(
         if parameter.dim() > 1 and rest > 0:
             reason, multiplied = ("it is not known how it is used", True)
             if uses is not None:
-                reason, multiplied = _reason(name, uses)
+                reason, multiplied = _reason(model, name, uses)
             left.append(LeftOut(name, rest, reason, multiplied))
     return Coverage(total, sum(covered.values()), tuple(left))
 
 
-def _reason(name: str, uses: Uses) -> tuple[str, bool]:
+def _reason(model: nn.Module, name: str, uses: Uses) -> tuple[str, bool]:
     """Why a parameter is no layer, and whether the network multiplies with it all the same."""
     sites = [site for site in uses.sites.values() if site.weight.parameter == name]
     if name in uses.stale:
@@ -177,7 +177,7 @@ def _reason(name: str, uses: Uses) -> tuple[str, bool]:
     if name in uses.read_differently | _overlapping(sites):
         return _TWO_WAYS, True
     if name in uses.computed:
-        return _COMPUTED, True
+        return _COMPUTED + _made_plain(model, name), True
     if name in uses.otherwise and not sites:
         operation = uses.otherwise[name]
         if multiplies(operation) and name not in uses.inputs:
@@ -186,6 +186,16 @@ def _reason(name: str, uses: Uses) -> tuple[str, bool]:
             return f"multiplied by {operation}, which no kind of layer reads", True
         return f"used by {operation}, which is no product of matrices", False
     return _UNREACHED, True
+
+
+def _made_plain(model: nn.Module, name: str) -> str:
+    """What makes a plain weight of one that PyTorch's utilities compute."""
+    path, _, last = name.rpartition(".")
+    if "parametrizations" in name.split("."):
+        return "; torch.nn.utils.parametrize.remove_parametrizations makes it plain"
+    if hasattr(model.get_submodule(path), f"{last.removesuffix('_orig')}_mask"):
+        return "; torch.nn.utils.prune.remove makes it plain"
+    return ""
 
 
 def _overlapping(sites: Sequence[Site]) -> set[str]:

@@ -11,7 +11,6 @@ from typing import Any, overload
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import UninitializedParameter
 
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, call, cut, evaluation_mode
@@ -21,7 +20,7 @@ from sparsemend.layers.calls import LayerCalls
 from sparsemend.layers.channels import coupled_layers
 from sparsemend.layers.coverage import Coverage, measure_coverage, prunable_sites
 from sparsemend.layers.graph import Graph, scan, trace
-from sparsemend.layers.kinds import Call, is_layer, kind_of, labels, plain_layers
+from sparsemend.layers.kinds import Call, kind_of, labels, plain_layers
 from sparsemend.layers.layer import Layer
 from sparsemend.layers.refusals import check_copy, refuse_unsupported
 from sparsemend.layers.sites import Site, Uses
@@ -139,9 +138,6 @@ def find_layers(
         Whether weights that are tied to an embedding are layers.
     """
     refuse_unsupported(model)
-    prunable = _modules_of(model, is_layer)
-    for module, name in prunable.items():
-        _check_lazy(name, module)
     check_network(model)
     if batch is None:
         return _registered(model)
@@ -291,13 +287,6 @@ def _describe(model: nn.Module, site: Site, order: int) -> Layer:
 def _holds_weights(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
     return isinstance(weight, Tensor) and weight.numel() > 0
-
-
-def _check_lazy(name: str, module: nn.Module) -> None:
-    if isinstance(module._parameters.get("weight"), UninitializedParameter):
-        raise SparsemendError(
-            f"layer {name!r} is lazy and has no weight yet", fix="run the model once first"
-        )
 
 
 def _unreached(model: nn.Module, uses: Uses) -> bool:

@@ -101,7 +101,7 @@ class Operand:
 def key_of(tensor: Tensor) -> Key:
     """What tells views of one memory apart."""
     return (
-        _address(tensor),
+        address_of(tensor),
         int(tensor.storage_offset()),
         tuple(tensor.shape),
         tuple(tensor.stride()),
@@ -114,15 +114,15 @@ class Operands:
     def __init__(self, model: nn.Module) -> None:
         self._by_storage: dict[int, list[tuple[str, Tensor]]] = defaultdict(list)
         for name, parameter in model.named_parameters():
-            address = _address(parameter)
+            address = address_of(parameter)
             if address:
                 self._by_storage[address].append((name, parameter.detach()))
 
     def find(self, tensor: Tensor) -> Operand | None:
         """Which parameter a tensor is a view of; None for what was computed."""
-        for name, parameter in self._by_storage.get(_address(tensor), ()):
+        for name, parameter in self._by_storage.get(address_of(tensor), ()):
             offset = int(tensor.storage_offset()) - int(parameter.storage_offset())
-            inside = 0 <= offset <= _span(parameter) - _span(tensor)
+            inside = 0 <= offset <= span_of(parameter) - span_of(tensor)
             if inside and tensor.dtype == parameter.dtype:
                 whole, layout = tuple(parameter.shape), tuple(parameter.stride())
                 return Operand(
@@ -131,14 +131,16 @@ class Operands:
         return None
 
 
-def _address(tensor: Tensor) -> int:
+def address_of(tensor: Tensor) -> int:
+    """Where its memory is; 0 where it has none."""
     try:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):  # a tensor without memory of its own
         return 0
 
 
-def _span(tensor: Tensor) -> int:
+def span_of(tensor: Tensor) -> int:
+    """Elements of memory from its first to behind its last."""
     return _extent(tuple(tensor.shape), tuple(tensor.stride()))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import types
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
@@ -17,10 +20,13 @@ from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import Batch, call, cut, evaluation_mode
 from sparsemend.execution.copies import copied
 from sparsemend.layers.kinds import is_layer
+from sparsemend.layers.operand import address_of, span_of
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 # What networks call before they are quantised is defined among these.
 _FLOATING = ("FloatFunctional", "FXFloatFunctional")
+# Others are for storage alone: PyTorch neither adds nor multiplies with them.
+_COMPUTING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Inputs that a copy is tried with.
 _TRIED_INPUTS = 2
 
@@ -37,7 +43,7 @@ def refuse_unsupported(model: nn.Module) -> None:
         raise SparsemendError("the network is no module", model, "a torch.nn.Module")
     for name, module in model.named_modules():
         what = f"module {name!r}" if name else "the network"
-        _refuse_compiled(what, module)
+        _refuse_compiled(name, what, module)
         if isinstance(module, torch.jit.ScriptModule):
             raise SparsemendError(
                 f"{what} is a scripted or traced module ({type(module).__name__})",
@@ -51,6 +57,33 @@ def refuse_unsupported(model: nn.Module) -> None:
                 fix="compress the network before it is quantised",
             )
         _refuse_sharded(what, module)
+        _refuse_lazy(name, module)
+    _refuse_shared_memory(model)
+
+
+def _refuse_shared_memory(model: nn.Module) -> None:
+    """Refuse parameters that share elements without being one: no copy and no file keeps that."""
+    where: dict[int, list[tuple[str, Tensor]]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and (address := address_of(parameter)):
+            where[address].append((name, parameter.detach()))
+    for together in where.values():
+        together.sort(key=lambda named: named[1].storage_offset())
+        for (name, one), (other, two) in itertools.pairwise(together):
+            if one.storage_offset() + span_of(one) > two.storage_offset():
+                raise SparsemendError(
+                    f"parameters {name!r} and {other!r} share memory, but are not one parameter",
+                    allowed="parameters of their own, or tied ones: one parameter in both places",
+                    fix="tie them as in model.b.weight = model.a.weight, or give one a copy",
+                )
+
+
+def _refuse_lazy(name: str, module: nn.Module) -> None:
+    held = (*module._parameters.values(), *module._buffers.values())
+    if any(tensor is not None and is_lazy(tensor) for tensor in held):
+        raise SparsemendError(
+            f"layer {name!r} is lazy and has no values yet", fix="run the model once first"
+        )
 
 
 def _is_quantised(module: nn.Module) -> bool:
@@ -59,12 +92,13 @@ def _is_quantised(module: nn.Module) -> bool:
     return among or hasattr(module, "_packed_params")
 
 
-def _refuse_compiled(what: str, module: nn.Module) -> None:
+def _refuse_compiled(name: str, what: str, module: nn.Module) -> None:
     if isinstance(module, _loaded("torch._dynamo.eval_frame", "OptimizedModule")):
+        inside = f"put its _orig_mod back into the place of {name!r}" if name else ""
         raise SparsemendError(
             f"{what} was compiled by torch.compile (OptimizedModule)",
             allowed="networks that are not compiled",
-            fix="pass the network itself, model._orig_mod, and compile the result",
+            fix=f"{inside or 'pass the network itself, model._orig_mod'}, and compile the result",
         )
     # Code that was compiled before the library adds its hooks may run without them.
     if getattr(module, "_compiled_call_impl", None) is not None:
@@ -87,7 +121,7 @@ def _refuse_sharded(what: str, module: nn.Module) -> None:
                 fix=fix,
             )
         tensor: object = parameter
-        packed = is_traceable_wrapper_subclass(tensor) or not parameter.is_floating_point()
+        packed = is_traceable_wrapper_subclass(tensor) or parameter.dtype not in _COMPUTING
         if packed and name == "weight" and is_layer(module):
             raise SparsemendError(
                 f"{what} has a weight that is quantised, packed or not real",

@@ -46,14 +46,14 @@ def select_layers(layers: LayerSet, pattern: str) -> tuple[str, ...]:
     pattern
         ``projection`` (1×1 convolutions on shortcuts), ``first``, ``last``, ``depthwise``, a
         pattern of layer names with ``*``, ``?`` and ``[…]``, or, where no name matches it, a kind
-        of layer such as ``Linear``.
+        of layer such as ``Linear``. A layer of just this name counts before all of them.
 
     Raises
     ------
     SparsemendError
         If there is no such layer.
     """
-    if pattern in CLASSES:
+    if pattern in CLASSES and pattern not in layers.names:
         found = CLASSES[pattern](layers)
     else:
         # Names of parts of a parameter have brackets that are no set of letters.

@@ -7,6 +7,7 @@ from sparsemend.masks.pruning import (
     check_fit,
     choose_masks,
     find_masks,
+    parameter_masks,
     prune,
 )
 from sparsemend.masks.registry import (
@@ -34,5 +35,6 @@ __all__ = [
     "get_lone_mask_rule",
     "get_mask_rule",
     "mask_names",
+    "parameter_masks",
     "prune",
 ]

@@ -18,6 +18,7 @@ from sparsemend.execution.restoring import restored_on_error
 from sparsemend.layers import (
     LayerSet,
     discover,
+    layer_parameter,
     layer_weight,
     layer_weights,
     stored_weight,
@@ -93,7 +94,8 @@ def choose_masks(
 ) -> Masks:
     """Masks with exactly the allocated counts: layer name → boolean tensor, True is kept.
 
-    Shapes are those of the stored weights. Parameters and errors as in :func:`prune`.
+    Shapes are those of the weights as the layers multiply with them. Parameters and errors as in
+    :func:`prune`.
     """
     rule = get_lone_mask_rule(mask)
     if layers is None:
@@ -143,9 +145,43 @@ def apply_masks(
 
 @public
 def find_masks(model: nn.Module, layers: LayerSet | None = None) -> Masks:
-    """Masks of a pruned model, recovered from its zeros."""
+    """Masks of a pruned model, recovered from its zeros: layer name → boolean tensor, True is kept.
+
+    Shapes are those of the weights as the layers multiply with them.
+    """
     chosen = discover(model) if layers is None else layers
     return {layer.name: layer_weight(model, layer) != 0 for layer in chosen}
+
+
+def parameter_masks(model: nn.Module, masks: Masks, layers: LayerSet) -> Masks:
+    """Masks of layers as masks of the parameters that hold them.
+
+    Parameters
+    ----------
+    model, layers
+        The network and its layers.
+    masks
+        Layer name → boolean tensor, True is kept.
+
+    Returns
+    -------
+    dict
+        Name of a parameter → boolean tensor of its shape, also True for what no layer prunes.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found: Masks = {}
+    for layer in (layers[name] for name in masks):
+        parameter, view = layer_parameter(model, layer), layer.weight
+        key = names[id(parameter)]
+        if view is None or (view.shape, view.stride) == (view.whole, view.layout):
+            found[key] = masks[layer.name]
+            continue
+        if key not in found:
+            found[key] = torch.empty_strided(
+                view.whole, view.layout, dtype=torch.bool, device=parameter.device
+            ).fill_(True)
+        found[key].as_strided(view.shape, view.stride, view.offset).copy_(masks[layer.name])
+    return found
 
 
 def _with_pattern(layers: LayerSet, pattern: str, allocation: Mapping[str, int]) -> LayerSet:

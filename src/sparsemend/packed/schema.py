@@ -15,6 +15,11 @@ from sparsemend.graphs.operations import ACTIVATIONS, OPERATIONS, Slot, Torch, o
 
 _LARGEST = 2**31
 _DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.int64, torch.int32, torch.bool)}
+# Of inputs that are no floating-point numbers, such as tokens.
+_INPUTS = {
+    str(dtype): dtype
+    for dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+}
 _SCALARS = (int, float, bool, str, type(None))
 
 
@@ -37,6 +42,7 @@ def graph_to_json(graph: Graph, put: Callable[[Tensor], int]) -> dict[str, Any]:
         nodes.append([node.name, node.operation.label, list(node.inputs), fields])
     return {
         "inputs": {name: list(shape) for name, shape in graph.inputs.items()},
+        "types": {n: str(t) for n, t in graph.types.items() if str(t) in _INPUTS},
         "nodes": nodes,
         "outputs": list(graph.outputs),
         "constants": {name: put(value) for name, value in graph.constants.items()},
@@ -120,7 +126,8 @@ def graph_from_json(data: Any, get: Callable[[Any], Tensor]) -> Graph:
     outputs = tuple(map(_text, data["outputs"]))
     if not outputs or not set(outputs) <= known:
         raise ValueError("the outputs are not there")
-    return Graph(inputs, tuple(nodes), outputs, constants)
+    types = {_text(name): _INPUTS[_text(dtype)] for name, dtype in data.get("types", {}).items()}
+    return Graph(inputs, tuple(nodes), outputs, constants, types)
 
 
 def _operation(label: Any, fields: Mapping[str, Any], get: Callable[[Any], Tensor]) -> Any:

@@ -24,6 +24,7 @@ from sparsemend.reports.words import facts_of, sentences
 from sparsemend.sweeps import AblationResult, Record, SweepResult
 from sparsemend.verbs.compression import CompressionResult
 
+_NO_PAGES = (".pdf", ".png", ".svg", ".jpg", ".csv", ".json")
 Source = Diagnosis | CompressionResult | Compression | Allocation | SweepResult | AblationResult
 
 
@@ -62,7 +63,20 @@ class Report:
 
     @public
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page; the file appears whole or not at all."""
+        """Write the page; the file appears whole or not at all.
+
+        Raises
+        ------
+        SparsemendError
+            If it cannot be written, or the ending is that of a figure or a table.
+        """
+        if Path(path).suffix.lower() in _NO_PAGES:
+            raise SparsemendError(
+                "a report is a page of HTML",
+                str(path),
+                "a path that ends in .html",
+                "save_figures writes the figures and their numbers",
+            )
         content = self.html().encode()
         atomic_write(Path(path), lambda file: file.write(content))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
+from sparsemend.boundary import public
 from sparsemend.errors import SparsemendError
 from sparsemend.graphs import Graph, Traced
 from sparsemend.packed import read_packed
@@ -19,6 +20,7 @@ _LARGEST = 2**31
 """Numbers of one value: what a hostile file asks for is not computed."""
 
 
+@public
 def load(
     path: str | os.PathLike[str],
     example: Tensor | Sequence[Tensor] | None = None,
@@ -56,7 +58,7 @@ def load(
         )
     graph = packed.graph
     given = [example] if isinstance(example, Tensor) else example
-    inputs = [torch.zeros(shape) for shape in graph.inputs.values()] if given is None else given
+    inputs = graph.blank_inputs() if given is None else given
     _check(graph, inputs, str(path))
     values = tuple(inputs)
     outputs = (

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from sparsemend.boundary import HasModel, network_of, public
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import Batch, arguments
@@ -119,8 +120,13 @@ def _as_text(spec: Any) -> str:
     return f"({', '.join(written)})"
 
 
+@public
 def prepare(
-    model: nn.Module, example: Batch, *, threads: int = 1, instructions: str | None = None
+    model: nn.Module | HasModel,
+    example: Batch,
+    *,
+    threads: int = 1,
+    instructions: str | None = None,
 ) -> Prepared:
     """Make a sparse network ready to run fast on the CPU.
 
@@ -131,7 +137,8 @@ def prepare(
     Parameters
     ----------
     model
-        A float32 network with zeros; it need not be sparse. Not changed.
+        A float32 network with zeros, or a result of ``compress``; it need not be sparse. Not
+        changed.
     example
         A batch of the shape to run on: a tensor, a tuple of arguments or a dictionary of keywords.
     threads
@@ -163,7 +170,7 @@ def prepare(
     True
     """
     return prepare_traced(
-        trace(model, example), example, threads=threads, instructions=instructions
+        trace(network_of(model), example), example, threads=threads, instructions=instructions
     )
 
 
@@ -178,11 +185,11 @@ def prepare_traced(
     shapes = traced.graph.shapes(inputs)
     kernels = library(instructions)
     if kernels is None:
-        warnings.warn(SparsemendWarning(_NO_LIBRARY), stacklevel=3)
+        warnings.warn(SparsemendWarning(_NO_LIBRARY), stacklevel=4)
         return Prepared(traced, shapes, _Run(traced.graph))
     run = _fastest(traced.graph, shapes, inputs, kernels, threads)
     if run.foreign:
-        warnings.warn(SparsemendWarning(f"PyTorch runs {', '.join(run.foreign)}"), stacklevel=3)
+        warnings.warn(SparsemendWarning(f"PyTorch runs {', '.join(run.foreign)}"), stacklevel=4)
     return Prepared(traced, shapes, run)
 
 

@@ -13,7 +13,14 @@ from torch import nn
 from sparsemend.calibration import Calibration, Limits, gather_moments
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, Jury, Reference, read_finite
-from sparsemend.execution.batches import Batch, Batches, call, evaluation_mode, materialise
+from sparsemend.execution.batches import (
+    Batch,
+    Batches,
+    call,
+    check_batched,
+    evaluation_mode,
+    materialise,
+)
 from sparsemend.execution.layout import Layout, fastest_layout
 from sparsemend.execution.offload import HOME, device_for
 from sparsemend.finite import check_network
@@ -187,10 +194,18 @@ class Session:
     def check_outputs(self) -> None:
         """Refuse numbers that are not finite, and outputs that cannot be judged, before any work.
 
-        One forward pass of one batch.
+        One forward pass of one batch, and one of a single input: what has no batch dimension is
+        refused as well.
         """
+        for name, parameter in self.model.named_parameters():
+            if parameter.is_meta:
+                raise SparsemendError(
+                    f"parameter {name!r} has no values (device meta)",
+                    fix="build the network on the CPU, and load its weights",
+                )
         check_network(self.model)
         _ = self.jury
+        check_batched(self.model, self.seen[0])
 
     def scores_classes(self, features: int) -> bool:
         """Whether outputs of so many features are scores of classes."""

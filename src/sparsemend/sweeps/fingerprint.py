@@ -55,9 +55,9 @@ def labelled_fingerprint(batches: Iterable[Batch]) -> tuple[str, int]:
     """
     digest, count = hashlib.sha256(), 0
     for index, batch in enumerate(batches):
-        inputs, _ = split_labels(batch, f"test[{index}]")
+        inputs, labels = split_labels(batch, f"test[{index}]")
         check_unlabelled(inputs, f"test[{index}]")
-        _add_batch(digest, batch)
+        _add_batch(digest, (inputs, labels))
         count += batch_size(batch)
     if not count:
         raise no_batches("test")

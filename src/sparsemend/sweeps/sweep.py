@@ -19,6 +19,7 @@ from sparsemend.evaluation import Criterion, LossFunction
 from sparsemend.execution.batches import Batches
 from sparsemend.execution.rows import as_batches, loaded
 from sparsemend.layers import LayerFilter
+from sparsemend.layers.refusals import refuse_unsupported
 from sparsemend.progress import progress_shown
 from sparsemend.recipe import says_itself
 from sparsemend.recipe.defaults import (
@@ -226,6 +227,7 @@ def make_networks(
             raise SparsemendError(
                 "networks are given by name", {name: network}, "texts → torch.nn.Module"
             )
+        refuse_unsupported(network)
     if diagnosis is not None and len(models) > 1:
         raise SparsemendError(
             "a diagnosis is of one network, but there are",

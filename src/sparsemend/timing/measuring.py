@@ -15,13 +15,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from sparsemend.boundary import public
+from sparsemend.boundary import HasModel, network_of, public
 from sparsemend.checks import check_int
 from sparsemend.errors import SparsemendError, did_you_mean
 from sparsemend.execution.batches import Batch, call, describe, evaluation_mode
 from sparsemend.execution.threads import thread_count
 from sparsemend.exports import export
-from sparsemend.exports.exporting import HasModel, dense_size
+from sparsemend.exports.exporting import dense_size
 from sparsemend.finite import check_outputs
 from sparsemend.timing.engines import ENGINES, SPARSE, Engine, Run, Subject
 from sparsemend.timing.machine import describe_machine, has_amx
@@ -166,7 +166,7 @@ def bench(
     if clock not in CLOCKS:
         raise SparsemendError("unknown clock", clock, ", ".join(CLOCKS))
     chosen = _engines(engines)
-    model = network if isinstance(network, nn.Module) else network.model
+    model = network_of(network)
     run = partial(call, model, example)
     with thread_count(threads), evaluation_mode(model):
         for part in tree_leaves(run()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 
@@ -12,9 +13,9 @@ from sparsemend.allocation import Allocation
 from sparsemend.boundary import public
 from sparsemend.calibration import Calibration
 from sparsemend.diagnosis import Diagnosis
-from sparsemend.errors import SparsemendError
+from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.evaluation import LossFunction
-from sparsemend.execution.batches import Batches, materialise
+from sparsemend.execution.batches import Batches, all_alike, materialise
 from sparsemend.execution.copies import copied
 from sparsemend.execution.offload import offloading
 from sparsemend.execution.restoring import restored_on_error
@@ -225,6 +226,13 @@ def compress(
                 result = settled(result, session, recipe, target)
             else:
                 result = costed(result, session, target)
+            if all_alike(session.seen):
+                warnings.warn(
+                    "all calibration inputs are the same: rules and repairs have seen nothing of "
+                    "how the network's inputs differ; pass a few hundred real ones",
+                    SparsemendWarning,
+                    stacklevel=3,
+                )
             return result if into is None else placed(result, into)
 
 

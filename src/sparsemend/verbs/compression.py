@@ -19,7 +19,8 @@ from sparsemend.errors import SparsemendError, printable
 from sparsemend.evaluation import Agreement
 from sparsemend.exports import save_checkpoint
 from sparsemend.files import filled_folder
-from sparsemend.layers import Coverage, LayerSet
+from sparsemend.layers import Coverage, LayerSet, discover
+from sparsemend.masks import Masks, parameter_masks
 from sparsemend.patterns import patterned
 from sparsemend.recipe.defaults import PATTERN
 from sparsemend.search import AllocationSearch
@@ -33,7 +34,7 @@ PRETRAINED_FACTS = "sparsemend.json"
 _NAMED = 8
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class CompressionResult:
     """A sparse, repaired network and how it came about.
 
@@ -42,7 +43,8 @@ class CompressionResult:
     model
         The sparse network: same class and keys, pruned weights are zero.
     masks
-        Layer name → boolean tensor of the stored weight's shape, True where kept.
+        Layer name → boolean tensor of the shape of ``layers[name]``, True where kept: that of the
+        weight as the layer multiplies with it, which may be a part of a parameter, or turned.
     allocation
         Exact kept counts.
     rule, mask, repair, scope
@@ -120,6 +122,12 @@ class CompressionResult:
     def sparsity(self) -> float:
         """Achieved sparsity, exact."""
         return self.allocation.sparsity
+
+    @property
+    def parameter_masks(self) -> Masks:
+        """Name of a parameter → boolean tensor of its shape, True for what is not pruned."""
+        layers = discover(self.model) if self.layers is None else self.layers
+        return parameter_masks(self.model, dict(self.masks), layers)
 
     @property
     def coverage(self) -> Coverage | None:

@@ -18,7 +18,7 @@ from sparsemend.execution.restoring import restored_on_error
 from sparsemend.execution.rows import as_batches
 from sparsemend.finite import check_network
 from sparsemend.layers.refusals import check_alone, check_apart, check_copy, refuse_unsupported
-from sparsemend.masks import apply_masks, find_masks
+from sparsemend.masks import Masks, apply_masks, find_masks
 from sparsemend.progress import progress_shown
 from sparsemend.recipe.defaults import DIAGNOSED_REPAIR, JUDGE, NEW_BIASES, SCOPE
 from sparsemend.recipe.training import parse_distill
@@ -109,6 +109,7 @@ def repair(
             session.check_outputs()
         check_copy(pruned, session.seen[0])
         masks = find_masks(pruned, session.layers)
+        _check_order(masks, find_masks(dense, session.layers))
         support = Support({name: int(mask.sum()) for name, mask in masks.items()}, masks)
         check_network(pruned, "the pruned network")
         repaired, parameters = pruned if inplace else copied(pruned), shapes_of(pruned)
@@ -135,6 +136,16 @@ def repair(
             stacklevel=3,
         )
     return repaired
+
+
+def _check_order(pruned: Masks, dense: Masks) -> None:
+    """Refuse a dense network in the place of the pruned one, where the other has the zeros."""
+    ours, theirs = (all(bool(mask.all()) for mask in masks.values()) for masks in (pruned, dense))
+    if ours and not theirs:
+        raise SparsemendError(
+            "the pruned network has no zeros, but the dense one has",
+            fix="pass the pruned network first, and the dense one second",
+        )
 
 
 def _check_pair(pruned: nn.Module, dense: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,16 +13,26 @@ from sparsemend.errors import RAISED, SparsemendError, raised_by
 
 
 def construct(factory: Any, arguments: Mapping[str, Any], *, spec: str) -> nn.Module:
-    """Call a factory and check that it returns a network.
+    """Call a factory and check that it returns a network; of a network that there is, a copy.
 
     Raises
     ------
     SparsemendError
         If it is not callable, does not take the arguments, fails, or returns something else.
     """
+    if isinstance(factory, nn.Module):
+        if arguments:
+            raise SparsemendError(
+                f"model {spec!r} is a network, which takes no arguments",
+                dict(arguments),
+                fix="leave them out, or name a function or class",
+            )
+        return copy.deepcopy(factory)
     if not callable(factory):
         raise SparsemendError(
-            f"model {spec!r} is not callable", factory, "a function or class giving a module"
+            f"model {spec!r} is not callable",
+            factory,
+            "a module, or a function or class giving one",
         )
     for name, value in arguments.items():
         if not takes_keyword(factory, name):
