@@ -183,6 +183,27 @@ def test_an_interrupt_keeps_the_best_so_far(session, monkeypatch):
         carry_out(session, Recipe(SPARSITY), [quick("erk")])
 
 
+def test_an_interrupt_of_a_training_ends_all_of_it(session, monkeypatch, capsys):
+    from sparsemend.repairs.distillation import loop
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_shape", interrupted)
+    trained = Step("variance+distill", "full", 64, 1.0, "erk", distill=20)
+    with announcing():
+        result = carry_out(session, Recipe(SPARSITY), [trained, quick("lamp")])
+        assert list(result.plan.trials) == ["erk"]
+        assert "interrupted: the best so far is kept" in capsys.readouterr().err
+        # So does one that comes while the time of a step is measured.
+        training, deadline = Training(each=0.001), time.perf_counter() + 600
+        result = carry_out(session, Recipe(SPARSITY), [quick("erk")], deadline, training)
+        assert (result.repair, result.plan.distill) == ("reconstruct", None)
+        assert "interrupted: the best so far is kept" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        planning.step_seconds(session)
+
+
 def test_a_step_that_overflows_is_left_out(session, monkeypatch):
     run = planning.run_recipe
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsemend.allocation import Allocation, Quota, WeightQuota
+from sparsemend.execution.interrupts import note_interrupt
 from sparsemend.layers import LayerSet
 from sparsemend.progress import Advance, progress_bar
 from sparsemend.recipe import AUTO, Budget
@@ -144,6 +145,7 @@ class _Search:
             except KeyboardInterrupt:
                 if not self._trials:
                     raise
+                note_interrupt()
                 finished = INTERRUPTED
         best = min(self._finals, key=lambda trial: trial.kl, default=self._best)
         tried = {trial.name for trial in self._trials}

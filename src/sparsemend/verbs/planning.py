@@ -21,6 +21,7 @@ from torch import nn
 from sparsemend.allocation import Quota
 from sparsemend.errors import SparsemendError, SparsemendWarning
 from sparsemend.execution.batches import count_inputs, first_inputs
+from sparsemend.execution.interrupts import interrupts_noted
 from sparsemend.finite import NotFiniteError, check_network
 from sparsemend.progress import announce, timed_bar
 from sparsemend.recipe import AUTO, Recipe
@@ -123,13 +124,15 @@ def carry_out(
     best: CompressionResult | None = None
     tried: dict[str, float] = {}
     spent = thought = 0.0
+    interrupted = False
     for step in wanted:
         begun = time.perf_counter()
         pace = spent / thought if thought else 1.0
         if best is not None and begun + pace * step.seconds + training.kept > deadline:
             break
         try:
-            result = _done(session, recipe, step, best, quota)
+            with interrupts_noted() as noted:
+                result = _done(session, recipe, step, best, quota)
         except NotFiniteError:
             if step is wanted[-1] and best is None:
                 raise
@@ -137,17 +140,26 @@ def carry_out(
         except KeyboardInterrupt:
             if best is None:
                 raise
-            announce("interrupted: the best so far is kept")
+            interrupted = True
             break
         spent, thought = spent + time.perf_counter() - begun, thought + step.seconds
         name = step.rule or f"{result.rule}, {step.effort} {result.repair}"
         tried[name] = result.agreement.loss
         if best is None or result.agreement.loss < best.agreement.loss:
             best = result
+        if noted.came:
+            interrupted = True
+            break
     assert best is not None, "the first step is always taken"
     assert best.plan is not None
     best = dataclasses.replace(best, plan=dataclasses.replace(best.plan, trials=tried))
-    return _distilled(session, best, training, deadline)
+    if not interrupted:
+        try:
+            return _distilled(session, best, training, deadline)
+        except KeyboardInterrupt:
+            pass
+    announce("interrupted: the best so far is kept")
+    return best
 
 
 def _measured(session: Session) -> Training:

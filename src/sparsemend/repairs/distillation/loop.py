@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from sparsemend.errors import SparsemendError, raised_by
 from sparsemend.evaluation import loss_factors
 from sparsemend.execution.batches import Batch, batch_size, call, cut, evaluation_mode, padding_of
+from sparsemend.execution.interrupts import note_interrupt
 from sparsemend.progress import progress_bar
 from sparsemend.repairs.distillation.features import SeenSums, feature_error
 from sparsemend.repairs.distillation.inputs import drawn
@@ -129,7 +130,7 @@ class _Run:
                         loss, found = judged, self._trained.values()
                         advance(f"{label}, {loss:.4f}", None)
             except KeyboardInterrupt:
-                pass
+                note_interrupt()
         return found
 
     def _steps(self) -> Iterator[float | None]:

@@ -7,6 +7,7 @@ import time
 import torch
 
 from sparsemend.execution.copies import copied
+from sparsemend.execution.interrupts import interrupts_noted
 from sparsemend.layers import layer_weights
 from sparsemend.progress import progress_shown
 from sparsemend.repairs.distillation.loop import distill
@@ -23,13 +24,18 @@ def step_seconds(session: Session) -> float:
     ------
     SparsemendError
         If no gradient of the loss reaches the weights.
+    KeyboardInterrupt
+        If one came: steps that were not taken say nothing of their time.
     """
     weights = layer_weights(session.model, session.layers)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
     def train(steps: int) -> float:
         network, start = copied(session.model), time.perf_counter()
-        distill(session, network, masks, DistillSettings(steps=steps, judgements=1))
+        with interrupts_noted() as noted:
+            distill(session, network, masks, DistillSettings(steps=steps, judgements=1))
+        if noted.came:
+            raise KeyboardInterrupt
         return time.perf_counter() - start
 
     with progress_shown(False):
