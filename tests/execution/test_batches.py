@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from sparsemend.errors import SparsemendError
 from sparsemend.execution.batches import (
@@ -53,6 +54,18 @@ def test_one_tensor_is_cut_into_batches():
 def test_iterables_are_taken_as_they_are(kind):
     batches = [X, X + 1]
     assert all(a is b for a, b in zip(materialise(kind(batches)), batches, strict=True))
+
+
+def test_arrays_become_tensors_wherever_they_are():
+    array = X.numpy()
+    for batch in (array, (array, 2), ((array,), {"y": array}), {"x": array}):
+        (held,) = materialise(iter([batch]))
+        leaves = [leaf for leaf in tree_leaves(held) if not isinstance(leaf, int)]
+        assert all(torch.equal(leaf, X) for leaf in leaves)
+    for other in (array[::-1].copy()[::-1], array.astype(">f4"), np.broadcast_to(array, X.shape)):
+        assert torch.equal(materialise([other])[0], X)
+    batch = (X, 2)
+    assert materialise([batch])[0] is batch
 
 
 def test_generators_are_held():

@@ -143,6 +143,9 @@ def test_a_path_is_no_batches(text: str | Path) -> None:
 def test_arrays_and_a_mapping_of_tensors() -> None:
     assert torch.equal(torch.as_tensor(X.numpy()), as_batches(Tagger(), X.numpy()))
     assert isinstance(as_batches(Tagger(), [np.zeros((2, 3))])[0], Tensor)
+    pair = {"x": X.numpy(), "lengths": LENGTHS.numpy()}
+    (given,) = as_batches(WithLengths(), pair)
+    assert torch.equal(call(WithLengths(), given), WithLengths()(X, LENGTHS))
     tokens = {"input_ids": torch.arange(6).view(2, 3)}
     assert as_batches(Tagger(), tokens) == [tokens]
 

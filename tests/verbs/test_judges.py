@@ -111,6 +111,16 @@ def test_what_cannot_be_judged_is_refused_before_any_work(case, verb, tmp_path):
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize(
+    "score",
+    [lambda a, b: torch.cosine_similarity(a, b), lambda a, b: -(a - b).square().mean(dim=1)],
+)
+def test_scores_are_no_losses(score):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3)).eval()
+    with pytest.raises(SparsemendError, match=r"gives a score, no loss.*return 1 - score"):
+        sm.compress(model, torch.randn(9, 4), 0.5, "erk", repair="none", judge=score)
+
+
 def test_a_detector_can_have_a_function():
     def boxes(dense, sparse):
         return torch.stack([(a["boxes"] - b["boxes"]).square().mean() for a, b in zip(

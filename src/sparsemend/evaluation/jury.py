@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparsemend.errors import RAISED, SparsemendError, raised_by
@@ -196,7 +197,7 @@ class Criterion:
         if not isinstance(self.judge, str):
             judge = Judge(self.name, self.name, self.judge, lambda _: True, "anything", whole=True)
             seat = Seat(path, judge)
-            seat.losses(part, part)
+            _check_direction(seat, part)
             return Jury((seat,))
         if _is_one_entry_per_input(part):
             raise SparsemendError(
@@ -232,6 +233,24 @@ class Criterion:
         if self.judge != AUTO:
             return JUDGES[str(self.judge)]
         return next(j for j in JUDGES.values() if j.claims(output) and j.fits(seen))
+
+
+def _check_direction(seat: Seat, output: Any) -> None:
+    """Refuse a function that gives a score, which is larger for outputs that are closer."""
+    equal = seat.losses(output, output)
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return
+    try:
+        nothing = seat.losses(output, torch.zeros_like(output))
+    except SparsemendError:  # it need not take other outputs than networks give
+        return
+    if len(equal) and len(equal) == len(nothing) and bool((equal > nothing).all()):
+        raise SparsemendError(
+            f"judge {seat.judge.name!r} gives a score, no loss",
+            f"{float(equal.mean()):.4g} for equal outputs, {float(nothing.mean()):.4g} for zeros",
+            "a loss, smaller for outputs that are closer",
+            "return 1 - score, or -score",
+        )
 
 
 def _is_one_entry_per_input(part: Any) -> bool:

@@ -43,7 +43,25 @@ def iterate(batches: Batches) -> Iterator[Batch]:
         _check_plain(batches, "batches")
         yield from batches.split(_TENSOR_BATCH_SIZE) if len(batches) else ()
     else:
-        yield from batches
+        yield from map(as_tensors, batches)
+
+
+def as_tensors(batch: Batch) -> Batch:
+    """The batch with tensors in the place of arrays; without arrays, the batch itself."""
+    if not any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(plain(batch))):
+        return batch
+    return tree_map(
+        lambda leaf: as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, plain(batch)
+    )
+
+
+def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """An array as a tensor, which shares its memory where PyTorch can."""
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.as_tensor(array)
 
 
 def materialise(batches: Batches, argument: str = "batches") -> list[Batch]:
@@ -139,7 +157,7 @@ def split_labels(batch: Batch, where: str) -> tuple[Batch, Tensor]:
     if named:
         batch = ({key: batch[key] for key in batch if key not in LABELS}, batch[named[0]])
     if isinstance(batch, tuple | list):
-        batch = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in batch]
+        batch = [as_tensors(part) for part in batch]
     if isinstance(batch, Sequence) and len(batch) == 2 and isinstance(batch[1], Tensor):
         inputs, labels = batch
         _check_plain(labels, where)

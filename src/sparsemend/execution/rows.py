@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sparsemend.checks import takes_keyword
 from sparsemend.errors import SparsemendError
-from sparsemend.execution.batches import LABELS, Batch, Batches, is_labelled
+from sparsemend.execution.batches import LABELS, Batch, Batches, as_tensor, as_tensors, is_labelled
 
 _ROWS = 32
 _MASK = "attention_mask"
@@ -57,15 +57,16 @@ def as_batches(model: nn.Module, data: Any) -> Batches:
     if isinstance(data, DataLoader):
         return _Unlabelled(model, data)
     if isinstance(data, np.ndarray):
-        return torch.as_tensor(data)
-    if isinstance(data, Mapping) and any(isinstance(part, Tensor) for part in data.values()):
-        return [data]
+        return as_tensor(data)
+    arrays = (Tensor, np.ndarray)
+    if isinstance(data, Mapping) and any(isinstance(part, arrays) for part in data.values()):
+        return [as_tensors(data)]
     if hasattr(data, "column_names") and hasattr(data, "__getitem__"):
         return list(_collated(model, [data[index] for index in range(len(data))]))
     if isinstance(data, Sequence) and data and all(map(_is_row, data)):
         return list(_collated(model, data))
     if isinstance(data, Sequence) and data and all(isinstance(part, np.ndarray) for part in data):
-        return [torch.as_tensor(part) for part in data]
+        return [as_tensor(part) for part in data]
     if isinstance(data, list | tuple) and any(map(is_labelled, data)):
         required, _ = _positions(model)
         return [_arguments(part, required) for part in data]
@@ -88,7 +89,7 @@ def loaded(data: Any) -> Any:
         batch; all else is returned as it is.
     """
     if isinstance(data, tuple) and all(isinstance(part, np.ndarray) for part in data):
-        data = tuple(map(torch.as_tensor, data))
+        data = tuple(map(as_tensor, data))
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return DataLoader(data, _ROWS)
     return [data] if isinstance(data, tuple) and is_labelled(data) else data
