@@ -8,7 +8,7 @@ from torch import nn
 
 import sparsemend as sm
 from sparsemend import SparsemendError, SparsemendWarning
-from sparsemend.layers import discover
+from sparsemend.layers import discover, layer_weight
 from sparsemend.repairs import FitSettings, Support, Terms, parse_repair
 from sparsemend.repairs.reconstruction import reconstruct
 from sparsemend.session import Session
@@ -233,12 +233,33 @@ def test_every_kind_of_network(kind, free):
 @pytest.mark.parametrize("free", [True, False])
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.filterwarnings(ILL)
-def test_nothing_pruned_is_the_dense_network(kind, free):
+def test_only_a_zero_pruned_is_the_dense_network(kind, free):
     dense, batches = network(kind).double(), list(images(120, dtype=torch.float64).split(50))
-    model, _, _ = rebuilt(dense, batches, 1.0, free, FitSettings(ridge=1e-9))
+    layers = discover(dense, batches[0])
+    # The first layer to be repaired: those that run several times come before all others.
+    first = next((layer for layer in layers if layer.calls > 1), next(iter(layers)))
+    weight = dense.get_submodule(first.name).weight
+    masks = {layer.name: torch.ones_like(layer_weight(dense, layer)) > 0 for layer in layers}
+    with torch.no_grad():
+        weight.view(-1)[0] = 0
+    masks[first.name].view(-1)[0] = False
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    model = copy.deepcopy(dense)
+    support = Support(counts, None if free else masks)
+    reconstruct(Session(dense, batches), model, support, FitSettings(ridge=1e-9))
+    assert not same_state(model, dense)
     with torch.no_grad():
         for batch in (*batches, images(20, seed=7, dtype=torch.float64)):
             torch.testing.assert_close(model(batch), dense(batch), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_layers_ahead_of_all_damage_stay_as_they_are(kind, free):
+    dense, batches = network(kind), list(images(60).split(25))
+    model, done, _ = rebuilt(dense, batches, 1.0, free)
+    assert same_state(model, dense)
+    assert all(mask.all() for mask in done.masks.values())
 
 
 @pytest.mark.parametrize("kind", ["residual", "without norms", "grouped", "tokens"])
@@ -337,7 +358,7 @@ def test_a_single_output_is_plain_least_squares():
     dense = nn.Sequential(nn.Linear(10, 1))
     fits = []
     for refits in (0, 20):
-        model, _, _ = rebuilt(dense, [x], 1.0, settings=FitSettings(logit_refits=refits))
+        model, _, _ = rebuilt(dense, [x], 0.9, settings=FitSettings(logit_refits=refits))
         fits.append(model[0].weight.detach())
     torch.testing.assert_close(*fits)
 

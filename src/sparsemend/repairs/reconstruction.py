@@ -186,6 +186,8 @@ class _Pass:
         self.masks: Masks = {}
         self.added: list[str] = []
         self.unshifted: list[str] = []
+        # Whether any layer so far has lost weights.
+        self._damaged = False
         self._last: InputCovariance | None = None
         self._ill: dict[str, str] = {}
         self._wide: list[str] = []
@@ -225,6 +227,11 @@ class _Pass:
         if name in self._sources:
             both = zip((*order, *(half + i for i in order)), (*dense_inputs, *inputs), strict=True)
             self._held[name] = dict(both)
+        self._damaged |= self._support.counts[name] < layer.size
+        if not self._damaged:
+            # There is nothing to make up for, and the ridge would only move its weights.
+            self._keep_largest(layer)
+            return
         routed = any(a.shape != b.shape for a, b in zip(dense_inputs, inputs, strict=True))
         inputs = [arranged(geometry, x) for x in inputs]
         # Routed to other inputs than in the dense network: the dense layer on the same ones.
