@@ -33,15 +33,25 @@ class Schedule:
         Sweeps over which the budget falls geometrically from all weights to k.
     penalty, growth, every
         rho, and its growth factor every so many sweeps.
+    relaxation
+        alpha in [1, 2): how far the dense copy goes beyond where the fit takes it, seen from the
+        sparse one (over-relaxation; Boyd et al. 2011, section 3.4.3). At 1.6 half as many sweeps
+        end as close as at 1.
+    settle
+        Sweeps without the dual variable that follow, each a step from the sparse copy towards the
+        fit. The dual speaks louder for a weight the longer that is left out, so that at the end
+        some are kept that are worth less than others: with inputs that are not correlated, too.
     anew
         Whether to start from the dense weights, or from where the choice before has ended.
     """
 
-    iterations: int = 48
-    shrink: int = 32
+    iterations: int = 30
+    shrink: int = 20
     penalty: float = 0.05
     growth: float = 1.69
-    every: int = 8
+    every: int = 5
+    relaxation: float = 1.6
+    settle: int = 2
     anew: bool = True
 
     @property
@@ -53,9 +63,15 @@ class Schedule:
 
 THOROUGH = Schedule()
 # A fraction of the sweeps, with the same penalties; leaves most of the closeness.
-ROUGH = Schedule(iterations=24, shrink=16, every=4)
+ROUGH = Schedule(iterations=18, shrink=12, every=3, settle=0)
 # For targets that have changed a little: the full budget and the last penalty from the start.
-FURTHER = Schedule(iterations=12, shrink=1, penalty=ROUGH.penalties[-1], every=12, anew=False)
+FURTHER = Schedule(
+    iterations=8, shrink=1, penalty=ROUGH.penalties[-1], every=8, settle=0, anew=False
+)
+
+# rho of sweeps without a dual variable: far smaller, and their steps go too far where inputs are
+# correlated; far larger, and they change nothing.
+_SETTLING = THOROUGH.penalties[3]
 
 _HELD_BYTES = 1 << 30
 # Columns from which on a CPU triangular systems are solved as fast as products are computed.
@@ -192,11 +208,16 @@ def choose_support(
         first = stretch * schedule.every
         for sweep in range(first, min(first + schedule.every, schedule.iterations)):
             dense = inverses.apply(target + penalty * (sparse - dual), prepared)
+            combined = torch.lerp(sparse, dense, schedule.relaxation) + dual
             share = min(1.0, (sweep + 1) / schedule.shrink)
             budget = max(kept, round(total * (kept / total) ** share)) if kept else 0
-            combined = dense + dual
             mask = largest(combined, budget)
             sparse = combined * mask
             dual = combined - sparse
     splitting.sparse, splitting.dual = sparse, dual
+    if schedule.settle:
+        prepared = inverses.prepare(ridge + _SETTLING)
+        for _ in range(schedule.settle):
+            sparse = inverses.apply(target + _SETTLING * sparse, prepared)
+            sparse = sparse * largest(sparse, kept)
     return largest(sparse, kept)
