@@ -69,6 +69,13 @@ def test_what_a_branch_had_goes_to_the_other_layers(network):
     assert {name: kept for name, kept in found.items() if kept} == dict(rest)
 
 
+def test_a_branch_stays_without_which_too_few_weights_are_left(network):
+    found = compressed(network, sparsity=0.5, repair="batchnorm").allocation
+    assert found["inner"]
+    assert found["outer"]
+    assert found.kept == round(0.5 * found.total)
+
+
 def test_a_target_is_met_without_the_branch(network):
     model, batches = network
     result = compressed(network, target_flops=0.1, repair="batchnorm")

@@ -80,6 +80,10 @@ class WeightQuota:
         """Empty: weights of all layers cost the same."""
         return ()
 
+    def fits(self, places: Sequence[int]) -> bool:
+        """Whether these layers alone can keep as much."""
+        return self.keep <= sum(_of(self.sizes, places))
+
     def of_some(self, places: Sequence[int]) -> WeightQuota:
         """The same for these layers, where all others keep nothing."""
         return replace(self, sizes=_of(self.sizes, places), structures=_of(self.structures, places))
@@ -179,6 +183,10 @@ class CostQuota:
         if found is None:
             raise self._unreachable(dearest)
         return found
+
+    def fits(self, places: Sequence[int]) -> bool:  # noqa: ARG002
+        """True: of a cost, less can be spent."""
+        return True
 
     def of_some(self, places: Sequence[int]) -> CostQuota:
         """The same for these layers, where all others keep nothing; only the whole is measured."""

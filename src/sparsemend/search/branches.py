@@ -10,6 +10,7 @@ with these none is given up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 
 from sparsemend.allocation import Allocation, Quota, allocate_without
@@ -53,16 +54,24 @@ def branch_allocation(session: Session, recipe: Recipe, quota: Quota) -> Allocat
         Layers of branches that are given up keep no weight.
     """
 
+    def idle(given_up: Collection[Branch]) -> set[str]:
+        return {name for branch in given_up for name in branch.layers}
+
     def without(given_up: Collection[Branch]) -> Allocation:
-        idle = {name for branch in given_up for name in branch.layers}
-        return _divided(session, quota, idle)
+        return _divided(session, quota, idle(given_up))
 
     branches = residual_branches(session.layers)
     if recipe.formula.refits or not branches:
         return without(())
     seen, judged = (first_inputs(batches, _INPUTS) for batches in (session.seen, session.unseen))
     trials = Objective(session.on(seen, judged, session.jury.by_direction()), recipe)
-    return without(give_up(branches, lambda given_up: trials.exact(without(given_up))))
+
+    def loss(given_up: Collection[Branch]) -> float:
+        gone = idle(given_up)
+        rest = [i for i, layer in enumerate(session.layers) if layer.name not in gone]
+        return trials.exact(without(given_up)) if quota.fits(rest) else math.inf
+
+    return without(give_up(branches, loss))
 
 
 def branching_cost(session: Session, recipe: Recipe) -> float:
@@ -87,7 +96,8 @@ def give_up(
     branches
         Those that can be given up.
     loss
-        Branches that are given up → loss of the network without them.
+        Branches that are given up → loss of the network without them; infinite where they cannot
+        be, as the other layers have too few weights.
     """
     gone: tuple[Branch, ...] = ()
     with progress_bar("branches", 1 + len(branches)) as advance:
