@@ -121,7 +121,7 @@ class Costs:
     def _layer(self, layer: Layer, sparsity: float, settings: FitSettings) -> float:
         """Seconds to choose a layer's weights and solve for their values."""
         width, rows = layer.fan_in, layer.rows
-        sweeps = sum(schedule.iterations for schedule in settings.schedules)
+        sweeps = sum(s.iterations + s.settle for s in settings.schedules)
         shared = {rho for schedule in settings.schedules for rho in schedule.penalties}
         choice = self.product * sweeps * rows * width**2
         choice += self.inversion * len(shared) * layer.groups * width**3
