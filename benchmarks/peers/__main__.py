@@ -32,7 +32,7 @@ from benchmarks.peers.wanda import wanda
 from sparsemend.execution.batches import cut
 from sparsemend.layers import surroundings
 from sparsemend.patterns import FREE
-from sparsemend.repairs import reconstruction
+from sparsemend.repairs import parse_repair, reconstruction
 
 ENDINGS = ("none", "batchnorm")
 # What the papers do after pruning; the sequential variant has no paper of its own.
@@ -76,6 +76,7 @@ def _prune(
 ) -> tuple[nn.Module, Mapping[str, Tensor]]:
     dense, inputs = problem.dense, problem.inputs
     if method in (OURS, ALONE):
+        judges = parse_repair(problem.own_repair).judges
         with _without_shortcuts(method == ALONE):
             done = sm.compress(
                 dense,
@@ -87,8 +88,10 @@ def _prune(
                 judge=problem.judge,
                 exclude=problem.exclude,
                 pattern=problem.pattern,
-                # Its own comparison is not part of the method: as little of it as there is.
-                heldout=[cut(problem.heldout[0], 0, 1)],
+                distill=problem.own_distill,
+                # Where nothing is chosen by it, its own comparison is not part of the method: as
+                # little of it as there is.
+                heldout=(problem.judging or None) if judges else [cut(problem.heldout[0], 0, 1)],
                 progress=False,
             )
         return done.model, done.masks
@@ -153,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pattern", default=FREE.name, help=f"n:m: {', '.join(PATTERNED)} alone")
     parser.add_argument("--rule", help="of our method, where it is not that of all others")
     parser.add_argument("--repair", default=OURS, help="of our method")
+    parser.add_argument("--distill", type=int, help="steps of our repair, where it trains")
     parser.add_argument("--calibration-size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path, default=Path("peers.jsonl"))
@@ -165,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pattern=options.pattern,
             own_rule=options.rule,
             own_repair=options.repair,
+            own_distill=options.distill,
         )
         titles = [figure.title for figure in problem.figures.values()]
         header = ("network", "sparsity", "method", "ending", *titles, "seconds", "× SparseGPT")
@@ -189,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     cell["pattern"] = options.pattern
                 if method in (OURS, ALONE) and (options.rule or options.repair != OURS):
                     cell |= {"rule": options.rule, "repair": options.repair}
+                if method in (OURS, ALONE) and options.distill is not None:
+                    cell["distill"] = options.distill
                 results[method] = store.compute(cell, partial(run, problem, method, sparsity))
             for line in rows(problem, results):
                 print(f"| {network} | {sparsity:g} | {' | '.join(line)} |", flush=True)

@@ -54,6 +54,11 @@ class Problem:
         Which weights can be kept.
     own_rule, own_repair
         The allocation that our method gets, where it is another one; its repair.
+    own_distill
+        Steps of its training, where it trains; None for its own number.
+    judging
+        Further batches, neither of ``inputs`` nor of what is measured on, for repairs of our method
+        that choose by closeness; without any they set some of ``inputs`` aside.
     """
 
     dense: nn.Module
@@ -69,3 +74,5 @@ class Problem:
     pattern: str = "free"
     own_rule: str | None = None
     own_repair: str = "reconstruct"
+    own_distill: float | None = None
+    judging: Sequence[Batch] = ()

@@ -36,7 +36,10 @@ class Encoder(nn.Module):
 
 
 def load(data: Path, weights: Path, calibration_size: int, seed: int) -> Problem:
-    """The encoder, sentences of the training split, and the pairs of the test split."""
+    """The encoder, sentences of the training split, and the pairs of the test split.
+
+    A further batch of the training split is there to judge on.
+    """
     transformers = require("transformers", purpose=NAME, extra="hf")
     dense = Encoder(transformers.AutoModel.from_pretrained(weights, add_pooling_layer=False)).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(weights)
@@ -51,6 +54,7 @@ def load(data: Path, weights: Path, calibration_size: int, seed: int) -> Problem
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).tolist()
     # Sentences of about the same length together: less padding to run on.
     inputs = list(batches(sorted((known[i] for i in order[:calibration_size]), key=len)))
+    further = [known[i] for i in order[calibration_size : calibration_size + BATCH]]
     test.sort(key=lambda row: max(map(len, row[:2])))
     pairs = [list(batches([row[side] for row in test])) for side in (0, 1)]
     scores = torch.tensor([float(row[2]) for row in test])
@@ -70,7 +74,17 @@ def load(data: Path, weights: Path, calibration_size: int, seed: int) -> Problem
         "spearman": Figure("Spearman", lambda x: f"{100 * x:.1f}"),
     }
     methods = ("magnitude", "wanda", "sparsegpt", "alps", "reconstruct")
-    return Problem(dense, inputs, pairs[0], "uniform", figures, measure, methods, judge="cosine")
+    return Problem(
+        dense,
+        inputs,
+        pairs[0],
+        "uniform",
+        figures,
+        measure,
+        methods,
+        judge="cosine",
+        judging=list(batches(sorted(further, key=len))),
+    )
 
 
 def _rows(path: Path) -> list[list[str]]:

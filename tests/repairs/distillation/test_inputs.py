@@ -23,7 +23,10 @@ def test_token_ids_come_unchanged_and_all_before_any_comes_again():
 def test_batches_of_another_form_come_in_pieces():
     batches = [{"ids": torch.arange(6 * n).reshape(6, n), "flag": True} for n in (2, 3)]
     pieces = take(batches, 4, 4)
-    assert sorted(len(piece["ids"]) for piece in pieces) == [2, 2, 4, 4]
+    assert [len(piece["ids"]) for piece in pieces] == [3, 3, 3, 3]
+    assert sorted(torch.cat([piece["ids"].flatten() for piece in pieces]).tolist()) == sorted(
+        torch.cat([batch["ids"].flatten() for batch in batches]).tolist()
+    )
     assert all(piece["flag"] for piece in pieces)
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from sparsemend.execution.augmentation import can_shift, flipped, shifted
-from sparsemend.execution.batches import Batch, batch_size, cut
+from sparsemend.execution.batches import Batch, batch_size, cut, padding_of, plain
+
+# Tokens of one step: of short sequences many come together, of long ones few.
+_TOKENS = 1024
 
 
 def drawn(batches: Sequence[Batch], size: int, generator: torch.Generator) -> Iterator[Batch]:
     """Batches of at most ``size`` inputs without end, all inputs once before any comes again.
 
     Tensors of one shape are shuffled input by input; of anything else, as of tokens with their
-    masks, pieces of the batches as they were given. Nothing is copied but what is drawn.
+    masks, pieces of the batches as they were given. Of tokens, about 1,024 come together, padding
+    left out. Nothing is copied but what is drawn.
     """
     pool = _rows(batches)
     pieces = [] if pool else _pieces(batches, size)
+    size = _at_once(batches[0], size)
     while True:
         order = torch.randperm(len(pool or pieces), generator=generator).tolist()
         if not pool:
@@ -40,11 +47,25 @@ def _rows(batches: Sequence[Batch]) -> list[tuple[int, int]]:
 
 
 def _pieces(batches: Sequence[Batch], size: int) -> list[Batch]:
-    return [
-        cut(batch, start, start + size)
-        for batch in batches
-        for start in range(0, batch_size(batch), size)
-    ]
+    found = []
+    for batch in batches:
+        count, most = batch_size(batch), _at_once(batch, size)
+        number = -(-count // most)
+        edges = [count * place // number for place in range(number + 1)]  # of about one size
+        found += [cut(batch, *edge) for edge in pairwise(edges)]
+    return found
+
+
+def _at_once(batch: Batch, size: int) -> int:
+    """How many inputs of a batch come together, at most ``size``."""
+    count = batch_size(batch)
+    leaves = [leaf for leaf in tree_leaves(plain(batch)) if isinstance(leaf, Tensor)]
+    tokens = [x for x in leaves if x.dim() == 2 and len(x) == count and not x.is_floating_point()]
+    if not tokens or any(leaf.is_floating_point() for leaf in leaves):
+        return size
+    data = padding_of(batch)
+    total = tokens[0].numel() if data is None else int(data.sum())
+    return max(1, min(size, round(_TOKENS * count / max(1, total))))
 
 
 def _changed(batch: Batch, generator: torch.Generator) -> Batch:

@@ -3,8 +3,8 @@
 The loss of a step is the judges' (KL of class probabilities, relative error, cosine) on the
 outputs, plus the error of the sums inside the network where shortcuts join. Inputs are changed
 without labels, and the dense network is asked on the same ones. Normalisations keep their running
-statistics, dropout is off. The learning rate rises over the first twentieth and then falls along a
-cosine.
+statistics, dropout is off, and padding does not count. The learning rate rises over the first
+twentieth and then falls along a cosine.
 
 Held in memory: two copies of the network, three of what is trained (itself and Adam's moments), one
 of the best so far, and the activations of one piece of a batch, as for a step of training.
@@ -37,8 +37,9 @@ from sparsemend.session import Session
 # Learning rate up to so many trained values, and how it falls with their square root beyond; best
 # on ResNet-20 at 0.9 (27,000), and right for networks with a hundred times as many.
 _RATE, _RATE_UP_TO, _LEAST_RATE = 5e-3, 27_000, 2e-4
-# In fewer steps than these a network would not come back from so large a rate.
-_FULL_STEPS = 400
+# In fewer steps than these a network would not come back from so large a rate; from one up to the
+# second it does (all-MiniLM-L6-v2 in 60, where a tenth of it moved next to nothing).
+_FULL_STEPS, _SHORT_RATE = 400, 5e-4
 _WARM = 0.05
 # Outputs of one piece of a batch, whose losses are taken in float64.
 _MOST_OUTPUTS = 1 << 24
@@ -136,8 +137,7 @@ class _Run:
     def _steps(self) -> Iterator[float | None]:
         """Take the steps; the judged loss after those that are judged."""
         settings, parameters = self._settings, list(self._trained.parameters.values())
-        largest = settings.rate or _rate(self._trained.count)
-        optimiser = torch.optim.Adam(parameters, lr=largest)
+        optimiser, values = torch.optim.Adam(parameters), self._trained.count
         generator = torch.Generator().manual_seed(settings.seed)
         batches = drawn(self._session.seen, settings.batch, generator)
         judged = 0
@@ -145,7 +145,7 @@ class _Run:
             done = self._done(step)
             if done >= 1:
                 break
-            rate = largest if settings.rate else largest * min(1.0, self._all(step) / _FULL_STEPS)
+            rate = settings.rate or _rate(values, self._all(step))
             for group in optimiser.param_groups:
                 group["lr"] = rate * _shape(done, step)
             if not self._gradients(self._session.layout(next(batches))):
@@ -244,8 +244,10 @@ def _no_gradient(why: str = "") -> SparsemendError:
     )
 
 
-def _rate(values: int) -> float:
-    return max(_LEAST_RATE, _RATE * min(1.0, math.sqrt(_RATE_UP_TO / max(1, values))))
+def _rate(values: int, steps: float) -> float:
+    """The largest learning rate for so many trained values, where there are so many steps."""
+    largest = max(_LEAST_RATE, _RATE * min(1.0, math.sqrt(_RATE_UP_TO / max(1, values))))
+    return max(min(largest, _SHORT_RATE), largest * min(1.0, steps / _FULL_STEPS))
 
 
 def _shape(done: float, step: int) -> float:

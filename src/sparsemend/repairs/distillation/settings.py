@@ -19,7 +19,7 @@ class DistillSettings:
     rate
         Largest learning rate of Adam; None for one by the number of weights that are trained.
     batch
-        Most inputs of one step.
+        Most inputs of one step; of tokens about 1,024 come together, however many inputs that are.
     feature_weight
         What the error of sums inside the network counts beside that of the outputs.
     judgements
