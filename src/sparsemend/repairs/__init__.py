@@ -6,6 +6,7 @@ What a repair is, says ``repair.py``; which there are, ``registry.py``; how they
 
 from sparsemend.repairs.adoption import adopt
 from sparsemend.repairs.batchnorm import has_running_norms, recalibrate, running_norms
+from sparsemend.repairs.distillation.inputs import most_at_once
 from sparsemend.repairs.distillation.pace import step_seconds
 from sparsemend.repairs.distillation.settings import DistillSettings
 from sparsemend.repairs.fit import EFFORTS, FitSettings
@@ -29,6 +30,7 @@ __all__ = [
     "adopt",
     "get_repair",
     "has_running_norms",
+    "most_at_once",
     "parse_repair",
     "recalibrate",
     "repair_names",

@@ -23,7 +23,7 @@ from sparsemend.execution.batches import count_inputs
 from sparsemend.patterns import parse_pattern
 from sparsemend.recipe import AUTO, Recipe
 from sparsemend.recipe.defaults import REPAIR, searched_rule
-from sparsemend.repairs import EFFORTS, DistillSettings
+from sparsemend.repairs import EFFORTS, DistillSettings, most_at_once
 from sparsemend.session import Session
 from sparsemend.verbs.costs import Costs
 from sparsemend.verbs.screen import span
@@ -208,7 +208,8 @@ def estimated_training(session: Session, costs: Costs) -> Training:
     """What a step takes, as it is estimated."""
     if not costs.cuts:
         return Training()
-    return Training(costs.training(min(DistillSettings().batch, count_inputs(session.seen))))
+    most = most_at_once(session.seen, DistillSettings().batch)
+    return Training(costs.training(min(most, count_inputs(session.seen))))
 
 
 def described(wanted: Sequence[Step], count: int, limit: float, training: Training) -> str:

@@ -227,3 +227,61 @@ def test_a_formula_runs_its_parts_in_order():
     distill(session, by_hand, masks, DistillSettings(steps=4))
     together = sm.repair(pruned, dense, batches, "batchnorm+distill", distill=4)
     assert same_state(by_hand, together)
+
+
+def test_it_comes_close_to_the_least_squares_that_one_layer_has():
+    torch.manual_seed(0)
+    x = torch.randn(256, 8) @ torch.randn(8, 8)  # correlated, so that what is kept has to move
+    dense = nn.Sequential(nn.Linear(8, 4)).eval()
+    pruned = prune_half(dense)
+    mask = pruned[0].weight.detach() != 0
+    session = Session(dense, [x], criterion=sm.evaluation.Criterion("relative"))
+    found = copy.deepcopy(pruned)
+    distill(session, found, {"0": mask}, DistillSettings(steps=100, rate=3e-2))
+    columns, wanted = torch.cat([x, torch.ones(len(x), 1)], dim=1), dense(x).detach()
+    best = torch.zeros(4, 9)
+    for row, kept in enumerate(mask):
+        held = torch.cat([kept, torch.tensor([True])])
+        best[row, held] = torch.linalg.lstsq(columns[:, held], wanted[:, row]).solution
+    least = (columns @ best.T - wanted).square().sum()
+    start, end = ((n(x) - wanted).detach().square().sum() for n in (pruned, found))
+    assert least <= end < least + 0.05 * (start - least)
+
+
+class Residues(nn.Module):
+    """Token ids to an embedding, through a block with a shortcut that sees every position alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.block = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+
+    def forward(self, input_ids, attention_mask):
+        x = self.embedding(input_ids)
+        mask = attention_mask.unsqueeze(2)
+        return {"embeddings": ((x + self.block(x)) * mask).sum(1) / mask.sum(1)}
+
+
+def test_padding_does_not_count():
+    torch.manual_seed(0)
+    dense, batches = Residues().eval(), token_batches()
+    pruned = prune_half(dense)
+    other = [
+        {**b, "input_ids": torch.where(b["attention_mask"] != 0, b["input_ids"], 7)}
+        for b in batches
+    ]
+    one, two = (sm.repair(pruned, dense, b, "distill", distill=6) for b in (batches, other))
+    assert not same_state(pruned, one)
+    for ours, theirs in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_rate_does_not_vanish_in_few_steps():
+    from sparsemend.repairs.distillation.loop import _rate
+
+    for values in (100, 27_000, 2_000_000, 10**9):
+        rates = [_rate(values, steps) for steps in (1, 30, 60, 200, 400, 1000)]
+        assert rates == sorted(rates)
+        assert rates[-1] == rates[-2]
+        assert rates[0] == min(rates[-1], rates[0])
+        assert rates[0] >= 2e-4

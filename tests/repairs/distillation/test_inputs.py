@@ -55,3 +55,21 @@ def test_shares_of_one_and_nothing():
     pasted = _pasted(x, partner, share, generator).flatten(1).mean(dim=1)
     assert pasted[0] == 0
     assert pasted[1] >= 0.25  # a box of the image's size, around a place within it
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 400), st.integers(1, 90))
+def test_about_a_thousand_tokens_come_together(seed, count, length):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 9, (count, length), generator=generator)
+    held = torch.randint(1, length + 1, (count, 1), generator=generator)
+    mask = (torch.arange(length) < held).long()
+    pieces = take([{"input_ids": ids, "attention_mask": mask}], 128, 1, seed)
+    rows = len(pieces[0]["input_ids"])
+    mean = float(mask.sum()) / count
+    assert 1 <= rows <= 128
+    # Batches are cut into pieces of one size, so that some are up to half as large.
+    assert rows * mean <= 1024 + mean
+    assert rows >= min(count, 128, round(1024 / mean)) // 2
+    (plain,) = take([ids], 128, 1, seed)
+    assert len(plain) == max(1, min(128, count, round(1024 / length)))

@@ -25,7 +25,7 @@ def drawn(batches: Sequence[Batch], size: int, generator: torch.Generator) -> It
     """
     pool = _rows(batches)
     pieces = [] if pool else _pieces(batches, size)
-    size = _at_once(batches[0], size)
+    size = most_at_once(batches, size)
     while True:
         order = torch.randperm(len(pool or pieces), generator=generator).tolist()
         if not pool:
@@ -35,6 +35,11 @@ def drawn(batches: Sequence[Batch], size: int, generator: torch.Generator) -> It
         for start in range(0, len(order), size):
             rows = [pool[index] for index in order[start : start + size]]
             yield _changed(torch.stack([batches[b][row] for b, row in rows]), generator)
+
+
+def most_at_once(batches: Sequence[Batch], size: int) -> int:
+    """How many inputs a step takes at most: ``size``, of tokens fewer."""
+    return max(_at_once(batch, size) for batch in batches)
 
 
 def _rows(batches: Sequence[Batch]) -> list[tuple[int, int]]:
