@@ -208,7 +208,7 @@ def test_best_trains_its_best_ending_where_that_is_asked_for():
     dense, batches = CASES["vectors"]()
     plain = sm.compress(dense, batches, 0.9, "global")
     assert not any("distill" in name for name in plain.tried)
-    trained = sm.compress(dense, batches, 0.9, "global", distill=40)
+    trained = sm.compress(dense, batches, 0.9, "global", distill=200)
     assert trained.tried == plain.tried | {f"{plain.repair}+distill": trained.agreement.loss}
     assert trained.repair == f"{plain.repair}+distill"
     assert trained.agreement.loss < plain.agreement.loss
