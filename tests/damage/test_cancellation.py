@@ -9,7 +9,7 @@ from torch import nn
 from sparsemend.calibration import InputMoments, calibrate
 from sparsemend.damage import output_statistics
 from sparsemend.damage._doubt import variances
-from sparsemend.diagnosis import layer_statistics
+from sparsemend.diagnosis import GridMasks
 from sparsemend.layers import weight_matrix
 from sparsemend.masks.magnitude import MAGNITUDE
 from sparsemend.operators import OPERATORS
@@ -46,9 +46,8 @@ def test_damage_is_that_of_actual_outputs_in_every_channel(name, ratio):
     weight = module.weight.detach()
     inputs = layer_inputs(model, calibration.layers, x)["0"]
     z = outputs(module, weight.double().numpy(), inputs)
-    found = layer_statistics(
-        layer, weight_matrix(weight, layer), calibration.moments["0"], GRID, MAGNITUDE
-    )
+    matrix = weight_matrix(weight, layer)
+    found = GridMasks(layer, matrix, calibration.moments["0"], GRID, MAGNITUDE).statistics()
     wide = weight.double().numpy()
     kept = [count_at(density, layer.size) for density in GRID]
     for index, pruned in enumerate(largest(wide, kept)):

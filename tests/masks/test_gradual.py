@@ -12,6 +12,8 @@ from sparsemend.damage.refit import refitted_damage
 from sparsemend.masks import MaskProblem, dense_fit, get_lone_mask_rule, mask_names
 from sparsemend.masks.gradual import GRADUAL
 from sparsemend.masks.magnitude import MAGNITUDE
+from sparsemend.patterns import parse_pattern
+from sparsemend.patterns.matrix_shape import MatrixShape
 
 
 def layer(groups=1, rows=6, width=12, seed=0, positions=200):
@@ -98,6 +100,17 @@ def test_dead_inputs_and_rows_are_dropped_first():
     assert not mask[:, 1].any()
     everything = gradual(dense, torch.zeros_like(covariance), 10)
     assert int(everything.sum()) == 10
+
+
+@pytest.mark.parametrize("text", ["2:4", "n:4", "block:2x3", "channel"])
+def test_stand_ins_have_the_pattern_and_hold_each_other(text):
+    dense, moments = layer(rows=6, width=16)
+    dense[:, 1], dense[:, :, 3] = 0, 0  # worth nothing, and kept before what is gone already
+    structure = parse_pattern(text).on(MatrixShape(1, 6, 16, 1))
+    problem = MaskProblem(dense, fit=dense_fit(dense, moments.covariance), structure=structure)
+    kept = sorted({structure.nearest(round(density * 96)) for density in (0.1, 0.3, 0.5, 0.9, 1)})
+    entries = GRADUAL.entries(problem, kept)  # which checks that counts and pattern are right
+    assert entries.shape == dense.shape
 
 
 def test_pruning_alone_cannot_choose_them():

@@ -118,6 +118,19 @@ def test_a_rule_that_chooses_another_number_is_refused():
         rule.mask(problem, 1)
 
 
+def test_stand_ins_of_another_number_are_refused():
+    rule = MaskRule(
+        "odd",
+        choose=lambda problem, _: problem.weight > 0,
+        stand_ins=lambda problem, _: (problem.weight <= 0).byte(),
+    )
+    problem = MaskProblem(torch.tensor([[[1.0, -1.0, 2.0]]]))
+    assert not rule.nested
+    assert rule.entries(problem, [2]).tolist() == [[[0, 1, 0]]]
+    with pytest.raises(SparsemendError, match=r"mask rule 'odd' chose .* with 2 kept; allowed"):
+        rule.entries(problem, [1])
+
+
 @pytest.mark.parametrize(
     ("score", "text"),
     [

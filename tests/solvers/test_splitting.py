@@ -16,6 +16,7 @@ from sparsemend.solvers import (
     Splitting,
     choose_support,
     largest_entries,
+    nested_supports,
     solve_on_support,
     splitting,
 )
@@ -166,3 +167,45 @@ def test_choices_on_the_same_inputs_share_what_there_is_room_for(monkeypatch, ro
     # To settle, a penalty comes back that has been before.
     shifts = len(set(factorised))
     assert len(factorised) == (shifts if room else 2 * (shifts + 1))
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 9999), st.lists(st.integers(0, 24), min_size=1, max_size=6), st.booleans())
+def test_nested_supports_have_exact_counts_and_hold_each_other(seed, counts, singular):
+    _, _, covariance, cross = problem(2, 3, 4, positions=30, seed=seed)
+    if singular:  # weights of value zero, between which only their place decides
+        covariance[:, 1], covariance[:, :, 1], cross[:, :, 1] = 0, 0, 0
+        cross[0, 0] = 0
+    kept = sorted(counts)
+    entries = nested_supports(ShiftedInverses(covariance), cross, cross, kept, 1e-3)
+    # What enters with a number is in all supports from there on, so that these are nested.
+    assert [int((entries <= number).sum()) for number in range(len(kept))] == kept
+    again = nested_supports(ShiftedInverses(covariance), cross, cross, kept, 1e-3)
+    assert torch.equal(again, entries)
+
+
+def test_nested_supports_of_orthogonal_columns_are_the_largest_entries():
+    generator = torch.Generator().manual_seed(0)
+    target = (1.3 ** torch.randperm(30, generator=generator)).double().reshape(1, 5, 6)
+    kept = [1, 2, 7, 8, 20, 30]
+    inverses = ShiftedInverses(torch.eye(6, dtype=torch.float64).unsqueeze(0))
+    entries = nested_supports(inverses, target, target, kept, 1e-3)
+    for number, count in enumerate(kept):
+        assert torch.equal(entries <= number, largest_entries(target, count))
+
+
+def test_nested_supports_are_nearly_as_good_as_those_chosen_for_each_count():
+    kept = [6, 12, 24, 48]
+    nested, each, naive = torch.zeros(3, len(kept))
+    for seed in range(5):
+        _, _, covariance, cross = problem(1, 8, 16, positions=400, seed=seed)
+        inverses, dense = ShiftedInverses(covariance), torch.linalg.solve(covariance, cross.mT).mT
+        full = error(covariance, cross, torch.ones_like(cross, dtype=torch.bool))
+        entries = nested_supports(inverses, cross, dense, kept, 1e-3)
+        for number, count in enumerate(kept):
+            chosen = choose_support(inverses, cross, dense, count, 1e-3)
+            nested[number] += error(covariance, cross, entries <= number) - full
+            each[number] += error(covariance, cross, chosen) - full
+            naive[number] += error(covariance, cross, largest_entries(dense, count)) - full
+    assert (nested < 1.35 * each).all()
+    assert (nested < naive).all()

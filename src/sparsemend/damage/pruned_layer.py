@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,11 +26,11 @@ class PrunedLayer:
     moments
         Of its dense inputs.
     masks
-        Gives the K masks [groups, rows, d], one at a time.
+        The K masks [groups, rows, d], one at a time, as often as they are asked for.
     """
 
     layer: Layer
     dense: Tensor
     statistics: OutputStatistics
     moments: LayerMoments
-    masks: Callable[[], Iterator[Tensor]]
+    masks: Iterable[Tensor]

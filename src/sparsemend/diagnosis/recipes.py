@@ -16,11 +16,12 @@ from sparsemend.session import Session
 def recipe_diagnosis(session: Session, recipe: Recipe) -> Diagnosis:
     """The diagnosis of a session's network for a recipe; computed once.
 
-    A rule that reads curves alone gets those of the repair and the masks themselves. A search and
-    a rule that reads sensitivities, which stand for more than curves do, do with magnitude masks
-    in the place of those that are chosen with the fit, whose choice costs as much as a repair for
-    every density. For sensitivities, what scales leave stands for what refits leave. Where
-    a layer is too wide for d × d moments, a search goes by ``variance`` and magnitude masks.
+    A rule that reads curves gets those of the repair and the masks themselves, and so does a
+    search; only where a mask rule chooses with the fit and has no nested masks to stand in, so that
+    the choice costs as much as a repair for every density, a search does with magnitude masks. A
+    rule that reads sensitivities, which stand for more than curves do, does with these in any
+    case, and what scales leave stands for what refits leave. Where a layer is too wide for d × d
+    moments, a search goes by ``variance`` and magnitude masks.
 
     Parameters
     ----------
@@ -30,7 +31,8 @@ def recipe_diagnosis(session: Session, recipe: Recipe) -> Diagnosis:
         Rule, mask rule and repair.
     """
     repair, mask = recipe.formula.diagnosis, recipe.mask_rule
-    if mask.joint and (recipe.searches or recipe.needs_sensitivities):
+    costly = recipe.searches and not mask.has_entries
+    if mask.joint and (costly or recipe.needs_sensitivities):
         mask = MAGNITUDE
     if recipe.needs_sensitivities and get_repair(repair).refits:
         repair = AFFINE.name

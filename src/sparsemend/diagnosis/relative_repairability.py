@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -12,18 +12,13 @@ from torch import Tensor, nn
 from sparsemend.boundary import public
 from sparsemend.calibration import (
     Calibration,
-    InputMoments,
     check_densities,
     kept_count,
 )
 from sparsemend.damage.pruned_layer import PrunedLayer
 from sparsemend.diagnosis.diagnosis import Diagnosis
-from sparsemend.diagnosis.layer_damage import (
-    grid_masks,
-    layer_statistics,
-    mean_damage,
-    refuse_wide,
-)
+from sparsemend.diagnosis.grid_masks import GridMasks, refuse_wide
+from sparsemend.diagnosis.layer_damage import mean_damage
 from sparsemend.diagnosis.sensitivity import with_sensitivities
 from sparsemend.errors import SparsemendError
 from sparsemend.evaluation import Criterion, LossFunction
@@ -81,8 +76,9 @@ def diagnose(
     densities
         Kept fractions in (0, 1]; default 24 from 0.01 to 1, or the one that the pattern has.
     mask
-        How weights are chosen: ``"magnitude"``, ``"activation"``, or ``"gradual"`` (jointly
-        with their reconstruction; slow on wide layers).
+        How weights are chosen: ``"magnitude"``, ``"activation"``, or ``"gradual"``: jointly with
+        their reconstruction, for all densities by one splitting, whose supports stand for those
+        that are chosen for each.
     pattern
         Which weights can be kept, as in :func:`sparsemend.compress`; at every density the nearest
         count that it allows.
@@ -168,12 +164,8 @@ def diagnose_repairs(
             if calibration.layers[layer.name].pattern != layer.pattern:
                 refuse_wide(layer, moments)
             dense = lent(weight_matrix(weights[layer.name].detach(), layer))
-            statistics = layer_statistics(layer, dense, moments, grid, rule)
-
-            def masks() -> Iterator[Tensor]:
-                assert isinstance(moments, InputMoments), "wide layers have no masks"
-                return grid_masks(layer, dense, moments, grid, rule)
-
+            masks = GridMasks(layer, dense, moments, grid, rule)
+            statistics = masks.statistics()
             pruned = PrunedLayer(layer, dense, statistics, moments, masks)
             found = []
             for repair in chosen:

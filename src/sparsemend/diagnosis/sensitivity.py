@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sparsemend.calibration import DEFAULT_DENSITIES, InputMoments, LayerMoments, kept_count
 from sparsemend.diagnosis.diagnosis import Diagnosis
-from sparsemend.diagnosis.layer_damage import layer_statistics, mean_damage
+from sparsemend.diagnosis.grid_masks import GridMasks
+from sparsemend.diagnosis.layer_damage import mean_damage
 from sparsemend.evaluation import Reference
 from sparsemend.execution.batches import evaluation_mode, spread_inputs
 from sparsemend.execution.offload import lent
@@ -102,7 +103,7 @@ def _broken(layer: Layer, dense: Tensor, moments: LayerMoments) -> tuple[After |
     None where no density of the grid leaves any error.
     """
     grid = DEFAULT_DENSITIES if isinstance(moments, InputMoments) else moments.densities
-    statistics = layer_statistics(layer, dense, moments, grid, MAGNITUDE)
+    statistics = GridMasks(layer, dense, moments, grid, MAGNITUDE).statistics()
     _, left, _ = mean_damage(statistics, _OPERATOR.residual(statistics))
     k = int(np.abs(left - ERROR).argmin())
     if left[k] <= np.finfo(np.float32).eps:

@@ -5,10 +5,12 @@ Operator splitting with a shrinking budget (arXiv 2401.02938, 2406.07831).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from sparsemend.masks.rule import MaskProblem, MaskRule
-from sparsemend.solvers import choose_support
+from sparsemend.solvers import choose_support, nested_supports
 
 
 def choose(problem: MaskProblem, kept: int) -> Tensor:
@@ -27,4 +29,13 @@ def choose(problem: MaskProblem, kept: int) -> Tensor:
     )
 
 
-GRADUAL = MaskRule("gradual", needs="fit", choose=choose)
+def stand_ins(problem: MaskProblem, kept: Sequence[int]) -> Tensor:
+    """Nested masks of many counts, as entry numbers: all from one splitting."""
+    fit = problem.fit
+    assert fit is not None, "the rule says that it needs it"
+    return nested_supports(
+        fit.inverses, fit.target, fit.start, kept, fit.ridge, problem.structure.largest
+    )
+
+
+GRADUAL = MaskRule("gradual", needs="fit", choose=choose, stand_ins=stand_ins)

@@ -99,6 +99,9 @@ class MaskRule:
     choose
         (problem, count) → boolean mask [groups, rows, d] of exactly ``count`` weights, which has
         the pattern of ``problem.structure``.
+    stand_ins
+        (problem, ascending counts) → what :meth:`entries` gives, of nested masks that stand for the
+        chosen ones in a diagnosis; None where it chooses for each of its counts.
     """
 
     name: str
@@ -106,6 +109,7 @@ class MaskRule:
     score: Callable[[MaskProblem], Tensor] | None = None
     within: Within = "layer"
     choose: Callable[[MaskProblem, int], Tensor] | None = None
+    stand_ins: Callable[[MaskProblem, Sequence[int]], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.choose is None):
@@ -151,8 +155,15 @@ class MaskRule:
         """Whether what is kept at one count is kept at every larger one."""
         return self.choose is None
 
+    @property
+    def has_entries(self) -> bool:
+        """Whether its masks are nested, or nested ones stand for them."""
+        return self.nested or self.stand_ins is not None
+
     def entries(self, problem: MaskProblem, kept: Sequence[int]) -> Tensor:
         """Which of the nested masks is the first to hold each weight.
+
+        Of a rule that chooses, those that stand for its masks.
 
         Parameters
         ----------
@@ -166,6 +177,12 @@ class MaskRule:
         Tensor
             Numbers from 0 to K in the shape of the weight; K where no mask holds the weight.
         """
+        if self.stand_ins is not None:
+            self._check(problem)
+            entries = self.stand_ins(problem, kept)
+            for number, count in enumerate(kept):
+                self._check_chosen(entries <= number, problem, count)
+            return entries
         if self.score is not None and self.within == "layer" and problem.structure is UNSTRUCTURED:
             return entries_by_score(self.scores(problem), kept)
         return entry_numbers(self.ranks(problem), kept)

@@ -39,7 +39,7 @@ def residual(pruned: PrunedLayer) -> Tensor:
             f"repair {_NAME!r}",
             fix="calibrate with a larger max_fan_in",
         )
-    return refitted_damage(pruned.dense, pruned.masks(), moments)
+    return refitted_damage(pruned.dense, pruned.masks, moments)
 
 
 def _variant(

@@ -10,6 +10,7 @@ from sparsemend.solvers.splitting import (
     Splitting,
     choose_support,
     largest_entries,
+    nested_supports,
 )
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "Splitting",
     "choose_support",
     "largest_entries",
+    "nested_supports",
     "solve_on_support",
 ]

@@ -21,7 +21,7 @@ _GATHER_ELEMENTS = 1 << 24
 # take, to these and to coarse tolerances; and from a start, in float32, where each costs half.
 _CG_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 _CG_ITERATIONS = 200
-_CG_EXPECTED, _CG_COARSE, _CG_NEAR = 100, 10, 30 / 2
+_CG_EXPECTED, _CG_COARSE, _CG_NEAR = 100, 12 / 2, 30 / 2
 # After so many steps from a start, rows whose residual is still above this are factorised.
 _CG_PATIENCE, _CG_ENOUGH = 40, 1e-3
 # What the calls of one step cost beside its products, in multiply-adds.
@@ -139,14 +139,16 @@ def nested_gains(
     return gains.reshape(supports, groups, rows)
 
 
-def factorised_supports(entries: Tensor, supports: int, tolerance: float | None = None) -> int:
+def factorised_supports(
+    entries: Tensor, supports: int, tolerance: float | None = None, solved: float = 1.0
+) -> int:
     """How many of nested supports, from the smallest on, cost least by one factorisation.
 
-    The others are better solved one by one. Parameters as of :func:`nested_gains` and
-    :func:`solve_on_support`.
+    Of the others about the fraction ``solved`` is solved for one by one. The other parameters as
+    of :func:`nested_gains` and :func:`solve_on_support`.
     """
     steps = _CG_EXPECTED if tolerance is None else _CG_COARSE
-    each = _iterating_cost(entries < supports, steps)
+    each = solved * _iterating_cost(entries < supports, steps)
     costs = [supports * each]
     for number in range(1, 1 + supports):
         costs.append(_factorising_cost(entries < number) + (supports - number) * each)

@@ -10,7 +10,7 @@ keeps what the pattern says of the largest entries.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -72,6 +72,12 @@ FURTHER = Schedule(
 # rho of sweeps without a dual variable: far smaller, and their steps go too far where inputs are
 # correlated; far larger, and they change nothing.
 _SETTLING = THOROUGH.penalties[3]
+
+# Of the splitting whose budget falls through many counts: sweeps while it falls to 1/e, and rho.
+_PACE = 5
+_PENALTY = ROUGH.penalties[-1]
+# Below this a weight is worth nothing; its square is still a number in float32.
+_LEAST = 1e-18
 
 _HELD_BYTES = 1 << 30
 # Columns from which on a CPU triangular systems are solved as fast as products are computed.
@@ -221,3 +227,62 @@ def choose_support(
             sparse = inverses.apply(target + _SETTLING * sparse, prepared)
             sparse = sparse * largest(sparse, kept)
     return largest(sparse, kept)
+
+
+def nested_supports(
+    inverses: ShiftedInverses,
+    target: Tensor,
+    start: Tensor,
+    kept: Sequence[int],
+    ridge: float,
+    largest: Callable[[Tensor, int], Tensor] = largest_entries,
+) -> Tensor:
+    """Supports of many counts from one splitting, each within the next larger one.
+
+    The budget falls geometrically from all weights to the smallest count, and later supports are
+    taken from the weights that are kept where it passes one that is asked for. Down to 1 % of the
+    weights, however many counts lie on the way, that is less work than one choice by ``THOROUGH``,
+    with one inverse. What least squares leaves on these supports is a little more than on those
+    that are chosen for each count (docs/reconstruction.md).
+
+    Parameters
+    ----------
+    inverses, target, start, ridge, largest
+        As of :func:`choose_support`.
+    kept
+        K ascending counts.
+
+    Returns
+    -------
+    Tensor
+        Number of the first support that holds each weight, [groups, rows, d], K where none does;
+        uint8 if they fit, int64 otherwise. Held on the way are six tensors of that shape in the
+        type of the target, and the inverse.
+    """
+    total = target.numel()
+    dtype = torch.uint8 if len(kept) < 256 else torch.int64
+    entries = torch.full_like(target, len(kept), dtype=dtype)
+    allowed = torch.ones_like(target, dtype=torch.bool)
+    sparse, dual = start.clone(), torch.zeros_like(start)
+    prepared, before = inverses.prepare(ridge + _PENALTY), total
+    for number, count in reversed(list(enumerate(kept))):
+        for budget in _budgets(before, count):
+            dense = inverses.apply(target + _PENALTY * (sparse - dual), prepared)
+            combined = torch.lerp(sparse, dense, THOROUGH.relaxation) + dual
+            mask = largest(combined.abs().clamp_(min=_LEAST) * allowed, budget)
+            sparse = combined * mask
+            dual = combined - sparse
+            if budget == count:
+                allowed = mask
+        before = min(before, count)
+        if count:
+            entries[allowed] = number
+    return entries
+
+
+def _budgets(before: int, count: int) -> list[int]:
+    """Budget of every sweep on the way from one count down to another above 0."""
+    if not 0 < count < before:
+        return []
+    sweeps = max(1, round(_PACE * math.log(before / count)))
+    return [round(before * (count / before) ** (done / sweeps)) for done in range(1, 1 + sweeps)]
