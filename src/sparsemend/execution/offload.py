@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -73,17 +73,18 @@ def offloading(device: str | torch.device | None, *models: nn.Module) -> Iterato
     found = check_device(device)
     for model in models:
         _check_home(model)
-    token = _device.set(found)
-    try:
+    with _computing_on(found):
         yield
-    finally:
-        _device.reset(token)
+
+
+def at_home() -> AbstractContextManager[None]:
+    """Let networks compute where they lie, within ``with``: to time or to trace them."""
+    return _computing_on(None)
 
 
 @contextmanager
-def at_home() -> Iterator[None]:
-    """Let networks compute where they lie, within ``with``: to time or to trace them."""
-    token = _device.set(None)
+def _computing_on(device: torch.device | None) -> Iterator[None]:
+    token = _device.set(device)
     try:
         yield
     finally:
