@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -116,7 +117,11 @@ class ShiftedInverses:
         self._solves = covariance.device.type == "cpu" and covariance.shape[-1] >= _SOLVED_FROM
         self._held: dict[float, Tensor] = {}
 
-    def prepare(self, shift: float) -> Tensor:
+    def solver(self, shift: float) -> Callable[[Tensor], Tensor]:
+        """The product of rows [groups, n, d] with the inverse for a shift."""
+        return partial(self._apply, self._prepared(shift))
+
+    def _prepared(self, shift: float) -> Tensor:
         """The inverse for a shift, [groups, d, d], or its lower Cholesky factor."""
         found = self._held.get(shift)
         if found is None:
@@ -129,8 +134,7 @@ class ShiftedInverses:
                 self._held[shift] = found
         return found
 
-    def apply(self, rows: Tensor, prepared: Tensor) -> Tensor:
-        """Rows [groups, n, d] times the inverse of which :meth:`prepare` has returned something."""
+    def _apply(self, prepared: Tensor, rows: Tensor) -> Tensor:
         if not self._solves:
             return rows @ prepared
         half = torch.linalg.solve_triangular(prepared.mT, rows, upper=True, left=False)
@@ -208,13 +212,12 @@ def choose_support(
     else:
         sparse, dual = splitting.sparse, splitting.dual.clone()
     for stretch, penalty in enumerate(schedule.penalties):
-        prepared = inverses.prepare(ridge + penalty)
+        solve = inverses.solver(ridge + penalty)
         if stretch:
             dual /= schedule.growth
         first = stretch * schedule.every
         for sweep in range(first, min(first + schedule.every, schedule.iterations)):
-            dense = inverses.apply(target + penalty * (sparse - dual), prepared)
-            combined = torch.lerp(sparse, dense, schedule.relaxation) + dual
+            combined = _combined(solve, target, penalty, schedule.relaxation, sparse, dual)
             share = min(1.0, (sweep + 1) / schedule.shrink)
             budget = max(kept, round(total * (kept / total) ** share)) if kept else 0
             mask = largest(combined, budget)
@@ -222,9 +225,9 @@ def choose_support(
             dual = combined - sparse
     splitting.sparse, splitting.dual = sparse, dual
     if schedule.settle:
-        prepared = inverses.prepare(ridge + _SETTLING)
+        solve = inverses.solver(ridge + _SETTLING)
         for _ in range(schedule.settle):
-            sparse = inverses.apply(target + _SETTLING * sparse, prepared)
+            sparse = solve(target + _SETTLING * sparse)
             sparse = sparse * largest(sparse, kept)
     return largest(sparse, kept)
 
@@ -264,11 +267,10 @@ def nested_supports(
     entries = torch.full_like(target, len(kept), dtype=dtype)
     allowed = torch.ones_like(target, dtype=torch.bool)
     sparse, dual = start.clone(), torch.zeros_like(start)
-    prepared, before = inverses.prepare(ridge + _PENALTY), total
+    solve, before = inverses.solver(ridge + _PENALTY), total
     for number, count in reversed(list(enumerate(kept))):
         for budget in _budgets(before, count):
-            dense = inverses.apply(target + _PENALTY * (sparse - dual), prepared)
-            combined = torch.lerp(sparse, dense, THOROUGH.relaxation) + dual
+            combined = _combined(solve, target, _PENALTY, THOROUGH.relaxation, sparse, dual)
             mask = largest(combined.abs().clamp_(min=_LEAST) * allowed, budget)
             sparse = combined * mask
             dual = combined - sparse
@@ -278,6 +280,19 @@ def nested_supports(
         if count:
             entries[allowed] = number
     return entries
+
+
+def _combined(
+    solve: Callable[[Tensor], Tensor],
+    target: Tensor,
+    penalty: float,
+    relaxation: float,
+    sparse: Tensor,
+    dual: Tensor,
+) -> Tensor:
+    """V + U of one sweep, of which the next sparse copy keeps the largest entries."""
+    dense = solve(target + penalty * (sparse - dual))
+    return torch.lerp(sparse, dense, relaxation) + dual
 
 
 def _budgets(before: int, count: int) -> list[int]:

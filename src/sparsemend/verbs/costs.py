@@ -85,7 +85,7 @@ class Costs:
         width, inverted = min(_WIDTH, widest), min(_INVERTED, widest)
         factor, matrix = (torch.eye(size, device=device) + 0.1 for size in (width, inverted))
         product = _timed(lambda: factor @ factor, device)
-        inverse = _timed(lambda: ShiftedInverses(matrix.unsqueeze(0)).prepare(1.0), device)
+        inverse = _timed(lambda: ShiftedInverses(matrix.unsqueeze(0)).solver(1.0), device)
         return cls(
             forward=_marginal(forward, few, more, device),
             moments=_marginal(moments, few, more, device),
